@@ -1,0 +1,24 @@
+//! Weightpress makes trained neural networks small and keeps them usable.
+//!
+//! The crate has two halves. The **core** is pure and synchronous: bytes and readers in, bytes out. The **service**
+//! (feature `service`, on by default) wraps it in an HTTP API, a job queue and a command line.
+//!
+//! Dependencies point one way:
+//!
+//! ```text
+//! tensor <- { model, prune, quantize, codec } <- artifact <- infer <- compress <- jobs <- http
+//! ```
+//!
+//! `prune`, `quantize` and `codec` do not know each other, and nothing in the core names the service:
+//! `cargo check --lib --no-default-features` proves it. ARCHITECTURE.md is the map.
+
+pub mod artifact;
+pub mod codec;
+pub mod compress;
+pub mod evaluate;
+pub mod infer;
+pub mod model;
+pub mod progress;
+pub mod prune;
+pub mod quantize;
+pub mod tensor;

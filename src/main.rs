@@ -1,0 +1,3 @@
+//! The `weightpress` command.
+
+fn main() {}
