@@ -41,6 +41,24 @@ pub struct Weight {
     pub family: Family,
     /// How predictions use it.
     pub role: Role,
+    /// The operator inputs that multiply by it, in node order; empty unless the role is [`Role::Product`].
+    pub uses: Vec<Use>,
+    /// Indices of the Identity, Transpose and Cast nodes that stand between a [`Role::Product`] weight and its uses;
+    /// nothing else reads them, so a rewrite that replaces every use may drop them (and a Constant node that holds the
+    /// weight itself, listed here too). Ascending.
+    pub chain: Vec<usize>,
+}
+
+/// An operator input that multiplies by a weight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Use {
+    /// Index into the graph's nodes.
+    pub node: usize,
+    /// Index into that node's inputs.
+    pub slot: usize,
+    /// The operator multiplies by the TRANSPOSE of the stored matrix. [`Weight::layout`] is chosen so that this is
+    /// false for the first use; true only where a shared weight is used both ways (or a later use differs).
+    pub transposed: bool,
 }
 
 /// Unified codebooks are one per family.
@@ -87,7 +105,36 @@ pub struct Port {
     pub dims: Vec<Option<usize>>,
 }
 
+/// Tensors of at least this many bytes that are no weights leave the graph too ([`Model::detached`]); smaller ones stay
+/// inside it.
+pub const INLINE_LIMIT: u64 = 4096;
+
+/// Finds the weights and the kept tensors of a graph from its names, dims and types alone: a skeleton or the graph of
+/// an artifact gives the same answer as the full model.
+pub fn analyze(model: &pb::ModelProto) -> (Vec<Weight>, Vec<Kept>) {
+    todo!()
+}
+
+/// Every tensor that may have been emptied or detached, by the name that [`Weight::name`] and [`Kept::name`] use: each
+/// top-level initializer, and the value of each top-level Constant node under the node's output name. Fill in
+/// `raw_data` to restore one.
+pub fn constants_mut(model: &mut pb::ModelProto) -> impl Iterator<Item = (String, &mut pb::TensorProto)> {
+    model.graph.as_mut().into_iter().flat_map(|graph| {
+        let initializers = graph.initializer.iter_mut().map(|t| (t.name.clone(), t));
+        initializers.chain(graph.node.iter_mut().filter(|n| n.op_type == "Constant").filter_map(|node| {
+            let name = node.output.first()?.clone();
+            let value = node.attribute.iter_mut().find(|a| a.name == "value")?;
+            Some((name, value.t.as_mut()?))
+        }))
+    })
+}
+
 impl Model {
+    /// Opens a model held in memory; otherwise as [`Model::open`].
+    pub fn from_bytes(bytes: bytes::Bytes) -> Result<Self, ModelError> {
+        todo!()
+    }
+
     /// Opens the file at `path`, whose format is told from its bytes. Checks the structure of the file completely (sizes against bytes
     /// present, dimension products, external data), reads no weight.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
