@@ -113,9 +113,5 @@ impl Matrix {
 }
 
 fn check_count(rows: usize, cols: usize, found: usize) -> Result<(), MatrixError> {
-    if rows.checked_mul(cols) == Some(found) {
-        Ok(())
-    } else {
-        Err(MatrixError::CellCount { rows, cols, found })
-    }
+    if rows.checked_mul(cols) == Some(found) { Ok(()) } else { Err(MatrixError::CellCount { rows, cols, found }) }
 }

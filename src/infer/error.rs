@@ -1,0 +1,70 @@
+//! Why a graph cannot be loaded or run.
+
+use super::array::{ArrayError, Datatype};
+use crate::artifact::ArtifactError;
+use crate::model::ModelError;
+
+/// Why a graph cannot be loaded or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InferError {
+    /// Predictions lack these operators.
+    #[error("predictions do not support {}", operators.join(", "))]
+    UnsupportedOperators { operators: Vec<String> },
+    /// Weights or activations of a type that predictions do not compute in.
+    #[error("predictions do not compute in {datatype}, the type of {name}")]
+    UnsupportedType { name: String, datatype: String },
+    /// A weights-only file has nothing to run.
+    #[error("the file holds weights only, no graph to run")]
+    NoGraph,
+    /// The graph engine refuses the graph.
+    #[error("the graph cannot be loaded: {reason}")]
+    Load { reason: String },
+    /// The artifact cannot be read.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// The uploaded model cannot be read.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+
+    /// An input of the graph was not given.
+    #[error("input {name} is missing")]
+    MissingInput { name: String },
+    /// An array was given for which the graph has no input.
+    #[error("the graph has no input {name}; it has {}", known.join(", "))]
+    UnknownInput { name: String, known: Vec<String> },
+    /// An input was given twice.
+    #[error("input {name} is given twice")]
+    DuplicateInput { name: String },
+    /// An input has another element type than the graph's.
+    #[error("input {name} is {expected}, found {found}")]
+    WrongDatatype { name: String, expected: Datatype, found: Datatype },
+    /// An input has more or fewer dimensions than the graph's.
+    #[error("input {name} has {expected} dimensions, found {found}")]
+    WrongRank { name: String, expected: usize, found: usize },
+    /// An input has another extent than the graph's.
+    #[error("dimension {axis} of input {name} is {expected}, found {found}")]
+    WrongExtent { name: String, axis: usize, expected: usize, found: usize },
+    /// An array does not hold what its shape says, or is of a type the engine lacks.
+    #[error("array {name}: {source}")]
+    Array { name: String, source: ArrayError },
+    /// The graph failed on these inputs.
+    #[error("the graph failed: {reason}")]
+    Run { reason: String },
+}
+
+impl InferError {
+    /// Whether the caller's inputs are at fault, not the graph.
+    pub fn is_bad_input(&self) -> bool {
+        matches!(
+            self,
+            Self::MissingInput { .. }
+                | Self::UnknownInput { .. }
+                | Self::DuplicateInput { .. }
+                | Self::WrongDatatype { .. }
+                | Self::WrongRank { .. }
+                | Self::WrongExtent { .. }
+                | Self::Array { .. }
+        )
+    }
+}
