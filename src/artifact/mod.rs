@@ -22,14 +22,8 @@ pub struct StoredTensor {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body {
     /// An encoded weight.
-    Encoded {
-        dtype: FloatType,
-        layout: Layout,
-        codec: CodecId,
-        /// index into the artifact's codebooks; None for raw values
-        codebook: Option<usize>,
-        payload: Bytes,
-    },
+    Encoded { dtype: FloatType, layout: Layout, codec: CodecId, /// index into the artifact's codebooks; None for raw values
+        codebook: Option<usize>, payload: Bytes },
     /// Bytes as ONNX `raw_data` would hold them; `dtype` is ONNX's lower-case type name.
     Plain { dtype: String, bytes: Bytes },
 }

@@ -104,11 +104,7 @@ pub fn rows_per_block(rows: usize, cols: usize) -> usize {
 }
 
 /// Encodes `matrix` with each of `codecs` that can represent it and keeps the smallest payload.
-pub fn encode_smallest(
-    matrix: &Matrix,
-    codecs: &[CodecId],
-    rows_per_block: usize,
-) -> Result<(CodecId, Vec<u8>), EncodeError> {
+pub fn encode_smallest(matrix: &Matrix, codecs: &[CodecId], rows_per_block: usize) -> Result<(CodecId, Vec<u8>), EncodeError> {
     todo!()
 }
 
