@@ -39,6 +39,13 @@ impl CompressedMatrix {
         todo!()
     }
 
+    /// One product per group of rows, all in one walk: what grouped and depthwise convolutions need. Rows are split into
+    /// `groups` equal parts; `x` is (groups x cols) x `batch`, and part `g` of the rows reads part `g` of `x`. `out` is as in
+    /// [`CompressedMatrix::multiply`].
+    pub fn multiply_grouped(&self, groups: usize, x: &[f32], batch: usize, out: &mut [f32]) {
+        todo!()
+    }
+
     /// Decodes `rows` into `out`, row-major, rounded to f32.
     pub fn decode_rows(&self, rows: Range<usize>, out: &mut [f32]) {
         todo!()

@@ -4,6 +4,31 @@
 //! walk, once for all codecs: decoding, validation and products ([`CompressedMatrix`]). Blocks are independently
 //! decodable, so all three run in parallel. `docs/adding-a-codec.md` adds one step by step; `docs/format.md` is
 //! normative for the bytes.
+//!
+//! # Format
+//! A payload is `shared part | block table | blocks`. Integers are little-endian; a *varint* is unsigned LEB128 in its
+//! shortest form; bit strings fill each byte from its most significant bit and end in zero bits up to a whole byte.
+//!
+//! - **Head** (kept by the container): rows, cols, rows per block, and what a word is.
+//! - **Word**: a symbol of the codebook (`k` values), 1 byte wide for `k` <= 256, else 2; or, without a codebook, the bits
+//!   of a value, as wide as its type.
+//! - **Zero word**: the symbol of +0.0, if the codebook holds it; 0 without a codebook. Sparse codecs leave out the cells
+//!   that hold it; -0.0 is a value like any other.
+//! - **Index width** of `n`: the smallest of 1, 2 and 4 bytes that holds the number `n`.
+//! - **Blocks**: `B = ceil(rows / rows per block)`, each of `rows per block` consecutive rows, the last of the rest.
+//! - **Block table**: `B - 1` varints, the byte lengths of all blocks but the last, which takes the rest of the payload.
+//! - A matrix without cells (rows = 0 or cols = 0) has an empty payload.
+//!
+//! The shared part and the blocks of each codec are given in its file; sections follow each other without padding.
+
+mod cser;
+mod csc;
+mod csr;
+mod dense;
+mod ham;
+mod huffman;
+mod index_map;
+mod sham;
 
 mod compressed;
 
