@@ -22,3 +22,14 @@ pub mod progress;
 pub mod prune;
 pub mod quantize;
 pub mod tensor;
+
+#[cfg(feature = "service")]
+pub mod app;
+#[cfg(feature = "service")]
+pub mod config;
+#[cfg(feature = "service")]
+pub mod jobs;
+#[cfg(feature = "service")]
+pub mod storage;
+#[cfg(feature = "service")]
+pub mod telemetry;

@@ -1,0 +1,70 @@
+//! What can go wrong with stored things. Violated constraints are told apart here, once.
+
+/// Why the store refused or failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A model, version, dataset or job of that name does not exist.
+    #[error("there is no {kind} {name}")]
+    NotFound { kind: Kind, name: String },
+    /// The name belongs to other bytes.
+    #[error("the name {name} is taken by another {kind}, with other bytes")]
+    NameTaken { kind: Kind, name: String },
+    /// A queued or running job still needs it.
+    #[error("{kind} {name} is used by {jobs} queued or running jobs")]
+    InUse { kind: Kind, name: String, jobs: i64 },
+    /// Version 0 is the upload itself: it goes with its model.
+    #[error("version 0 of {name} is the upload itself; delete the model instead")]
+    UploadVersion { name: String },
+    /// The default version cannot be deleted.
+    #[error("version {version} of {name} is its default version; make another the default first")]
+    DefaultVersion { name: String, version: i64 },
+    /// The lease was lost: the job was given to another worker, cancelled, or finished.
+    #[error("the lease on job {job} is lost")]
+    LeaseLost { job: String },
+    /// The bytes of a row are gone from the blob store.
+    #[error("the blob {sha256} is missing")]
+    BlobMissing { sha256: String },
+    /// The URL names no database or blob store of a known kind.
+    #[error("{setting} is not understood: {reason}")]
+    Location { setting: &'static str, reason: String },
+    /// The database failed.
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    /// A migration failed.
+    #[error("the database could not be brought up to date: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// The blob store failed.
+    #[error("the blob store failed: {0}")]
+    Blob(#[from] object_store::Error),
+    /// A local file failed.
+    #[error("a file of the data directory failed: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// What a [`StoreError`] is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Model,
+    Version,
+    Dataset,
+    Job,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Model => "model",
+            Self::Version => "version",
+            Self::Dataset => "dataset",
+            Self::Job => "job",
+        })
+    }
+}
+
+impl Kind {
+    /// The error that nothing of this kind has that name.
+    pub(crate) fn not_found(self, name: impl Into<String>) -> StoreError {
+        StoreError::NotFound { kind: self, name: name.into() }
+    }
+}

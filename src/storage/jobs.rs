@@ -1,0 +1,163 @@
+//! Jobs as rows, and what happened to each.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::jobs::JobKind;
+
+use super::{JobId, ModelId, Page, Store, StoreError, TenantId, Timestamp};
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Waits for a worker.
+    Queued,
+    /// A worker holds its lease.
+    Running,
+    /// A worker holds its lease and was asked to stop.
+    Cancelling,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+impl JobState {
+    /// Whether nothing will change any more.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct JobRecord {
+    pub id: JobId,
+    pub tenant_id: TenantId,
+    pub kind: JobKind,
+    pub state: JobState,
+    /// A higher one is claimed first.
+    pub priority: i64,
+    /// What was asked for: a [`crate::jobs::JobSpec`].
+    #[sqlx(json)]
+    pub spec: Value,
+    /// `None` once the model is deleted.
+    pub model_id: Option<ModelId>,
+    /// The model's name.
+    pub model: String,
+    /// Progress from 0 to 1; never falls within an attempt.
+    pub fraction: f64,
+    /// A word for programs, e.g. `compress`.
+    pub stage: String,
+    /// For people.
+    pub message: String,
+    /// Starts so far; also the fencing token of the lease.
+    pub attempt: i64,
+    pub max_attempts: i64,
+    /// What it produced: a [`crate::jobs::JobResult`], once it succeeded.
+    #[sqlx(json(nullable))]
+    pub result: Option<Value>,
+    /// Why it failed, once it did.
+    #[sqlx(json(nullable))]
+    pub failure: Option<Failure>,
+    /// Not claimed before this moment.
+    pub run_at: Timestamp,
+    /// The worker must be heard of by then.
+    pub lease_until: Option<Timestamp>,
+    pub created_at: Timestamp,
+    /// Start of the latest attempt.
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+}
+
+/// Why a job failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Failure {
+    /// For programs: `invalid_recipe`, `data_mismatch`, `worker_lost`, `internal`, ...
+    pub code: String,
+    /// For people.
+    pub detail: String,
+}
+
+/// Something that happened to a job.
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow, ToSchema)]
+pub struct JobEvent {
+    /// Counts up from 1 without gaps; the id of a server-sent event.
+    pub seq: i64,
+    pub kind: EventKind,
+    pub attempt: i64,
+    /// What there is to say: `{fraction, stage, message}` of a progress, the failure of a `failed`, ...
+    #[sqlx(json)]
+    #[schema(value_type = Object)]
+    pub data: Value,
+    pub at: Timestamp,
+}
+
+/// Kinds of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// It entered the queue.
+    Queued,
+    /// A worker took it.
+    Started,
+    Progress,
+    /// Its worker gave it back or was lost; it waits again.
+    Requeued,
+    /// Someone asked it to stop.
+    Cancelling,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct JobFilter {
+    pub state: Option<JobState>,
+    pub kind: Option<JobKind>,
+    /// A model's name.
+    pub model: Option<String>,
+}
+
+/// How many jobs are in each state.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct JobCount {
+    pub state: JobState,
+    pub jobs: i64,
+}
+
+impl Store {
+    /// The job `id`.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn job(&self, id: &JobId) -> Result<JobRecord, StoreError> {
+        todo!()
+    }
+
+    /// Jobs, newest first, those before `page.after` (an id).
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn jobs(&self, filter: &JobFilter, page: &Page) -> Result<Vec<JobRecord>, StoreError> {
+        todo!()
+    }
+
+    /// Events of a job in order, those with a `seq` above `after`.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn events(&self, job: &JobId, after: i64, limit: i64) -> Result<Vec<JobEvent>, StoreError> {
+        todo!()
+    }
+
+    /// Counts jobs by state, all tenants.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn job_counts(&self) -> Result<Vec<JobCount>, StoreError> {
+        todo!()
+    }
+}

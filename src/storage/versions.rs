@@ -1,0 +1,134 @@
+//! Versions of models, their layers and their metrics.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::codec::CodecId;
+use crate::compress::{Recipe, Report};
+
+use super::{JobId, ModelId, Page, Store, StoreError, TenantId, Timestamp};
+
+/// A version of a model: 0 is the upload, each finished compression adds one.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct VersionRecord {
+    pub tenant_id: TenantId,
+    pub model_id: ModelId,
+    /// Counts up from 0 and is never given twice.
+    pub number: i64,
+    /// SHA-256 of the file, hex.
+    pub sha256: String,
+    /// Bytes of the file.
+    pub size_bytes: i64,
+    /// Bytes of the upload / bytes of this file; 1 for version 0.
+    pub ratio: f64,
+    /// `None` for version 0.
+    #[sqlx(json(nullable))]
+    pub recipe: Option<Recipe>,
+    /// `None` for version 0.
+    #[sqlx(json(nullable))]
+    pub report: Option<Report>,
+    /// The job that made it; `None` for version 0.
+    pub job_id: Option<JobId>,
+    pub created_at: Timestamp,
+}
+
+/// A layer of a compressed version, as a row that can be queried.
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow, ToSchema)]
+pub struct LayerRecord {
+    /// Index in file order, from 0.
+    pub position: i64,
+    pub name: String,
+    /// Operator type of its reader, e.g. `Conv`.
+    pub op: String,
+    #[sqlx(json)]
+    pub shape: Vec<usize>,
+    /// Elements.
+    pub weights: i64,
+    pub original_bytes: i64,
+    /// Payload, tensor header and own codebook.
+    pub compressed_bytes: i64,
+    pub ratio: f64,
+    pub bits_per_weight: f64,
+    /// Fraction of zeros among the weights.
+    pub sparsity: f64,
+    pub distinct_values: i64,
+    pub codec: CodecId,
+    /// Signal to noise of the weights in dB; null when lossless.
+    pub weight_snr_db: Option<f64>,
+}
+
+/// One measured number about a version.
+#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow, ToSchema)]
+pub struct MetricRecord {
+    /// The version that was measured.
+    pub version: i64,
+    /// E.g. `accuracy`, `mse`, `output_snr_db`.
+    pub name: String,
+    pub value: f64,
+    /// The dataset's name at that time.
+    pub dataset: String,
+    /// `train`, `validation` or `test`; null when the whole dataset was used.
+    pub split: Option<String>,
+    /// Samples that were measured.
+    pub samples: i64,
+    pub job_id: JobId,
+    pub created_at: Timestamp,
+}
+
+/// A number about to be stored.
+#[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize, ToSchema)]
+pub struct NewMetric {
+    /// The version that was measured.
+    pub version: i64,
+    /// E.g. `accuracy`, `mse`, `output_snr_db`.
+    pub name: String,
+    pub value: f64,
+    /// The dataset's name.
+    pub dataset: String,
+    /// `train`, `validation` or `test`; null when the whole dataset was used.
+    pub split: Option<String>,
+    /// Samples that were measured.
+    pub samples: i64,
+}
+
+impl Store {
+    /// Version `number` of a model.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn version(&self, model: &ModelId, number: i64) -> Result<VersionRecord, StoreError> {
+        todo!()
+    }
+
+    /// Versions of a model, ascending, those with a number above `page.after` (a decimal number).
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn versions(&self, model: &ModelId, page: &Page) -> Result<Vec<VersionRecord>, StoreError> {
+        todo!()
+    }
+
+    /// Layers of a compressed version in file order; none for version 0.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn layers(&self, model: &ModelId, number: i64) -> Result<Vec<LayerRecord>, StoreError> {
+        todo!()
+    }
+
+    /// What was measured about a model: all versions, or one of them; oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn metrics(&self, model: &ModelId, version: Option<i64>) -> Result<Vec<MetricRecord>, StoreError> {
+        todo!()
+    }
+
+    /// What a job measured.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn metrics_of_job(&self, job: &JobId) -> Result<Vec<MetricRecord>, StoreError> {
+        todo!()
+    }
+}

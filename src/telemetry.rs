@@ -1,0 +1,3 @@
+//! Logs and metrics of the process.
+
+pub use metrics_exporter_prometheus::PrometheusHandle;
