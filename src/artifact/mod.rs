@@ -1,56 +1,58 @@
 //! The compressed file: container, reader, writer and exports. `docs/format.md` is normative.
+//!
+//! An artifact is a safetensors file whose tensors are *records*: byte strings with a compact header of their own and a
+//! CRC-32C. It is self-contained (graph, encoded weights, recipe) and deterministic (no times, ids or metrics).
 
-use std::path::Path;
+mod reader;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tract_onnx::pb;
 
-use crate::codec::{CodecId, CompressedMatrix};
-use crate::tensor::{FloatType, Layout};
+use crate::codec::CodecId;
+use crate::tensor::{Codebook, FloatType, Layout};
 
-/// An artifact whose structure was checked; payloads are checked when a tensor is opened.
-pub struct Artifact {}
+pub use reader::{Artifact, ArtifactError, ExportFormat};
+
+/// The version of the format that this program writes, and the only one it reads.
+pub const FORMAT_VERSION: u32 = 1;
 
 /// One stored tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredTensor {
+    /// The name of the weight or constant in the model.
     pub name: String,
+    /// Dimensions in the model (not those of the matrix).
     pub dims: Vec<usize>,
+    /// What is stored of it.
     pub body: Body,
+    /// Bytes of its record in the file: header, own codebook, payload and checksum.
+    pub size_bytes: u64,
 }
 
+/// What is stored of a tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Body {
     /// An encoded weight.
-    Encoded { dtype: FloatType, layout: Layout, codec: CodecId, /// index into the artifact's codebooks; None for raw values
-        codebook: Option<usize>, payload: Bytes },
-    /// Bytes as ONNX `raw_data` would hold them; `dtype` is ONNX's lower-case type name.
-    Plain { dtype: String, bytes: Bytes },
-}
-
-impl Artifact {
-    pub fn open(path: &Path) -> Result<Self, ArtifactError> {
-        todo!()
-    }
-    pub fn from_bytes(bytes: Bytes) -> Result<Self, ArtifactError> {
-        todo!()
-    }
-    pub fn tensors(&self) -> &[StoredTensor] {
-        todo!()
-    }
-    /// Opens an encoded tensor; None for a plain one.
-    pub fn matrix(&self, tensor: &StoredTensor) -> Result<Option<CompressedMatrix>, ArtifactError> {
-        todo!()
-    }
-    /// The weight-free graph, tensor data emptied; None for weights-only.
-    pub fn graph(&self) -> Result<Option<pb::ModelProto>, ArtifactError> {
-        todo!()
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ArtifactError {
-    #[error("the file could not be read: {0}")]
-    Io(#[from] std::io::Error),
+    Encoded {
+        /// Type of the weight in the model.
+        dtype: FloatType,
+        /// How the tensor is seen as a matrix.
+        layout: Layout,
+        /// The representation of `payload`.
+        codec: CodecId,
+        /// Rows in every block but the last.
+        rows_per_block: usize,
+        /// The distinct values; `None` where the payload holds raw values.
+        codebook: Option<Arc<Codebook>>,
+        /// The encoded matrix: a view of the file's bytes.
+        payload: Bytes,
+    },
+    /// Bytes as ONNX `raw_data` would hold them, in the original type.
+    Plain {
+        /// ONNX's type name in lower case, e.g. `int64`.
+        dtype: String,
+        /// Little-endian elements.
+        bytes: Bytes,
+    },
 }
