@@ -8,7 +8,10 @@ use std::path::Path;
 use crate::model::Model;
 use crate::progress::Progress;
 
-pub use recipe::{Recipe, RecipeError};
+pub use recipe::{
+    CodebookScope, CodecChoice, Encode, EncodeFields, Goal, LayerRule, LayerSettings, OpRule, Plain, Preset,
+    PruneFields, Quantize, QuantizeFields, Recipe, RecipeError, Stage,
+};
 pub use report::{LayerReport, Report};
 
 /// Compresses `model` by `recipe` into a file at `out` (created or replaced whole; nothing is left there on failure).

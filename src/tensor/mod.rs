@@ -5,10 +5,12 @@
 
 mod codebook;
 mod float;
+mod layer;
 mod layout;
 mod matrix;
 
 pub use codebook::{Codebook, CodebookError, MAX_LEVELS};
 pub use float::{FloatData, FloatType};
+pub use layer::LayerContext;
 pub use layout::Layout;
 pub use matrix::{Matrix, MatrixError, Values};

@@ -1,0 +1,56 @@
+//! What is wrong with a recipe, and where.
+
+use super::{QuantizeFields, Stage};
+use crate::quantize::Method;
+
+/// Why JSON is not a recipe.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecipeError {
+    /// A field is unknown, has the wrong type, or a value outside its range.
+    #[error("{field}: {reason}")]
+    Field {
+        /// Path of the field, e.g. `layers[2].quantize.levels`; `recipe` for the whole.
+        field: String,
+        /// What the parser found, with line and column.
+        reason: String,
+    },
+    /// Two fields that say the same thing.
+    #[error("{stage}: give either levels or bits, not both")]
+    LevelsAndBits {
+        /// Path of the stage.
+        stage: String,
+    },
+    /// A tolerance for a quantiser that has none.
+    #[error("{stage}: only ecsq has a tolerance")]
+    Tolerance {
+        /// Path of the stage.
+        stage: String,
+    },
+}
+
+impl RecipeError {
+    pub(super) fn from_parser(error: serde_path_to_error::Error<serde_json::Error>) -> Self {
+        let path = error.path().to_string();
+        Self::Field {
+            field: if path == "." { "recipe".to_owned() } else { path },
+            reason: error.into_inner().to_string(),
+        }
+    }
+
+    pub(super) fn from_trailing(error: serde_json::Error) -> Self {
+        Self::Field { field: "recipe".to_owned(), reason: error.to_string() }
+    }
+}
+
+/// Checks the fields of one level's quantiser against each other.
+pub(super) fn check_quantize(stage: &str, quantize: &Stage<QuantizeFields>) -> Result<(), RecipeError> {
+    let Some(fields) = quantize.fields() else { return Ok(()) };
+    if fields.levels.is_some() && fields.bits.is_some() {
+        return Err(RecipeError::LevelsAndBits { stage: stage.to_owned() });
+    }
+    if fields.tolerance.is_some() && fields.method.is_some_and(|method| method != Method::Ecsq) {
+        return Err(RecipeError::Tolerance { stage: stage.to_owned() });
+    }
+    Ok(())
+}

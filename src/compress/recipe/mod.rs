@@ -1,0 +1,242 @@
+//! The recipe: what a user asks of a compression, parsed once and checked whole.
+//!
+//! A recipe speaks at three levels: the network, operator types (`by_op`), layers by glob (`layers`). A later level
+//! wins over an earlier one and the last matching glob over the ones before it, field by field; [`Recipe::resolve`]
+//! says what comes of it for one layer. A stage that no level mentions is off, so the empty recipe is lossless.
+
+mod error;
+mod fields;
+mod preset;
+mod settings;
+mod stage;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use stage::Overlay;
+
+pub use error::RecipeError;
+pub use fields::{EncodeFields, PruneFields, QuantizeFields};
+pub use preset::Preset;
+pub use settings::{CodebookScope, CodecChoice, Encode, Goal, LayerSettings, Plain, Quantize};
+pub use stage::Stage;
+
+/// Pruning, at one level of a recipe.
+pub type PruneStage = Stage<PruneFields>;
+
+/// Weight sharing, at one level of a recipe.
+pub type QuantizeStage = Stage<QuantizeFields>;
+
+/// A checked recipe, its preset expanded. Its JSON is deterministic: an artifact stores it.
+//
+// `remote = "Self"` makes the derives inherent functions, so that the trait below can check what was parsed.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+#[serde(remote = "Self", deny_unknown_fields, default)]
+pub struct Recipe {
+    /// Starting values for the stages; fields that are set win over it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preset: Option<Preset>,
+    /// Which weights become zero.
+    #[serde(skip_serializing_if = "Stage::is_inherited")]
+    #[cfg_attr(feature = "service", schema(inline))]
+    prune: PruneStage,
+    /// Which few values the surviving weights take.
+    #[serde(skip_serializing_if = "Stage::is_inherited")]
+    #[cfg_attr(feature = "service", schema(inline))]
+    quantize: QuantizeStage,
+    /// How the result is written.
+    #[serde(skip_serializing_if = "EncodeFields::is_empty")]
+    encode: EncodeFields,
+    /// Seed of every random choice.
+    #[serde(skip_serializing_if = "is_zero")]
+    seed: u64,
+    /// What differs for the weights of an operator type, e.g. `Conv`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    by_op: BTreeMap<String, OpRule>,
+    /// What differs for layers by name; the last match wins.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    layers: Vec<LayerRule>,
+}
+
+/// What differs for the weights of one operator type.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct OpRule {
+    /// Whether these layers stay as they were uploaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skip: Option<bool>,
+    /// Which weights become zero.
+    #[serde(skip_serializing_if = "Stage::is_inherited")]
+    #[cfg_attr(feature = "service", schema(inline))]
+    prune: PruneStage,
+    /// Which few values the surviving weights take.
+    #[serde(skip_serializing_if = "Stage::is_inherited")]
+    #[cfg_attr(feature = "service", schema(inline))]
+    quantize: QuantizeStage,
+    /// How the result is written.
+    #[serde(skip_serializing_if = "EncodeFields::is_empty")]
+    encode: EncodeFields,
+}
+
+/// What differs for the layers whose name matches a glob.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct LayerRule {
+    /// Glob over layer names: `*` any characters, `?` one, `[a-z]` one of a set.
+    #[serde(rename = "match", with = "pattern")]
+    #[cfg_attr(feature = "service", schema(value_type = String, example = "fc1.*"))]
+    pattern: glob::Pattern,
+    /// Whether these layers stay as they were uploaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    skip: Option<bool>,
+    /// Which weights become zero.
+    #[serde(default, skip_serializing_if = "Stage::is_inherited")]
+    #[cfg_attr(feature = "service", schema(inline))]
+    prune: PruneStage,
+    /// Which few values the surviving weights take.
+    #[serde(default, skip_serializing_if = "Stage::is_inherited")]
+    #[cfg_attr(feature = "service", schema(inline))]
+    quantize: QuantizeStage,
+    /// How the result is written.
+    #[serde(default, skip_serializing_if = "EncodeFields::is_empty")]
+    encode: EncodeFields,
+}
+
+/// The stages of one level, gathered while a layer is resolved.
+#[derive(Clone, Default)]
+struct Level {
+    skip: Option<bool>,
+    prune: PruneStage,
+    quantize: QuantizeStage,
+    encode: EncodeFields,
+}
+
+impl Recipe {
+    /// Parses and checks a recipe.
+    ///
+    /// # Errors
+    /// [`RecipeError`], which names the field and what is wrong with its value.
+    pub fn from_json(json: &str) -> Result<Self, RecipeError> {
+        let mut deserializer = serde_json::Deserializer::from_str(json);
+        let recipe = serde_path_to_error::deserialize(&mut deserializer).map_err(RecipeError::from_parser)?;
+        deserializer.end().map_err(RecipeError::from_trailing)?;
+        Ok(recipe)
+    }
+
+    /// The recipe as compact JSON; the same recipe gives the same bytes.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a recipe has string keys and no failing field")
+    }
+
+    /// What the recipe asks of the layer `name`, whose weights the operator type `op` reads. Works for tensors that are
+    /// not compressed too, of which only [`Encode::plain`] matters; their `op` may be empty.
+    pub fn resolve(&self, name: &str, op: &str) -> LayerSettings {
+        let mut level = Level {
+            skip: None,
+            prune: self.prune.clone(),
+            quantize: self.quantize.clone(),
+            encode: self.encode.clone(),
+        };
+        if let Some(rule) = self.by_op.get(op) {
+            level.overlay(&rule.level());
+        }
+        for rule in self.layers.iter().filter(|rule| rule.pattern.matches(name)) {
+            level.overlay(&rule.level());
+        }
+        level.settings(self.seed)
+    }
+
+    /// The entries of `by_op` and `layers` that none of `layers` (name and operator type of each) falls under, as a
+    /// person would write them: most likely typing errors.
+    pub fn unmatched<'a>(&self, layers: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Vec<String> {
+        let ops = self.by_op.keys().filter(|op| !layers.clone().any(|(_, layer_op)| layer_op == **op));
+        let globs = self.layers.iter().filter(|rule| !layers.clone().any(|(name, _)| rule.pattern.matches(name)));
+        ops.map(|op| format!("by_op.{op}")).chain(globs.map(|rule| format!("layers: {}", rule.pattern))).collect()
+    }
+
+    /// Checks what no single field can, and lays the fields over the preset.
+    fn check(mut self) -> Result<Self, RecipeError> {
+        error::check_quantize("quantize", &self.quantize)?;
+        for (op, rule) in &self.by_op {
+            error::check_quantize(&format!("by_op.{op}.quantize"), &rule.quantize)?;
+        }
+        for (i, rule) in self.layers.iter().enumerate() {
+            error::check_quantize(&format!("layers[{i}].quantize"), &rule.quantize)?;
+        }
+        if let Some(preset) = self.preset {
+            let mut level = preset.level();
+            level.overlay(&Level { skip: None, prune: self.prune, quantize: self.quantize, encode: self.encode });
+            Level { prune: self.prune, quantize: self.quantize, encode: self.encode, .. } = level;
+        }
+        Ok(self)
+    }
+}
+
+impl Level {
+    fn overlay(&mut self, over: &Self) {
+        self.skip = over.skip.or(self.skip);
+        self.prune.overlay(&over.prune);
+        self.quantize.overlay(&over.quantize);
+        self.encode.overlay(&over.encode);
+    }
+
+    fn settings(&self, seed: u64) -> LayerSettings {
+        let skip = self.skip.unwrap_or(false);
+        LayerSettings {
+            skip,
+            prune: self.prune.fields().filter(|_| !skip).map(PruneFields::settings),
+            quantize: self.quantize.fields().filter(|_| !skip).map(|fields| fields.settings(seed)),
+            encode: self.encode.settings(),
+        }
+    }
+}
+
+impl OpRule {
+    fn level(&self) -> Level {
+        let Self { skip, prune, quantize, encode } = self.clone();
+        Level { skip, prune, quantize, encode }
+    }
+}
+
+impl LayerRule {
+    fn level(&self) -> Level {
+        let Self { skip, prune, quantize, encode, .. } = self.clone();
+        Level { skip, prune, quantize, encode }
+    }
+}
+
+impl<'de> Deserialize<'de> for Recipe {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(deserializer)?.check().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for Recipe {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+fn is_zero(seed: &u64) -> bool {
+    *seed == 0
+}
+
+mod pattern {
+    //! A glob as the string it is written as.
+
+    use glob::Pattern;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(pattern: &Pattern, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(pattern.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Pattern, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Pattern::new(&text).map_err(|e| de::Error::custom(format_args!("{text:?} is not a glob: {e}")))
+    }
+}

@@ -1,0 +1,87 @@
+//! What a recipe comes to for one layer: every field concrete.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::CodecId;
+use crate::prune::Prune;
+use crate::quantize::Quantizer;
+
+/// Everything the pipeline needs to know of one layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LayerSettings {
+    /// The layer stays as it was uploaded, uncompressed.
+    pub skip: bool,
+    /// `None`: no weight is removed.
+    pub prune: Option<Prune>,
+    /// `None`: every weight keeps its exact value.
+    pub quantize: Option<Quantize>,
+    /// How the result is written.
+    pub encode: Encode,
+}
+
+/// How the values of one layer are shared.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Quantize {
+    /// The method and its settings, seed included.
+    pub quantizer: Quantizer,
+    /// Who shares the codebook.
+    pub codebook: CodebookScope,
+}
+
+/// Who shares a codebook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum CodebookScope {
+    /// Each layer has its own.
+    #[default]
+    PerLayer,
+    /// One for all dense layers and one for all convolutional layers, among layers of one element type with the same
+    /// quantiser settings.
+    Unified,
+}
+
+/// How one layer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Encode {
+    /// Which codec.
+    pub codec: CodecChoice,
+    /// What `auto` looks for.
+    pub goal: Goal,
+    /// How a small tensor that is not compressed (a bias, a normalisation parameter) is stored.
+    pub plain: Plain,
+}
+
+/// One codec, or the best for each tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CodecChoice {
+    /// The best for each tensor under the [`Goal`].
+    #[default]
+    Auto,
+    /// This one for every tensor that it can represent.
+    Only(CodecId),
+}
+
+/// What the codec `auto` looks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// The fewest bytes.
+    #[default]
+    Smallest,
+    /// Fast predictions from few bytes. Today every codec is served the same way, so this chooses as `smallest` does.
+    Serving,
+}
+
+/// How a float32 tensor that is not compressed is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Plain {
+    /// As it was uploaded.
+    #[default]
+    AsIs,
+    /// Rounded to float16.
+    F16,
+}

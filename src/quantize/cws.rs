@@ -1,0 +1,22 @@
+//! stub
+use super::{Distribution, Fitted, Levels, QuantizeError};
+use crate::progress::Progress;
+use crate::tensor::FloatType;
+
+/// Cws.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Cws {
+    /// Most distinct non-zero values.
+    pub levels: Levels,
+}
+
+impl Cws {
+    pub(super) fn fit(
+        &self,
+        d: &Distribution,
+        dtype: FloatType,
+        progress: &dyn Progress,
+    ) -> Result<Fitted, QuantizeError> {
+        todo!()
+    }
+}

@@ -1,0 +1,1 @@
+//! f32 values as integers of the same order.
