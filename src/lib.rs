@@ -28,6 +28,8 @@ pub mod app;
 #[cfg(feature = "service")]
 pub mod config;
 #[cfg(feature = "service")]
+pub mod http;
+#[cfg(feature = "service")]
 pub mod jobs;
 #[cfg(feature = "service")]
 pub mod storage;

@@ -1,0 +1,285 @@
+//! Failures of requests, and the one table of their status codes.
+//!
+//! A 4xx explains itself. A 5xx is logged here, once, and is opaque to the client: the request id leads from one to the
+//! other.
+
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::app::AddError;
+use crate::artifact::ArtifactError;
+use crate::infer::InferError;
+use crate::jobs::{ExecuteError, LoadError, SubmitError};
+use crate::model::ModelError;
+use crate::storage::StoreError;
+
+use super::NameError;
+use super::oip::TensorError;
+use super::problem::{self, Fault};
+
+/// Why a request was not served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// 404: no such route.
+    #[error("there is nothing at {path}")]
+    NoRoute { path: String },
+    /// 405: the route has other methods; the header `Allow` lists them.
+    #[error("{method} is not allowed at {path}")]
+    MethodNotAllowed { method: Method, path: String },
+    /// 400: a name that is none.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// 400: a query string or path that cannot be read.
+    #[error("{0}")]
+    InvalidParameter(String),
+    /// 400: a header that cannot be read.
+    #[error("the header {name} {reason}")]
+    InvalidHeader { name: &'static str, reason: &'static str },
+    /// 400: `Repr-Digest` cannot be read.
+    #[error("the header Repr-Digest {reason}")]
+    InvalidDigest { reason: &'static str },
+    /// 400: the bytes are not those that were announced.
+    #[error("the SHA-256 of the body is {found}, Repr-Digest says {expected}")]
+    DigestMismatch { expected: String, found: String },
+    /// 400: a body that is not JSON.
+    #[error("{0}")]
+    InvalidJson(String),
+    /// 422: JSON that does not say what it should.
+    #[error("{0}")]
+    InvalidBody(String),
+    /// 400: a multipart body that cannot be read, or has no file.
+    #[error("the multipart body {0}")]
+    InvalidMultipart(String),
+    /// 400: the body ended early.
+    #[error("the body ended early: {0}")]
+    BodyAborted(String),
+    /// 408: the client stopped sending.
+    #[error("no byte of the body arrived for {idle_seconds} s")]
+    BodyStalled { idle_seconds: u64 },
+    /// 413: the body is too large.
+    #[error("the body is larger than the limit of {limit_bytes} bytes")]
+    TooLarge { limit_bytes: u64 },
+    /// 416: a range past the end.
+    #[error("the range starts past the end of {size_bytes} bytes")]
+    RangeNotSatisfiable { size_bytes: u64 },
+    /// 400 or 422: a prediction that cannot be made as asked.
+    #[error(transparent)]
+    Infer(#[from] InferError),
+    /// 400: a tensor of a prediction that cannot be read.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// 400: an output that the model lacks.
+    #[error("the model has no output `{name}`; it has {known}")]
+    UnknownOutput { name: String, known: String },
+    /// 400: a part of the inference protocol that is not spoken here.
+    #[error("{0}")]
+    UnsupportedRequest(&'static str),
+    /// 422: a model that predictions cannot run.
+    #[error("model {model} cannot predict: {reason}")]
+    NotPredictable { model: String, reason: String },
+    /// 422: a version has no such form.
+    #[error("{0}")]
+    NotExportable(String),
+    /// 422: a job that contradicts itself or its model.
+    #[error("{detail}")]
+    InvalidJob { code: &'static str, detail: String },
+    /// 422: an upload that is no model.
+    #[error("the file is not a model that can be read: {0}")]
+    InvalidModel(#[source] ModelError),
+    /// 422: an upload that is no dataset.
+    #[error("{0}")]
+    InvalidDataset(String),
+    /// 404, 409 or 500, as the store says.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// 503: the service is starting, stopping or cut off from its database.
+    #[error("the service is not ready")]
+    NotReady,
+    /// 503: the answer took too long.
+    #[error("no answer in time")]
+    TimedOut,
+    /// 422: a version needs more memory than predictions may use.
+    #[error("version {version} needs {needed_bytes} bytes of memory, predictions may use {budget_bytes}")]
+    OverBudget { version: i64, needed_bytes: u64, budget_bytes: u64 },
+    /// 500: a handler panicked.
+    #[error("panicked: {message}")]
+    Panicked { message: String },
+    /// 500: anything else.
+    #[error(transparent)]
+    Internal(Box<dyn std::error::Error + Send + Sync>),
+    /// Another failure of the HTTP layer, under its own status.
+    #[error("{}", status.canonical_reason().unwrap_or("failed"))]
+    Http { status: StatusCode },
+}
+
+impl Error {
+    /// A failure that no code path may expect.
+    pub(super) fn internal(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Internal(Box::new(error))
+    }
+
+    /// The error behind a response that failed before or after its handler.
+    pub(super) fn unhandled(status: StatusCode, method: &Method, path: &str) -> Self {
+        match status {
+            StatusCode::NOT_FOUND => Self::NoRoute { path: path.to_owned() },
+            StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed { method: method.clone(), path: path.to_owned() },
+            StatusCode::SERVICE_UNAVAILABLE => Self::TimedOut,
+            status => Self::Http { status },
+        }
+    }
+
+    /// The status and the stable code of this failure.
+    fn kind(&self) -> (StatusCode, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::NoRoute { .. } => (S::NOT_FOUND, "no_route"),
+            Self::MethodNotAllowed { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::Name(_) => (S::BAD_REQUEST, "invalid_name"),
+            Self::InvalidParameter(_) => (S::BAD_REQUEST, "invalid_parameter"),
+            Self::InvalidHeader { .. } => (S::BAD_REQUEST, "invalid_header"),
+            Self::InvalidDigest { .. } => (S::BAD_REQUEST, "invalid_digest"),
+            Self::DigestMismatch { .. } => (S::BAD_REQUEST, "digest_mismatch"),
+            Self::InvalidJson(_) => (S::BAD_REQUEST, "invalid_json"),
+            Self::InvalidBody(_) => (S::UNPROCESSABLE_ENTITY, "invalid_body"),
+            Self::InvalidMultipart(_) => (S::BAD_REQUEST, "invalid_multipart"),
+            Self::BodyAborted(_) => (S::BAD_REQUEST, "body_aborted"),
+            Self::BodyStalled { .. } => (S::REQUEST_TIMEOUT, "body_stalled"),
+            Self::TooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "too_large"),
+            Self::RangeNotSatisfiable { .. } => (S::RANGE_NOT_SATISFIABLE, "range_not_satisfiable"),
+            Self::Infer(error) => infer_kind(error),
+            Self::Tensor(_) => (S::BAD_REQUEST, "invalid_tensor"),
+            Self::UnknownOutput { .. } => (S::BAD_REQUEST, "unknown_output"),
+            Self::UnsupportedRequest(_) => (S::BAD_REQUEST, "unsupported_request"),
+            Self::NotPredictable { .. } => (S::UNPROCESSABLE_ENTITY, "not_predictable"),
+            Self::NotExportable(_) => (S::UNPROCESSABLE_ENTITY, "not_exportable"),
+            Self::InvalidJob { code, .. } => (S::UNPROCESSABLE_ENTITY, code),
+            Self::InvalidModel(_) => (S::UNPROCESSABLE_ENTITY, "invalid_model"),
+            Self::InvalidDataset(_) => (S::UNPROCESSABLE_ENTITY, "invalid_dataset"),
+            Self::Store(error) => store_kind(error),
+            Self::NotReady => (S::SERVICE_UNAVAILABLE, "not_ready"),
+            Self::TimedOut => (S::SERVICE_UNAVAILABLE, "timed_out"),
+            Self::OverBudget { .. } => (S::UNPROCESSABLE_ENTITY, "over_memory_budget"),
+            Self::Panicked { .. } | Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal"),
+            Self::Http { status } => (*status, "http"),
+        }
+    }
+
+    /// The status of this failure.
+    pub(super) fn status(&self) -> StatusCode {
+        self.kind().0
+    }
+
+    /// What the client is told. Logs a 5xx that hides something.
+    pub(super) fn into_fault(self) -> Fault {
+        let (status, code) = self.kind();
+        if status != StatusCode::INTERNAL_SERVER_ERROR {
+            return Fault { code, detail: self.to_string() };
+        }
+        tracing::error!(error = %Chain(&self), "request failed");
+        Fault { code, detail: "the service failed; its log says more under this request id".to_owned() }
+    }
+}
+
+fn infer_kind(error: &InferError) -> (StatusCode, &'static str) {
+    match error {
+        error if error.is_bad_input() => (StatusCode::BAD_REQUEST, "invalid_tensor"),
+        InferError::Artifact(_) | InferError::Model(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        InferError::Run { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "prediction_failed"),
+        _ => (StatusCode::UNPROCESSABLE_ENTITY, "not_predictable"),
+    }
+}
+
+fn store_kind(error: &StoreError) -> (StatusCode, &'static str) {
+    match error {
+        StoreError::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
+        StoreError::NameTaken { .. } => (StatusCode::CONFLICT, "name_taken"),
+        StoreError::InUse { .. } => (StatusCode::CONFLICT, "in_use"),
+        StoreError::UploadVersion { .. } => (StatusCode::CONFLICT, "upload_version"),
+        StoreError::DefaultVersion { .. } => (StatusCode::CONFLICT, "default_version"),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    }
+}
+
+/// An error and its sources, for the log.
+struct Chain<'a>(&'a Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let error: &dyn std::error::Error = self.0;
+        write!(f, "{error}")?;
+        std::iter::successors(error.source(), |error| error.source()).try_for_each(|source| write!(f, ": {source}"))
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let content_range = match self {
+            Self::RangeNotSatisfiable { size_bytes } => HeaderValue::try_from(format!("bytes */{size_bytes}")).ok(),
+            _ => None,
+        };
+        let retry_after = matches!(self, Self::NotReady | Self::TimedOut).then(|| HeaderValue::from_static("5"));
+        let mut response = problem::response(self.status(), self.into_fault());
+        let headers = [(header::CONTENT_RANGE, content_range), (header::RETRY_AFTER, retry_after)];
+        response.headers_mut().extend(headers.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        response
+    }
+}
+
+impl From<ModelError> for Error {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Io(error) => Self::internal(error),
+            fault => Self::InvalidModel(fault),
+        }
+    }
+}
+
+impl From<ExecuteError> for Error {
+    fn from(error: ExecuteError) -> Self {
+        match error {
+            ExecuteError::Model(error) => error.into(),
+            ExecuteError::Dataset(detail) => Self::InvalidDataset(detail),
+            ExecuteError::Infer(error) => error.into(),
+            bug => Self::internal(bug),
+        }
+    }
+}
+
+impl From<AddError> for Error {
+    fn from(error: AddError) -> Self {
+        match error {
+            AddError::File(error) => error.into(),
+            AddError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SubmitError> for Error {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Invalid { code, detail } => Self::InvalidJob { code, detail },
+            SubmitError::Store(error) => error.into(),
+            SubmitError::Execute(error) => error.into(),
+        }
+    }
+}
+
+impl From<LoadError> for Error {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::NotPredictable { model, reason } => Self::NotPredictable { model, reason },
+            LoadError::OverBudget { version, needed_bytes, budget_bytes } => {
+                Self::OverBudget { version, needed_bytes, budget_bytes }
+            }
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<ArtifactError> for Error {
+    /// Artifacts are the service's own files: one that cannot be read is its failure, not the client's.
+    fn from(error: ArtifactError) -> Self {
+        Self::internal(error)
+    }
+}

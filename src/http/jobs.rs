@@ -1,0 +1,276 @@
+//! `/api/v1/jobs`: queued work.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::compress::Report;
+use crate::jobs::{JobKind, JobResult, JobSpec};
+use crate::storage::{Failure, JobFilter, JobId, JobRecord, JobState, Timestamp};
+
+use super::page::{List, ListResponse, PageQuery};
+use super::problem::Failures;
+use super::{Api, Error, extract, prefer};
+
+pub fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(submit_job, list_jobs)).routes(routes!(get_job)).routes(routes!(cancel_job))
+}
+
+/// Seconds after which a client that polls should ask again.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// A job.
+#[derive(Debug, Serialize, ToSchema)]
+struct Job {
+    id: JobId,
+    kind: JobKind,
+    state: JobState,
+    /// The model's name.
+    model: String,
+    progress: JobProgress,
+    /// What was asked for.
+    #[schema(value_type = JobSpec)]
+    spec: Value,
+    /// What it produced, once it succeeded.
+    #[schema(value_type = Option<JobResult>)]
+    result: Option<Value>,
+    /// Why it failed, once it did.
+    failure: Option<Failure>,
+    /// Starts so far: more than one when a worker was lost.
+    attempt: i64,
+    max_attempts: i64,
+    priority: i64,
+    created_at: Timestamp,
+    /// Start of the latest attempt.
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    urls: JobUrls,
+}
+
+/// How far a job is.
+#[derive(Debug, Serialize, ToSchema)]
+struct JobProgress {
+    /// From 0 to 1.
+    fraction: f64,
+    /// For programs, e.g. `compress`.
+    stage: String,
+    /// For people.
+    message: String,
+}
+
+/// Where to go from a job.
+#[derive(Debug, Serialize, ToSchema)]
+struct JobUrls {
+    #[serde(rename = "self")]
+    own: String,
+    events: String,
+    cancel: String,
+    /// The version that was made or measured, once there is one.
+    version: Option<String>,
+    /// The file of that version.
+    content: Option<String>,
+}
+
+impl From<JobRecord> for Job {
+    fn from(job: JobRecord) -> Self {
+        Self {
+            urls: JobUrls::of(&job),
+            progress: JobProgress { fraction: job.fraction, stage: job.stage, message: job.message },
+            id: job.id,
+            kind: job.kind,
+            state: job.state,
+            model: job.model,
+            spec: job.spec,
+            result: job.result,
+            failure: job.failure,
+            attempt: job.attempt,
+            max_attempts: job.max_attempts,
+            priority: job.priority,
+            created_at: job.created_at,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+        }
+    }
+}
+
+impl JobUrls {
+    fn of(job: &JobRecord) -> Self {
+        let own = format!("/api/v1/jobs/{}", job.id);
+        let number = job.result.as_ref().and_then(|result| result["version"].as_i64());
+        let version = number.map(|number| format!("/api/v1/models/{}/versions/{number}", job.model));
+        Self {
+            events: format!("{own}/events"),
+            cancel: format!("{own}/cancel"),
+            content: version.as_ref().map(|version| format!("{version}/content")),
+            version,
+            own,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct SubmitQuery {
+    /// Checks the job and estimates its result; queues nothing.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// What a job would do.
+#[derive(Debug, Serialize, ToSchema)]
+struct DryRun {
+    /// Always true: a job that is not valid is answered with a problem.
+    valid: bool,
+    /// Sizes to expect of a compression; null for other kinds.
+    estimate: Option<Report>,
+}
+
+/// Queues a job.
+///
+/// Once this is answered with 202 the job survives a crash of the service. `Prefer: wait=N` waits up to N seconds
+/// (60 at most) for it to finish, and then answers 200.
+#[utoipa::path(
+    post,
+    path = "/api/v1/jobs",
+    tag = "jobs",
+    params(SubmitQuery, ("prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the result")),
+    request_body = JobSpec,
+    responses(
+        (status = ACCEPTED, description = "Queued", body = Job, headers(
+            ("location" = String, description = "The job"),
+            ("retry-after" = i64, description = "Seconds until it is worth asking again"),
+        )),
+        (status = OK, description = "Finished already; or, of a dry run, valid", body = inline(SubmitAnswer)),
+        Failures,
+    )
+)]
+async fn submit_job(
+    State(api): State<Api>,
+    extract::Query(query): extract::Query<SubmitQuery>,
+    headers: HeaderMap,
+    extract::Json(spec): extract::Json<JobSpec>,
+) -> Result<Response, Error> {
+    if query.dry_run {
+        let estimate = api.app.jobs.dry_run(&spec).await?;
+        return Ok(Json(DryRun { valid: true, estimate }).into_response());
+    }
+    let job = api.app.jobs.submit(&spec).await?;
+    let (job, waited) = wait(&api, job, &headers).await?;
+    let status = if job.state.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let location = [(header::LOCATION, format!("/api/v1/jobs/{}", job.id))];
+    Ok((status, location, waited, pace(&job), Json(Job::from(job))).into_response())
+}
+
+/// The two answers with status 200.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[allow(dead_code, reason = "it only stands for a schema")]
+#[serde(untagged)]
+enum SubmitAnswer {
+    Job(Job),
+    DryRun(DryRun),
+}
+
+type Header = Option<[(HeaderName, HeaderValue); 1]>;
+
+/// Waits for the end of `job` if the client prefers that, and until the server closes at most.
+async fn wait(api: &Api, job: JobRecord, headers: &HeaderMap) -> Result<(JobRecord, Header), Error> {
+    let Some(time) = prefer::wait(headers) else { return Ok((job, None)) };
+    let mut closing = api.closing.clone();
+    let job = tokio::select! {
+        waited = api.app.jobs.wait(&job.id, time) => waited?,
+        _ = closing.wait_for(|&closing| closing) => job,
+    };
+    let applied = HeaderValue::try_from(format!("wait={}", time.as_secs())).ok();
+    Ok((job, applied.map(|applied| [(HeaderName::from_static("preference-applied"), applied)])))
+}
+
+/// When to ask again about a job that is not finished.
+fn pace(job: &JobRecord) -> Header {
+    (!job.state.is_final()).then_some([(header::RETRY_AFTER, RETRY_AFTER)])
+}
+
+/// Which jobs to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct JobQuery {
+    /// Only jobs in this state.
+    #[param(inline)]
+    state: Option<JobState>,
+    /// Only jobs of this kind.
+    #[param(inline)]
+    kind: Option<JobKind>,
+    /// Only jobs of the model with this name.
+    model: Option<String>,
+}
+
+/// Lists jobs, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/jobs",
+    tag = "jobs",
+    params(PageQuery, JobQuery),
+    responses((status = OK, description = "A page of jobs", body = List<Job>), Failures)
+)]
+async fn list_jobs(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    extract::Query(page): extract::Query<PageQuery>,
+    extract::Query(JobQuery { state, kind, model }): extract::Query<JobQuery>,
+) -> Result<ListResponse<Job>, Error> {
+    if let Some(after) = &page.after {
+        parse_id(after)?;
+    }
+    let jobs = app.storage.store.jobs(&JobFilter { state, kind, model }, &page.to_page()?).await?;
+    let items = jobs.into_iter().map(Job::from).collect();
+    ListResponse::new(&uri, &page, items, |job| job.id.to_string())
+}
+
+fn parse_id(text: &str) -> Result<JobId, Error> {
+    text.parse().map_err(|error: crate::storage::InvalidId| Error::InvalidParameter(error.to_string()))
+}
+
+/// Describes a job.
+#[utoipa::path(
+    get,
+    path = "/api/v1/jobs/{id}",
+    tag = "jobs",
+    params(
+        ("id" = JobId, Path, description = "The job"),
+        ("prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the end"),
+    ),
+    responses((status = OK, description = "The job", body = Job), Failures)
+)]
+async fn get_job(
+    State(api): State<Api>,
+    extract::Path(id): extract::Path<JobId>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, Error> {
+    let job = api.app.storage.store.job(&id).await?;
+    let (job, waited) = wait(&api, job, &headers).await?;
+    Ok((waited, pace(&job), Json(Job::from(job))))
+}
+
+/// Asks a job to stop.
+///
+/// A queued job is cancelled at once, a running one soon, a finished one stays as it is. Asking again changes nothing.
+#[utoipa::path(
+    post,
+    path = "/api/v1/jobs/{id}/cancel",
+    tag = "jobs",
+    params(("id" = JobId, Path, description = "The job")),
+    responses((status = OK, description = "The job as it now stands", body = Job), Failures)
+)]
+async fn cancel_job(State(app): State<Arc<App>>, extract::Path(id): extract::Path<JobId>) -> Result<Json<Job>, Error> {
+    let job = app.jobs.cancel(&id).await?;
+    Ok(Json(job.into()))
+}

@@ -1,0 +1,25 @@
+//! `/api/v1/methods`: every criterion, quantiser, codec and preset, described by the types that parse them.
+
+use axum::Json;
+use serde_json::Value;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::compress;
+
+use super::Api;
+
+pub fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(list_methods))
+}
+
+/// Describes all methods, with JSON Schema, defaults and ranges.
+#[utoipa::path(
+    get,
+    path = "/api/v1/methods",
+    tag = "methods",
+    responses((status = OK, description = "The methods", body = Object))
+)]
+async fn list_methods() -> Json<Value> {
+    Json(compress::methods())
+}

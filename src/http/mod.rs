@@ -1,0 +1,105 @@
+//! The HTTP face of the service: its own API under `/api/v1`, the Open Inference Protocol under `/v2`, and operations.
+//!
+//! One file per resource, each with a `router()`; handlers translate and delegate. A request passes, from the outside
+//! in: [`observe`] (request id, span, metrics), [`problem`] (every failure becomes `application/problem+json`), a guard
+//! against panics, and its handler.
+//!
+//! **Invariant**: [`Error`] is the only place that knows which failure has which status code.
+
+mod body;
+mod content;
+mod datasets;
+mod digest;
+mod docs;
+mod error;
+mod events;
+mod extract;
+mod jobs;
+// mod methods;
+mod models;
+mod name;
+mod observe;
+mod oip;
+mod operations;
+mod page;
+mod prefer;
+mod problem;
+mod range;
+mod server;
+mod upload;
+mod versions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::FromRef;
+use axum::http::StatusCode;
+use axum::middleware::from_fn;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::TimeoutLayer;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::app::App;
+
+pub use docs::openapi;
+pub use error::Error;
+pub use name::{Name, NameError};
+
+/// Time a handler has to begin its answer; uploads are exempt. Longer than the longest wait a client may ask for.
+const HANDLER_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What handlers share.
+#[derive(Clone)]
+struct Api {
+    app: Arc<App>,
+    /// True once the server is to close: answers that would go on must end.
+    closing: watch::Receiver<bool>,
+}
+
+impl FromRef<Api> for Arc<App> {
+    fn from_ref(api: &Api) -> Self {
+        Self::clone(&api.app)
+    }
+}
+
+/// Every documented route.
+fn documented() -> OpenApiRouter<Api> {
+    let timely = OpenApiRouter::with_openapi(docs::preamble())
+        .merge(models::router())
+        .merge(versions::router())
+        .merge(datasets::router())
+        .merge(jobs::router())
+        .merge(events::router())
+        // .merge(methods::router())
+        .merge(oip::router())
+        .merge(operations::router())
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, HANDLER_TIMEOUT));
+    timely.merge(models::upload_router()).merge(datasets::upload_router())
+}
+
+/// The whole service as one router. `closing` becomes true when the server is to close.
+fn router(app: Arc<App>, closing: watch::Receiver<bool>) -> Router {
+    let (routes, document) = documented().split_for_parts();
+    routes
+        .merge(docs::router(document))
+        .with_state(Api { app, closing })
+        .layer(CatchPanicLayer::custom(problem::of_panic))
+        .layer(from_fn(problem::render))
+        .layer(from_fn(observe::observe))
+}
+
+/// Serves `app` on `listener` until `shutdown` resolves, then answers what is in flight and returns.
+///
+/// The caller shuts the application itself down afterwards.
+pub async fn run(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Output = ()>) {
+    let (closing, closed) = watch::channel(false);
+    let stopping = async {
+        shutdown.await;
+        app.begin_shutdown();
+        closing.send_replace(true);
+    };
+    server::serve(listener, router(Arc::clone(&app), closed), stopping).await;
+}

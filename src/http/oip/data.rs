@@ -1,0 +1,229 @@
+//! The `data` member of a JSON tensor: numbers or booleans, flat in row-major order or nested one array per axis.
+//!
+//! Read straight into one flat vector, so a large request costs 16 bytes an element and no tree of JSON values.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::infer::ArrayData;
+
+/// Elements as they were written.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Data {
+    pub elements: Vec<Element>,
+    /// Extents of the nested arrays, outermost first; one extent for flat data.
+    pub extents: Vec<usize>,
+}
+
+/// One JSON number or boolean.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Element {
+    Bool(bool),
+    Signed(i64),
+    /// Integers above `i64::MAX`.
+    Unsigned(u64),
+    Float(f64),
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(value) => value.fmt(f),
+            Self::Signed(value) => value.fmt(f),
+            Self::Unsigned(value) => value.fmt(f),
+            Self::Float(value) => value.fmt(f),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Data {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut flattener = Flattener::default();
+        let item = Nested { flattener: &mut flattener, depth: 0 }.deserialize(deserializer)?;
+        if item == Item::Element {
+            return Err(D::Error::custom("data is a single value where an array is expected"));
+        }
+        Ok(Self { elements: flattener.elements, extents: flattener.extents })
+    }
+}
+
+/// What has been read so far.
+#[derive(Default)]
+struct Flattener {
+    elements: Vec<Element>,
+    extents: Vec<usize>,
+    /// Depth of the elements, known from the first one on.
+    element_depth: Option<usize>,
+}
+
+const UNEVEN: &str = "data is ragged: some elements are nested deeper than others";
+
+impl Flattener {
+    /// Takes an element found at `depth`, which must be that of all others.
+    fn push<E: serde::de::Error>(&mut self, element: Element, depth: usize) -> Result<Item, E> {
+        let array_beside = self.extents.len() > depth;
+        if *self.element_depth.get_or_insert(depth) != depth || array_beside {
+            return Err(E::custom(UNEVEN));
+        }
+        self.elements.push(element);
+        Ok(Item::Element)
+    }
+
+    /// Notes that an array at `depth` has ended after `length` items.
+    fn close<E: serde::de::Error>(&mut self, depth: usize, length: usize) -> Result<Item, E> {
+        if self.element_depth.is_some_and(|elements| elements <= depth) {
+            return Err(E::custom(UNEVEN));
+        }
+        if self.extents.len() <= depth {
+            // Arrays end from the inside out, so the first one to end is the deepest.
+            self.extents.resize(depth + 1, usize::MAX);
+        }
+        let extent = &mut self.extents[depth];
+        if *extent == usize::MAX {
+            *extent = length;
+        }
+        if *extent != length {
+            return Err(E::custom(format_args!(
+                "data is ragged: arrays of {extent} and {length} items on axis {depth}"
+            )));
+        }
+        Ok(Item::Array)
+    }
+}
+
+#[derive(PartialEq)]
+enum Item {
+    Element,
+    Array,
+}
+
+/// Reads one item, an element or an array, at `depth`.
+struct Nested<'a> {
+    flattener: &'a mut Flattener,
+    depth: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Nested<'_> {
+    type Value = Item;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Item, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Nested<'_> {
+    type Value = Item;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("numbers, booleans or arrays of them")
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Item, E> {
+        self.flattener.push(Element::Bool(value), self.depth)
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Item, E> {
+        self.flattener.push(Element::Signed(value), self.depth)
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Item, E> {
+        let element = i64::try_from(value).map_or(Element::Unsigned(value), Element::Signed);
+        self.flattener.push(element, self.depth)
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Item, E> {
+        self.flattener.push(Element::Float(value), self.depth)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Item, A::Error> {
+        let mut length = 0;
+        while items.next_element_seed(Nested { flattener: self.flattener, depth: self.depth + 1 })?.is_some() {
+            length += 1;
+        }
+        self.flattener.close(self.depth, length)
+    }
+}
+
+/// Writes elements as one flat JSON array. A NaN or an infinity, which JSON cannot hold, becomes `null`.
+pub struct Flat<'a>(pub &'a ArrayData);
+
+impl Serialize for Flat<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            ArrayData::Bool(values) => values.serialize(serializer),
+            ArrayData::U8(values) => serializer.collect_seq(values),
+            ArrayData::U16(values) => values.serialize(serializer),
+            ArrayData::U32(values) => values.serialize(serializer),
+            ArrayData::U64(values) => values.serialize(serializer),
+            ArrayData::I8(values) => values.serialize(serializer),
+            ArrayData::I16(values) => values.serialize(serializer),
+            ArrayData::I32(values) => values.serialize(serializer),
+            ArrayData::I64(values) => values.serialize(serializer),
+            ArrayData::F16(values) => serializer.collect_seq(values.iter().map(|value| value.to_f32())),
+            ArrayData::Bf16(values) => serializer.collect_seq(values.iter().map(|value| value.to_f32())),
+            ArrayData::F32(values) => values.serialize(serializer),
+            ArrayData::F64(values) => values.serialize(serializer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Element::{Bool, Float, Signed, Unsigned};
+    use super::*;
+
+    fn read(json: &str) -> Result<Data, String> {
+        serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn nested_and_flat_data_are_read_in_row_major_order() {
+        let elements = vec![Signed(1), Signed(2), Signed(3), Signed(4)];
+        assert_eq!(read("[1,2,3,4]"), Ok(Data { elements: elements.clone(), extents: vec![4] }));
+        assert_eq!(read("[[1,2],[3,4]]"), Ok(Data { elements: elements.clone(), extents: vec![2, 2] }));
+        assert_eq!(read("[[[1],[2]],[[3],[4]]]"), Ok(Data { elements, extents: vec![2, 2, 1] }));
+    }
+
+    #[test]
+    fn elements_keep_their_kind() {
+        let data = read("[true, -1, 18446744073709551615, 0.5, 1e2]").unwrap();
+        assert_eq!(data.elements, [Bool(true), Signed(-1), Unsigned(u64::MAX), Float(0.5), Float(100.0)]);
+    }
+
+    #[test]
+    fn empty_data_has_no_elements() {
+        assert_eq!(read("[]"), Ok(Data { elements: vec![], extents: vec![0] }));
+        assert_eq!(read("[[],[]]"), Ok(Data { elements: vec![], extents: vec![2, 0] }));
+    }
+
+    #[test]
+    fn ragged_data_is_refused() {
+        for json in ["[[1,2],[3]]", "[1,[2]]", "[[1],2]", "[[[1]],[2]]", "[[],1]", "[1,[]]", "[[],[1]]"] {
+            assert!(read(json).unwrap_err().contains("data is ragged"), "{json}");
+        }
+    }
+
+    #[test]
+    fn other_json_is_refused() {
+        for json in ["1", "null", "[null]", "[\"1\"]", "{}", "[{}]"] {
+            assert!(read(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_an_error_and_no_stack_overflow() {
+        let json = "[".repeat(10_000) + &"]".repeat(10_000);
+        assert!(read(&json).unwrap_err().contains("recursion limit"));
+    }
+
+    #[test]
+    fn outputs_are_flat_and_shortest() {
+        let json = |data| serde_json::to_string(&Flat(&data)).unwrap();
+        assert_eq!(json(ArrayData::F32(vec![0.1, f32::NAN, -2.0])), "[0.1,null,-2.0]");
+        assert_eq!(json(ArrayData::F16(vec![half::f16::from_f32(0.5)])), "[0.5]");
+        assert_eq!(json(ArrayData::U64(vec![u64::MAX])), "[18446744073709551615]");
+        assert_eq!(json(ArrayData::Bool(vec![true, false])), "[true,false]");
+    }
+}

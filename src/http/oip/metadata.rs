@@ -1,0 +1,179 @@
+//! Health and metadata of the server and of models.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::http::problem::Failures;
+use crate::http::{Api, Error, extract};
+use crate::model::Port;
+use crate::storage::{ModelRecord, Page};
+
+use super::{ModelPath, Target, VersionPath, require_predictable};
+
+pub fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(server_live))
+        .routes(routes!(server_ready))
+        .routes(routes!(server_metadata))
+        .routes(routes!(model_metadata))
+        .routes(routes!(version_metadata))
+        .routes(routes!(model_ready))
+        .routes(routes!(version_ready))
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Live {
+    live: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Ready {
+    ready: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelReady {
+    name: String,
+    ready: bool,
+}
+
+/// The server, in the protocol's words.
+#[derive(Debug, Serialize, ToSchema)]
+struct ServerMetadata {
+    name: &'static str,
+    version: &'static str,
+    extensions: Vec<&'static str>,
+}
+
+/// A model, in the protocol's words.
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelMetadata {
+    name: String,
+    /// Decimal numbers.
+    versions: Vec<String>,
+    platform: &'static str,
+    inputs: Vec<TensorMetadata>,
+    outputs: Vec<TensorMetadata>,
+}
+
+/// An input or an output of a model.
+#[derive(Debug, Serialize, ToSchema)]
+struct TensorMetadata {
+    name: String,
+    datatype: String,
+    /// -1: any extent.
+    shape: Vec<i64>,
+}
+
+impl From<&Port> for TensorMetadata {
+    fn from(port: &Port) -> Self {
+        let extent = |dim: &Option<usize>| dim.and_then(|extent| i64::try_from(extent).ok()).unwrap_or(-1);
+        Self { name: port.name.clone(), datatype: port.datatype.clone(), shape: port.dims.iter().map(extent).collect() }
+    }
+}
+
+impl ModelMetadata {
+    fn new(model: &ModelRecord, versions: Vec<i64>) -> Self {
+        Self {
+            name: model.name.clone(),
+            versions: versions.iter().map(ToString::to_string).collect(),
+            platform: "weightpress",
+            inputs: model.inputs.iter().map(TensorMetadata::from).collect(),
+            outputs: model.outputs.iter().map(TensorMetadata::from).collect(),
+        }
+    }
+}
+
+/// Whether the server answers at all.
+#[utoipa::path(get, path = "/v2/health/live", tag = "inference", responses((status = OK, body = Live)))]
+async fn server_live() -> Json<Live> {
+    Json(Live { live: true })
+}
+
+/// Whether predictions can be asked for.
+#[utoipa::path(get, path = "/v2/health/ready", tag = "inference", responses((status = OK, body = Ready), Failures))]
+async fn server_ready(State(app): State<Arc<App>>) -> Result<Json<Ready>, Error> {
+    if app.is_ready().await { Ok(Json(Ready { ready: true })) } else { Err(Error::NotReady) }
+}
+
+/// Describes the server.
+#[utoipa::path(get, path = "/v2", tag = "inference", responses((status = OK, body = ServerMetadata)))]
+async fn server_metadata() -> Json<ServerMetadata> {
+    Json(ServerMetadata { name: "weightpress", version: env!("CARGO_PKG_VERSION"), extensions: Vec::new() })
+}
+
+/// Describes a model and names its versions.
+#[utoipa::path(
+    get,
+    path = "/v2/models/{name}",
+    tag = "inference",
+    params(ModelPath),
+    responses((status = OK, body = ModelMetadata), Failures)
+)]
+async fn model_metadata(
+    State(app): State<Arc<App>>,
+    extract::Path(target): extract::Path<Target>,
+) -> Result<Json<ModelMetadata>, Error> {
+    let model = app.storage.store.model(target.name.as_str()).await?;
+    let versions = app.storage.store.versions(&model.id, &Page { after: None, limit: i64::MAX }).await?;
+    Ok(Json(ModelMetadata::new(&model, versions.iter().map(|version| version.number).collect())))
+}
+
+/// Describes one version of a model.
+#[utoipa::path(
+    get,
+    path = "/v2/models/{name}/versions/{version}",
+    tag = "inference",
+    params(VersionPath),
+    responses((status = OK, body = ModelMetadata), Failures)
+)]
+async fn version_metadata(
+    State(app): State<Arc<App>>,
+    extract::Path(target): extract::Path<Target>,
+) -> Result<Json<ModelMetadata>, Error> {
+    let (model, version) = target.find(&app).await?;
+    Ok(Json(ModelMetadata::new(&model, vec![version])))
+}
+
+/// Whether a model's default version can predict. It is loaded when it is first asked to.
+#[utoipa::path(
+    get,
+    path = "/v2/models/{name}/ready",
+    tag = "inference",
+    params(ModelPath),
+    responses((status = OK, body = ModelReady), Failures)
+)]
+async fn model_ready(
+    State(app): State<Arc<App>>,
+    extract::Path(target): extract::Path<Target>,
+) -> Result<Json<ModelReady>, Error> {
+    ready(&app, &target).await
+}
+
+/// Whether a version of a model can predict.
+#[utoipa::path(
+    get,
+    path = "/v2/models/{name}/versions/{version}/ready",
+    tag = "inference",
+    params(VersionPath),
+    responses((status = OK, body = ModelReady), Failures)
+)]
+async fn version_ready(
+    State(app): State<Arc<App>>,
+    extract::Path(target): extract::Path<Target>,
+) -> Result<Json<ModelReady>, Error> {
+    ready(&app, &target).await
+}
+
+async fn ready(app: &App, target: &Target) -> Result<Json<ModelReady>, Error> {
+    let (model, _) = target.find(app).await?;
+    require_predictable(&model)?;
+    Ok(Json(ModelReady { name: model.name, ready: true }))
+}

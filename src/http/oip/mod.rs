@@ -1,0 +1,77 @@
+//! `/v2`: the Open Inference Protocol, version 2, with JSON tensors.
+//!
+//! Source: <https://github.com/kserve/open-inference-protocol>, `inference_rest.md`. Facts of the field: the client
+//! `tritonclient` sends no `Content-Type`, takes every status but 200 for a failure, and reads the member `error` of it.
+
+mod data;
+mod infer;
+mod metadata;
+mod tensor;
+
+use serde::Deserialize;
+use utoipa::IntoParams;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::app::App;
+use crate::storage::ModelRecord;
+
+use super::{Api, Error, Name};
+
+pub use tensor::TensorError;
+
+pub fn router() -> OpenApiRouter<Api> {
+    metadata::router().merge(infer::router())
+}
+
+/// A model, and a version of it where the path names one.
+#[derive(Debug, Deserialize)]
+struct Target {
+    name: Name,
+    version: Option<i64>,
+}
+
+/// The path of a model, in the API's description.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[allow(dead_code, reason = "it only describes parameters")]
+struct ModelPath {
+    /// The model's name.
+    name: String,
+}
+
+/// The path of a version, in the API's description.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[allow(dead_code, reason = "it only describes parameters")]
+struct VersionPath {
+    /// The model's name.
+    name: String,
+    /// The version, a decimal number.
+    version: i64,
+}
+
+impl Target {
+    /// The model, and the number of the version: the one that was named, or the model's default.
+    async fn find(&self, app: &App) -> Result<(ModelRecord, i64), Error> {
+        let model = app.storage.store.model(self.name.as_str()).await?;
+        let Some(number) = self.version else {
+            let default = model.default_version;
+            return Ok((model, default));
+        };
+        app.storage.store.version(&model.id, number).await?;
+        Ok((model, number))
+    }
+}
+
+/// Refuses a model that predictions cannot run, and says why.
+fn require_predictable(model: &ModelRecord) -> Result<(), Error> {
+    if model.is_predictable() {
+        return Ok(());
+    }
+    let reason = if model.unsupported_operators.is_empty() {
+        "it holds weights only, no graph".to_owned()
+    } else {
+        format!("predictions do not support {}", model.unsupported_operators.join(", "))
+    };
+    Err(Error::NotPredictable { model: model.name.clone(), reason })
+}
