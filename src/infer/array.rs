@@ -132,27 +132,6 @@ macro_rules! define_datatypes {
 }
 each_datatype!(define_datatypes);
 
-impl Datatype {
-    /// How the graph engine calls this type; `None` for BF16, which it lacks.
-    pub(crate) fn datum_type(self) -> Option<DatumType> {
-        Some(match self {
-            Self::Bool => DatumType::Bool,
-            Self::U8 => DatumType::U8,
-            Self::U16 => DatumType::U16,
-            Self::U32 => DatumType::U32,
-            Self::U64 => DatumType::U64,
-            Self::I8 => DatumType::I8,
-            Self::I16 => DatumType::I16,
-            Self::I32 => DatumType::I32,
-            Self::I64 => DatumType::I64,
-            Self::F16 => DatumType::F16,
-            Self::F32 => DatumType::F32,
-            Self::F64 => DatumType::F64,
-            Self::Bf16 => return None,
-        })
-    }
-}
-
 impl fmt::Display for Datatype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -174,11 +153,20 @@ impl Array {
     /// # Errors
     /// [`ArrayError::Overflow`] or [`ArrayError::ElementCount`].
     pub fn new(dims: Vec<usize>, data: ArrayData) -> Result<Self, ArrayError> {
-        let expected = element_count(&dims)?;
-        if expected != data.len() {
-            return Err(ArrayError::ElementCount { expected, found: data.len(), dims });
+        let array = Self { dims, data };
+        array.check().map(|()| array)
+    }
+
+    /// Checks that there are as many elements as the dimensions say.
+    ///
+    /// # Errors
+    /// [`ArrayError::Overflow`] or [`ArrayError::ElementCount`].
+    pub fn check(&self) -> Result<(), ArrayError> {
+        let expected = element_count(&self.dims)?;
+        if expected == self.len() {
+            return Ok(());
         }
-        Ok(Self { dims, data })
+        Err(ArrayError::ElementCount { dims: self.dims.clone(), expected, found: self.len() })
     }
 
     /// Reads little-endian elements.

@@ -17,6 +17,9 @@ pub enum InferError {
     /// A weights-only file has nothing to run.
     #[error("the file holds weights only, no graph to run")]
     NoGraph,
+    /// A stored tensor does not fit the graph it belongs to.
+    #[error("tensor {name} does not fit the graph: {reason}")]
+    Misfit { name: String, reason: String },
     /// The graph engine refuses the graph.
     #[error("the graph cannot be loaded: {reason}")]
     Load { reason: String },
@@ -45,6 +48,9 @@ pub enum InferError {
     /// An input has another extent than the graph's.
     #[error("dimension {axis} of input {name} is {expected}, found {found}")]
     WrongExtent { name: String, axis: usize, expected: usize, found: usize },
+    /// Extents that the graph calls by one name differ.
+    #[error("inputs {first} and {name} share {symbol}, but have {expected} and {found}")]
+    ExtentMismatch { symbol: String, first: String, expected: usize, name: String, found: usize },
     /// An array does not hold what its shape says, or is of a type the engine lacks.
     #[error("array {name}: {source}")]
     Array { name: String, source: ArrayError },
@@ -64,6 +70,7 @@ impl InferError {
                 | Self::WrongDatatype { .. }
                 | Self::WrongRank { .. }
                 | Self::WrongExtent { .. }
+                | Self::ExtentMismatch { .. }
                 | Self::Array { .. }
         )
     }

@@ -2,7 +2,16 @@
 
 mod array;
 mod error;
+mod plan;
+mod ports;
 mod predictor;
+mod product;
+mod restore;
+mod rewrite;
+mod widen;
+
+#[cfg(test)]
+mod tests;
 
 use serde::{Deserialize, Serialize};
 

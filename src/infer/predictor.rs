@@ -1,38 +1,183 @@
-//! A graph ready to run.
+//! A graph ready to run: loaded from an artifact or from an uploaded model.
 
-use crate::artifact::Artifact;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use tract_onnx::pb;
+use tract_onnx::tract_hir::prelude::{IntoTValue, TValue, TVec};
+
+use super::plan::Plan;
+use super::ports::{self, Ports};
+use super::rewrite::{Products, rewrite};
+use super::widen::widen_halves;
+use super::{Array, ArrayData, Datatype, InferError, Residency, restore};
+use crate::artifact::{Artifact, Body};
+use crate::codec::{CompressedMatrix, Words};
 use crate::model::{Model, Port};
 
-use super::{Array, InferError, Residency};
-
 /// A graph ready to run; shared by threads.
-pub struct Predictor {}
+pub struct Predictor {
+    plan: Plan,
+    inputs: Ports,
+    outputs: Ports,
+    /// Bytes of the encoded weights, their codebooks and tables.
+    encoded_bytes: u64,
+}
 
 impl Predictor {
-    /// Loads a compressed version. No dense weight is held with [`Residency::Coded`], but those of `Role::Expanded`.
+    /// Loads a compressed version. No dense weight is held with [`Residency::Coded`], but those that operators without
+    /// a product of their own read ([`Role::Expanded`](crate::model::Role::Expanded)).
+    ///
+    /// # Errors
+    /// An [`InferError`] that says what predictions lack or what does not fit.
     pub fn from_artifact(artifact: &Artifact, residency: Residency) -> Result<Self, InferError> {
-        todo!()
+        let mut graph = artifact.graph()?.ok_or(InferError::NoGraph)?;
+        check_operators(&graph)?;
+        let mut matrices: Vec<Arc<CompressedMatrix>> = Vec::new();
+        let products = match residency {
+            Residency::Dense => Products::new(),
+            Residency::Coded => {
+                let tensors: HashMap<_, _> = artifact.tensors().iter().map(|t| (t.name.as_str(), t)).collect();
+                rewrite(&mut graph, |weight| {
+                    let Some(tensor) = tensors.get(weight.name.as_str()) else { return Ok(None) };
+                    match &tensor.body {
+                        Body::Encoded { layout, .. } if *layout == weight.layout && tensor.dims == weight.dims => {
+                            let matrix = Arc::new(restore::open(artifact, tensor)?);
+                            matrices.push(matrix.clone());
+                            Ok(Some(matrix))
+                        }
+                        _ => Ok(None),
+                    }
+                })?
+            }
+        };
+        restore::restore(&mut graph, restore::from_artifact(artifact))?;
+        // Matrices that no product took up are gone again.
+        matrices.retain(|matrix| Arc::strong_count(matrix) > 1);
+        Self::new(graph, products, encoded_bytes(&matrices))
     }
-    /// Loads an uploaded model: version 0.
+
+    /// Loads an uploaded model, version 0: all weights dense.
+    ///
+    /// # Errors
+    /// As [`Predictor::from_artifact`].
     pub fn from_model(model: &Model) -> Result<Self, InferError> {
-        todo!()
+        let mut graph = model.skeleton().ok_or(InferError::NoGraph)?.clone();
+        check_operators(&graph)?;
+        restore::restore(&mut graph, restore::from_model(model))?;
+        Self::new(graph, Products::new(), 0)
     }
+
+    fn new(mut model: pb::ModelProto, products: Products, encoded_bytes: u64) -> Result<Self, InferError> {
+        let graph = model.graph.as_mut().ok_or(InferError::NoGraph)?;
+        let (inputs, outputs) = (ports::inputs(graph)?, ports::outputs(graph)?);
+        widen_halves(&mut model);
+        let plan = Plan::new(&model, products)?;
+        Ok(Self { plan, inputs, outputs, encoded_bytes })
+    }
+
+    /// What the graph reads, in graph order.
     pub fn inputs(&self) -> &[Port] {
-        todo!()
+        &self.inputs.ports
     }
+
+    /// What the graph returns, in graph order.
     pub fn outputs(&self) -> &[Port] {
-        todo!()
+        &self.outputs.ports
     }
-    /// Runs one batch. `inputs` in any order by name; all outputs in graph order.
+
+    /// Runs one batch. `inputs` are named and in any order; all outputs come back in graph order. Products run on the
+    /// current rayon pool.
+    ///
+    /// # Errors
+    /// An [`InferError`] that names the input at fault, or [`InferError::Run`].
     pub fn run(&self, inputs: Vec<(String, Array)>) -> Result<Vec<(String, Array)>, InferError> {
-        todo!()
+        let arrays = self.inputs.check(inputs)?;
+        let mut values: TVec<TValue> = TVec::new();
+        for (array, port) in arrays.into_iter().zip(&self.inputs.ports) {
+            let tensor = widened(array).into_tensor();
+            let tensor = tensor.map_err(|source| InferError::Array { name: port.name.clone(), source })?;
+            values.push(tensor.into_tvalue());
+        }
+        let values = self.plan.run(values)?;
+        let ports = self.outputs.ports.iter().zip(&self.outputs.typed);
+        let named = ports.zip(&values).map(|((port, typed), value)| {
+            let array = Array::from_tensor(value).map_err(|error| InferError::Run { reason: error.to_string() })?;
+            Ok((port.name.clone(), narrowed(array, typed.datatype)))
+        });
+        named.collect()
     }
+
+    /// Bytes of the weights as they are held in memory: encoded weights with their tables and codebooks, and every
+    /// constant of the graph.
     pub fn weights_resident_bytes(&self) -> u64 {
-        todo!()
+        self.encoded_bytes + self.plan.constant_bytes()
     }
 }
 
 /// Operators of `model` that predictions lack, each once, sorted; empty when it can be served.
 pub fn unsupported_operators(model: &Model) -> Vec<String> {
-    todo!()
+    model.skeleton().map(missing_operators).unwrap_or_default()
+}
+
+fn missing_operators(model: &pb::ModelProto) -> Vec<String> {
+    fn visit(graph: &pb::GraphProto, known: &dyn Fn(&str) -> bool, missing: &mut BTreeSet<String>) {
+        for node in &graph.node {
+            if !known(&node.op_type) {
+                missing.insert(node.op_type.clone());
+            }
+            let attributes = node.attribute.iter();
+            attributes.flat_map(|a| a.g.iter().chain(&a.graphs)).for_each(|graph| visit(graph, known, missing));
+        }
+    }
+    let registry = tract_onnx::onnx().op_register.0;
+    let mut missing = BTreeSet::new();
+    if let Some(graph) = &model.graph {
+        visit(graph, &|op_type| registry.contains_key(op_type), &mut missing);
+    }
+    missing.into_iter().collect()
+}
+
+fn check_operators(model: &pb::ModelProto) -> Result<(), InferError> {
+    let operators = missing_operators(model);
+    if operators.is_empty() { Ok(()) } else { Err(InferError::UnsupportedOperators { operators }) }
+}
+
+/// Bytes of distinct matrices and of the codebooks that they share.
+fn encoded_bytes(matrices: &[Arc<CompressedMatrix>]) -> u64 {
+    let mut seen = HashSet::new();
+    let mut bytes = 0;
+    for matrix in matrices {
+        bytes += matrix.resident_bytes() as u64;
+        if let Words::Symbols(codebook) = &matrix.head().words
+            && seen.insert(Arc::as_ptr(codebook))
+        {
+            bytes += size_of_val(codebook.values()) as u64;
+        }
+    }
+    bytes
+}
+
+/// Halves as f32, which is what the graph computes in.
+fn widened(array: Array) -> Array {
+    let data = match array.data {
+        ArrayData::F16(values) => ArrayData::F32(values.iter().map(|v| v.to_f32()).collect()),
+        ArrayData::Bf16(values) => ArrayData::F32(values.iter().map(|v| v.to_f32()).collect()),
+        data => data,
+    };
+    Array { dims: array.dims, data }
+}
+
+/// An output that the graph computed in f32, in the half type that the model declares.
+fn narrowed(array: Array, datatype: Datatype) -> Array {
+    let data = match (array.data, datatype) {
+        (ArrayData::F32(values), Datatype::F16) => {
+            ArrayData::F16(values.into_iter().map(half::f16::from_f32).collect())
+        }
+        (ArrayData::F32(values), Datatype::Bf16) => {
+            ArrayData::Bf16(values.into_iter().map(half::bf16::from_f32).collect())
+        }
+        (data, _) => data,
+    };
+    Array { dims: array.dims, data }
 }

@@ -1,0 +1,149 @@
+//! tract's side: a rewritten graph parsed, optimized and run.
+
+use std::any::Any;
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tract_onnx::pb;
+use tract_onnx::tract_hir::internal::*;
+use tract_onnx::tract_hir::tract_core::ops::konst::Const;
+use tract_onnx::tract_hir::tract_core::ops::scan::OptScan;
+
+use super::InferError;
+use super::rewrite::{Products, install};
+
+/// A graph that can be run for inputs of any free extents.
+pub(super) enum Plan {
+    /// Optimized once, the free extents as symbols.
+    Symbolic(Arc<TypedSimplePlan>),
+    /// tract could not reason about the symbols: optimized for each set of input shapes as it is seen.
+    PerShape { template: Box<InferenceModel>, recent: Mutex<Vec<(Shapes, Arc<TypedSimplePlan>)>> },
+}
+
+type Shapes = Vec<Vec<usize>>;
+
+/// Plans that [`Plan::PerShape`] keeps.
+const RECENT_PLANS: usize = 4;
+
+impl Plan {
+    /// Parses and optimizes `model`.
+    ///
+    /// # Errors
+    /// [`InferError::Load`] with tract's reason.
+    pub(super) fn new(model: &pb::ModelProto, products: Products) -> Result<Self, InferError> {
+        let load = |reason| InferError::Load { reason };
+        let inference = guarded(|| {
+            // Shapes of intermediate values are left to inference: files often hold those of one fixed batch.
+            let parsed = tract_onnx::onnx().with_ignore_value_info(true).parse(model, None)?;
+            ensure!(parsed.unresolved_inputs.is_empty(), "nothing produces {}", parsed.unresolved_inputs.join(", "));
+            let mut inference = parsed.model;
+            install(&mut inference, products);
+            Ok(inference)
+        })
+        .map_err(load)?;
+        match guarded(|| optimize(inference.clone())) {
+            Ok(plan) => Ok(Self::Symbolic(plan)),
+            Err(reason) if is_concrete(&inference) => Err(load(reason)),
+            Err(reason) => {
+                tracing::debug!(reason, "the graph is optimized for each input shape");
+                Ok(Self::PerShape { template: Box::new(inference), recent: Mutex::default() })
+            }
+        }
+    }
+
+    /// Runs the graph on inputs in graph order.
+    ///
+    /// # Errors
+    /// [`InferError::Run`] with tract's reason.
+    pub(super) fn run(&self, inputs: TVec<TValue>) -> Result<TVec<TValue>, InferError> {
+        let run = |reason| InferError::Run { reason };
+        let plan = match self {
+            Self::Symbolic(plan) => plan.clone(),
+            Self::PerShape { template, recent } => guarded(|| specialized(template, recent, &inputs)).map_err(run)?,
+        };
+        guarded(|| plan.run(inputs)).map_err(run)
+    }
+
+    /// Bytes of the constants that the plan holds, each counted once.
+    pub(super) fn constant_bytes(&self) -> u64 {
+        let mut seen = HashSet::new();
+        match self {
+            Self::Symbolic(plan) => constants(plan.model(), &mut seen),
+            Self::PerShape { template, recent } => {
+                let nodes = template.nodes().iter();
+                let own = nodes.filter_map(|node| node.op_as::<Const>()).map(|op| tensor_bytes(op.val(), &mut seen));
+                let own = own.sum::<u64>();
+                let recent = recent.lock().unwrap_or_else(PoisonError::into_inner);
+                own + recent.iter().map(|(_, plan)| constants(plan.model(), &mut seen)).sum::<u64>()
+            }
+        }
+    }
+}
+
+/// Runs `work` and turns both its error and its panic into words: a hostile graph may trip an assertion in tract.
+fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(format!("{error:#}")),
+        Err(panic) => Err(panic_message(&*panic)),
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "the graph engine panicked".into())
+}
+
+fn optimize(model: InferenceModel) -> TractResult<Arc<TypedSimplePlan>> {
+    SimplePlan::new(model.into_optimized()?)
+}
+
+fn is_concrete(model: &InferenceModel) -> bool {
+    let facts = model.input_outlets().unwrap_or_default().iter().map(|outlet| model.outlet_fact(*outlet));
+    facts.into_iter().flatten().all(|fact| fact.shape.as_concrete_finite().is_ok_and(|shape| shape.is_some()))
+}
+
+fn specialized(
+    template: &InferenceModel,
+    recent: &Mutex<Vec<(Shapes, Arc<TypedSimplePlan>)>>,
+    inputs: &[TValue],
+) -> TractResult<Arc<TypedSimplePlan>> {
+    let shapes: Shapes = inputs.iter().map(|input| input.shape().to_vec()).collect();
+    let lock = || recent.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, plan)) = lock().iter().find(|(known, _)| *known == shapes) {
+        return Ok(plan.clone());
+    }
+    let mut model = template.clone();
+    for (ix, input) in inputs.iter().enumerate() {
+        model.set_input_fact(ix, InferenceFact::dt_shape(input.datum_type(), input.shape()))?;
+    }
+    let plan = optimize(model)?;
+    let mut recent = lock();
+    if recent.len() == RECENT_PLANS {
+        recent.remove(0);
+    }
+    recent.push((shapes, plan.clone()));
+    Ok(plan)
+}
+
+fn constants(model: &TypedModel, seen: &mut HashSet<*const Tensor>) -> u64 {
+    let mut bytes = 0;
+    for node in model.nodes() {
+        if let Some(constant) = node.op_as::<Const>() {
+            if seen.insert(Arc::as_ptr(constant.val())) {
+                // The fact knows the size of packed constants, whose tensor says nothing of it.
+                let size = node.outputs[0].fact.mem_size().as_i64();
+                bytes += size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
+            }
+        } else if let Some(scan) = node.op_as::<OptScan>() {
+            bytes += constants(scan.plan.model(), seen);
+        }
+    }
+    bytes
+}
+
+fn tensor_bytes(tensor: &Arc<Tensor>, seen: &mut HashSet<*const Tensor>) -> u64 {
+    let bytes = tensor.len() * tensor.datum_type().size_of();
+    if seen.insert(Arc::as_ptr(tensor)) { bytes as u64 } else { 0 }
+}

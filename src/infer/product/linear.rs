@@ -1,0 +1,167 @@
+//! Gemm and MatMul with a compressed side.
+//!
+//! `CompressedMatrix::multiply` takes samples side by side (features x samples) and returns units x samples. ONNX has
+//! the features last as a rule, so the activation is turned on the way in and the result on the way out; a single
+//! sample needs neither.
+
+use std::borrow::Cow;
+
+use rayon::prelude::*;
+use tract_onnx::tract_hir::internal::*;
+
+use super::{SharedWeight, View};
+
+/// A matrix product with one compressed side.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Linear {
+    pub(crate) weight: SharedWeight,
+    /// The activation is (..., samples, features), not (..., features, samples).
+    pub(crate) features_last: bool,
+    /// The result is (..., samples, units), not (..., units, samples): the weight stands on the right.
+    pub(crate) units_last: bool,
+    /// Gemm's factor of the product; 1 for MatMul.
+    pub(crate) alpha: f32,
+    /// Gemm's factor of the bias, which broadcasts to the result.
+    pub(crate) beta: f32,
+}
+
+impl Linear {
+    pub(super) fn output_shape<D: DimLike>(&self, input: &[D]) -> TractResult<TVec<D>> {
+        let (features, units) = (self.weight.inputs(), D::from(self.weight.outputs()));
+        let (lead, found, samples) = match input {
+            [] => bail!("a matrix product of a scalar"),
+            [features] => (&[][..], features, None),
+            [lead @ .., samples, features] if self.features_last => (lead, features, Some(samples)),
+            [lead @ .., features, samples] => (lead, features, Some(samples)),
+        };
+        // A symbol may still turn out right; numbers must agree now.
+        if found.as_usize().is_some_and(|found| found != features) {
+            bail!("the weight has {features} inputs, the activation {found}");
+        }
+        let mut output: TVec<D> = lead.into();
+        match samples {
+            None => output.push(units),
+            Some(samples) if self.units_last => output.extend([samples.clone(), units]),
+            Some(samples) => output.extend([units, samples.clone()]),
+        }
+        Ok(output)
+    }
+
+    /// Computes into `out`, which has [`Linear::output_shape`].
+    pub(super) fn run(&self, x: View<'_>, bias: Option<View<'_>>, out: &mut [f32]) -> TractResult<()> {
+        let (features, units) = (self.weight.inputs(), self.weight.outputs());
+        let samples = match x.shape {
+            [.., samples, _] if self.features_last => *samples,
+            [.., _, samples] => *samples,
+            _ => 1,
+        };
+        let lead: usize = x.shape.iter().rev().skip(2).product();
+        let batch = lead * samples;
+        ensure!(x.data.len() == features * batch, "the activation does not have {features} features");
+        if out.is_empty() {
+            return Ok(());
+        }
+
+        let input = match (self.features_last, lead) {
+            _ if batch == 1 => Cow::Borrowed(x.data),
+            (true, _) => Cow::Owned(transposed(x.data, features)),
+            (false, 1) => Cow::Borrowed(x.data),
+            (false, _) => Cow::Owned(swapped(x.data, (lead, features, samples))),
+        };
+        if batch == 1 || (!self.units_last && lead == 1) {
+            self.weight.multiply(&input, batch, out);
+        } else {
+            let mut product = vec![0.0; units * batch];
+            self.weight.multiply(&input, batch, &mut product);
+            drop(input);
+            if self.units_last {
+                transpose_into(&product, batch, out);
+            } else {
+                out.copy_from_slice(&swapped(&product, (units, lead, samples)));
+            }
+        }
+        let (rows, columns) = if self.units_last { (batch, units) } else { (units, samples) };
+        self.finish(bias, (rows, columns), out)
+    }
+
+    /// `out = alpha out + beta bias`, the bias broadcast to rows x columns.
+    fn finish(&self, bias: Option<View<'_>>, (rows, columns): (usize, usize), out: &mut [f32]) -> TractResult<()> {
+        if self.alpha != 1.0 {
+            out.iter_mut().for_each(|v| *v *= self.alpha);
+        }
+        let Some(bias) = bias else { return Ok(()) };
+        let (bias_rows, bias_columns) = match *bias.shape {
+            [] => (1, 1),
+            [columns] => (1, columns),
+            [rows, columns] => (rows, columns),
+            _ => bail!("a Gemm bias of rank {}", bias.shape.len()),
+        };
+        ensure!(
+            (bias_rows == rows || bias_rows == 1) && (bias_columns == columns || bias_columns == 1),
+            "a bias of {bias_rows} x {bias_columns} does not broadcast to {rows} x {columns}"
+        );
+        for (row, out) in out.chunks_exact_mut(columns).enumerate() {
+            let start = if bias_rows == 1 { 0 } else { row * bias_columns };
+            let bias = &bias.data[start..start + bias_columns];
+            match bias {
+                [one] => out.iter_mut().for_each(|v| *v += self.beta * one),
+                _ => out.iter_mut().zip(bias).for_each(|(v, b)| *v += self.beta * b),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The transpose of a matrix with `columns` columns.
+fn transposed(matrix: &[f32], columns: usize) -> Vec<f32> {
+    let mut out = vec![0.0; matrix.len()];
+    transpose_into(matrix, columns, &mut out);
+    out
+}
+
+/// Writes the transpose of a matrix with `columns` columns to `out`.
+fn transpose_into(matrix: &[f32], columns: usize, out: &mut [f32]) {
+    /// Columns turned at a time: one cache line of every row.
+    const STRIPE: usize = 16;
+    let rows = matrix.len() / columns.max(1);
+    if rows == 0 {
+        return;
+    }
+    out.par_chunks_mut(STRIPE * rows).with_min_len(4).enumerate().for_each(|(stripe, out)| {
+        let first = stripe * STRIPE;
+        let width = out.len() / rows;
+        for (row, values) in matrix.chunks_exact(columns).enumerate() {
+            for (i, value) in values[first..first + width].iter().enumerate() {
+                out[i * rows + row] = *value;
+            }
+        }
+    });
+}
+
+/// An (a, b, c) tensor as (b, a, c).
+fn swapped(tensor: &[f32], (a, b, c): (usize, usize, usize)) -> Vec<f32> {
+    let mut out = Vec::with_capacity(tensor.len());
+    for j in 0..b {
+        for i in 0..a {
+            out.extend_from_slice(&tensor[(i * b + j) * c..][..c]);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transposing_turns_every_cell() {
+        assert_eq!(transposed(&[1., 2., 3., 4., 5., 6.], 3), [1., 4., 2., 5., 3., 6.]);
+        let wide: Vec<f32> = (0..35 * 70).map(|i| i as f32).collect();
+        assert_eq!(transposed(&transposed(&wide, 70), 35), wide);
+    }
+
+    #[test]
+    fn swapping_moves_whole_rows() {
+        assert_eq!(swapped(&[1., 2., 3., 4., 5., 6., 7., 8.], (2, 2, 2)), [1., 2., 5., 6., 3., 4., 7., 8.]);
+    }
+}

@@ -1,0 +1,168 @@
+//! The graph rewritten before tract sees it: weights go out, products on their encoded form come in.
+//!
+//! A rewritten node keeps its activation and bias and gets an operator type that tract does not know, so tract's parser
+//! leaves a placeholder, into which [`install`] puts the operator. tract's own way, a builder registered for the type,
+//! would have to carry the weight in an attribute: builders are plain functions.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tract_onnx::pb;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::tract_hir::internal::*;
+use tract_onnx::tract_hir::tract_core::ops::cnn::PaddingSpec;
+
+use super::InferError;
+use super::product::{Convolution, Direction, Kernel, Linear, ProductOp, SharedWeight};
+use crate::codec::CompressedMatrix;
+use crate::model::{self, Role, Use, Weight};
+use crate::tensor::FloatType;
+
+/// Operators by the type of the nodes that stand in for them.
+pub(super) type Products = HashMap<String, ProductOp>;
+
+/// Replaces every use of the weights that `open` returns a matrix for, and takes those weights out of the graph.
+///
+/// A weight that some node uses in a way that products lack stays in the graph, to be expanded like those that other
+/// operators read.
+///
+/// # Errors
+/// Those of `open`.
+pub(super) fn rewrite(
+    model: &mut pb::ModelProto,
+    mut open: impl FnMut(&Weight) -> Result<Option<Arc<CompressedMatrix>>, InferError>,
+) -> Result<Products, InferError> {
+    let (weights, _) = model::analyze(model);
+    let mut products = Products::new();
+    let Some(graph) = &mut model.graph else { return Ok(products) };
+    let (mut dropped, mut removed) = (HashSet::new(), HashSet::new());
+    for weight in &weights {
+        if weight.role != Role::Product || computes_in_f64(graph, weight) {
+            continue;
+        }
+        let Some(matrix) = open(weight)? else { continue };
+        let Some(nodes) = replacements(graph, weight, &matrix) else { continue };
+        for (index, inputs, op) in nodes {
+            let op_type = format!("weightpress.{index}");
+            let node = &mut graph.node[index];
+            node.op_type.clone_from(&op_type);
+            node.domain.clear();
+            node.attribute.clear();
+            node.input = inputs;
+            products.insert(op_type, op);
+        }
+        dropped.extend(weight.chain.iter().copied());
+        removed.insert(weight.name.as_str());
+    }
+    let mut index = 0..;
+    graph.node.retain(|_| !index.next().is_some_and(|i| dropped.contains(&i)));
+    graph.initializer.retain(|tensor| !removed.contains(tensor.name.as_str()));
+    graph.input.retain(|input| !removed.contains(input.name.as_str()));
+    Ok(products)
+}
+
+/// Puts the products where the parser left placeholders.
+pub(super) fn install(model: &mut InferenceModel, mut products: Products) {
+    for node in model.nodes_mut() {
+        let name = node.op.name();
+        let op_type = name.strip_prefix("Unimplemented(").and_then(|name| name.strip_suffix(')'));
+        if let Some(op) = op_type.and_then(|op_type| products.remove(op_type)) {
+            node.op = expand(op);
+        }
+    }
+}
+
+/// Whether `weight` meets f64 activations: a product sums in f32, which is not what such a model asks for.
+fn computes_in_f64(graph: &pb::GraphProto, weight: &Weight) -> bool {
+    let casts = weight.chain.iter().filter_map(|&index| graph.node.get(index)).filter(|node| node.op_type == "Cast");
+    let mut to = casts.flat_map(|node| &node.attribute).filter(|attribute| attribute.name == "to");
+    weight.dtype == FloatType::F64 || to.any(|attribute| attribute.i == i64::from(i32::from(DataType::Double)))
+}
+
+type Replacement = (usize, Vec<String>, ProductOp);
+
+/// What takes the place of each node that uses `weight`; `None` where one of them cannot be replaced.
+fn replacements(graph: &pb::GraphProto, weight: &Weight, matrix: &Arc<CompressedMatrix>) -> Option<Vec<Replacement>> {
+    let mut seen = HashSet::new();
+    let replace = |usage: &Use| {
+        let node = graph.node.get(usage.node).filter(|_| seen.insert(usage.node))?;
+        let shared = SharedWeight::new(matrix.clone(), usage.transposed);
+        let (kernel, inputs) = match node.op_type.as_str() {
+            "Gemm" | "MatMul" => linear(node, usage, shared).ok()?,
+            "Conv" | "ConvTranspose" if !usage.transposed => convolution(node, weight, shared).ok()?,
+            _ => return None,
+        };
+        Some((usage.node, inputs, ProductOp { kernel }))
+    };
+    weight.uses.iter().map(replace).collect()
+}
+
+fn linear(node: &pb::NodeProto, usage: &Use, weight: SharedWeight) -> TractResult<(Kernel, Vec<String>)> {
+    ensure!(node.input.len() >= 2 && usage.slot < 2, "a matrix product has two sides");
+    let trans_a = node.get_attr_opt("transA")?.unwrap_or(false);
+    let trans_b = node.get_attr_opt("transB")?.unwrap_or(false);
+    let beta = node.get_attr_opt("beta")?.unwrap_or(1.0);
+    let weight_on_the_right = usage.slot == 1;
+    let mut inputs = vec![node.input[1 - usage.slot].clone()];
+    inputs.extend(node.input.get(2).filter(|bias| !bias.is_empty() && beta != 0.0).cloned());
+    let kernel = Linear {
+        weight,
+        features_last: if weight_on_the_right { !trans_a } else { trans_b },
+        units_last: weight_on_the_right,
+        alpha: node.get_attr_opt("alpha")?.unwrap_or(1.0),
+        beta,
+    };
+    Ok((Kernel::Linear(kernel), inputs))
+}
+
+fn convolution(node: &pb::NodeProto, weight: &Weight, shared: SharedWeight) -> TractResult<(Kernel, Vec<String>)> {
+    let kernel: TVec<usize> = weight.dims.get(2..).unwrap_or_default().into();
+    let rank = kernel.len();
+    let axes = |name: &str, default: usize| -> TractResult<TVec<usize>> {
+        let values = node.get_attr_opt_tvec(name)?.unwrap_or_else(|| tvec![default; rank]);
+        ensure!(values.len() == rank, "{name} has {} entries for {rank} axes", values.len());
+        Ok(values)
+    };
+    let groups = node.get_attr_opt("group")?.unwrap_or(1);
+    let (strides, dilations) = (axes("strides", 1)?, axes("dilations", 1)?);
+    let direction = if node.op_type == "Conv" { Direction::Forward } else { Direction::Transposed };
+    let output_shape = match node.get_attr_opt_tvec::<usize>("output_shape")? {
+        Some(_) => Some(axes("output_shape", 0)?),
+        None => None,
+    };
+    ensure!((1..=3).contains(&rank), "{rank} spatial axes");
+    ensure!(kernel.iter().chain(&strides).chain(&dilations).all(|&n| n > 0), "a kernel, stride or dilation of 0");
+    ensure!(groups > 0 && shared.outputs().is_multiple_of(groups), "{groups} groups");
+    ensure!(node.get_attr_opt_tvec::<usize>("kernel_shape")?.is_none_or(|shape| shape == kernel), "another kernel");
+
+    let mut inputs = vec![node.input[0].clone()];
+    inputs.extend(node.input.get(2).filter(|bias| !bias.is_empty()).cloned());
+    let kernel = Convolution {
+        weight: shared,
+        direction,
+        groups,
+        padding: padding(node, rank)?,
+        kernel,
+        strides,
+        dilations,
+        output_padding: axes("output_padding", 0)?,
+        output_shape,
+    };
+    Ok((Kernel::Convolution(kernel), inputs))
+}
+
+fn padding(node: &pb::NodeProto, rank: usize) -> TractResult<PaddingSpec> {
+    Ok(match node.get_attr_opt::<&str>("auto_pad")? {
+        Some("SAME_UPPER") => PaddingSpec::SameUpper,
+        Some("SAME_LOWER") => PaddingSpec::SameLower,
+        Some("VALID") => PaddingSpec::Valid,
+        None | Some("NOTSET" | "") => match node.get_attr_opt_vec::<usize>("pads")? {
+            None => PaddingSpec::Valid,
+            Some(pads) => {
+                ensure!(pads.len() == 2 * rank, "{} pads for {rank} axes", pads.len());
+                PaddingSpec::Explicit(pads[..rank].into(), pads[rank..].into())
+            }
+        },
+        Some(other) => bail!("auto_pad {other}"),
+    })
+}
