@@ -1,11 +1,23 @@
 //! The service without its HTTP face: storage, queue, workers and predictors, started and stopped together.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::jobs::{ExecuteError, Executor, Jobs, Predictors};
-use crate::storage::{DatasetRecord, ModelRecord, StagedBlob, Storage, StoreError};
+use crate::jobs::{
+    ExecuteError, Executor, InspectDataset, InspectModel, Jobs, PredictorSettings, Predictors, WorkerSettings, Workers,
+};
+use crate::storage::{DatasetRecord, ModelRecord, NewDataset, NewModel, StagedBlob, Storage, StoreError};
 use crate::telemetry::PrometheusHandle;
+
+/// A database that takes longer to say the time is as good as gone.
+const READY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often gauges are set and histograms are emptied into their buckets.
+const METRICS_INTERVAL: Duration = Duration::from_secs(5);
+/// Delay before the second attempt of a job.
+const RETRY_BACKOFF: Duration = Duration::from_secs(2);
 
 /// What every request handler is given, in an [`Arc`].
 pub struct App {
@@ -16,6 +28,8 @@ pub struct App {
     pub predictors: Predictors,
     /// Renders `/metrics`.
     pub metrics: PrometheusHandle,
+    workers: Workers,
+    closed: CancellationToken,
 }
 
 impl App {
@@ -24,7 +38,21 @@ impl App {
     /// # Errors
     /// [`StoreError`] when the database or the folder cannot be opened.
     pub async fn start(config: Config, metrics: PrometheusHandle) -> Result<Arc<Self>, StoreError> {
-        todo!()
+        std::fs::create_dir_all(&config.data_dir)?;
+        let storage = Storage::open(&config.database_url, &config.blob_dir).await?;
+        let executor = Executor::start(config.threads)?;
+        let jobs = Jobs::new(storage.clone(), executor.clone(), config.max_attempts);
+        let kept = PredictorSettings { budget_bytes: config.predictor_memory_bytes, residency: config.residency };
+        let predictors = Predictors::new(storage.clone(), executor.clone(), kept);
+        let settings = WorkerSettings {
+            workers: config.workers,
+            lease: Duration::from_millis(config.lease_ms),
+            backoff: RETRY_BACKOFF,
+        };
+        let workers = Workers::start(&jobs, &settings);
+        let closed = CancellationToken::new();
+        tokio::spawn(observe(storage.clone(), metrics.clone(), closed.clone()));
+        Ok(Arc::new(Self { config, storage, jobs, executor, predictors, metrics, workers, closed }))
     }
 
     /// Inspects a finished upload and stores it as model `name`. Returns the model, and false if it was there already
@@ -33,7 +61,17 @@ impl App {
     /// # Errors
     /// [`AddError`].
     pub async fn add_model(&self, name: &str, file: StagedBlob) -> Result<(ModelRecord, bool), AddError> {
-        todo!()
+        let found = self.executor.execute(InspectModel { path: file.path().to_owned() }).await?;
+        let model = NewModel {
+            name: name.to_owned(),
+            format: found.format,
+            inputs: found.inputs,
+            outputs: found.outputs,
+            weights: found.weights,
+            kept: found.kept,
+            unsupported_operators: found.unsupported_operators,
+        };
+        Ok(self.storage.add_model(file, &model).await?)
     }
 
     /// Inspects a finished upload and stores it as dataset `name`, as [`App::add_model`] does.
@@ -41,7 +79,14 @@ impl App {
     /// # Errors
     /// [`AddError`].
     pub async fn add_dataset(&self, name: &str, file: StagedBlob) -> Result<(DatasetRecord, bool), AddError> {
-        todo!()
+        let found = self.executor.execute(InspectDataset { path: file.path().to_owned() }).await?;
+        let dataset = NewDataset {
+            name: name.to_owned(),
+            format: found.format,
+            samples: i64::try_from(found.samples).unwrap_or(i64::MAX),
+            arrays: found.arrays,
+        };
+        Ok(self.storage.add_dataset(file, &dataset).await?)
     }
 
     /// Deletes a model, and what is loaded of it.
@@ -49,7 +94,10 @@ impl App {
     /// # Errors
     /// As [`Storage::delete_model`].
     pub async fn delete_model(&self, name: &str) -> Result<(), StoreError> {
-        todo!()
+        let model = self.storage.store.model(name).await?;
+        self.storage.delete_model(name).await?;
+        self.predictors.forget(&model, None);
+        Ok(())
     }
 
     /// Deletes a compressed version, and what is loaded of it.
@@ -57,7 +105,10 @@ impl App {
     /// # Errors
     /// As [`Storage::delete_version`].
     pub async fn delete_version(&self, name: &str, version: i64) -> Result<(), StoreError> {
-        todo!()
+        let model = self.storage.store.model(name).await?;
+        self.storage.delete_version(name, version).await?;
+        self.predictors.forget(&model, Some(version));
+        Ok(())
     }
 
     /// Where the file of a version lies.
@@ -67,17 +118,40 @@ impl App {
 
     /// Whether requests should be sent here: the database answers and nobody asked to stop.
     pub async fn is_ready(&self) -> bool {
-        todo!()
+        let now = tokio::time::timeout(READY_TIMEOUT, self.storage.store.now());
+        !self.workers.is_stopping() && now.await.is_ok_and(|now| now.is_ok())
     }
 
-    /// Makes [`App::is_ready`] false and stops claiming jobs; the first step of a shutdown.
+    /// Makes [`App::is_ready`] false, stops claiming jobs and asks the running ones to stop; the first step of a
+    /// shutdown.
     pub fn begin_shutdown(&self) {
-        todo!()
+        self.workers.begin_shutdown();
     }
 
-    /// Gives unfinished jobs back to the queue and closes the database; the last step of a shutdown.
+    /// Waits until unfinished jobs are back in the queue and closes the database; the last step of a shutdown.
     pub async fn shutdown(&self) {
-        todo!()
+        self.workers.begin_shutdown();
+        self.workers.join().await;
+        self.closed.cancel();
+        self.storage.store.close().await;
+    }
+}
+
+/// Sets what the database knows as gauges, until `closed`.
+async fn observe(storage: Storage, metrics: PrometheusHandle, closed: CancellationToken) {
+    loop {
+        metrics.run_upkeep();
+        match storage.store.job_counts().await {
+            Ok(counts) => {
+                for (state, jobs) in counts {
+                    metrics::gauge!("weightpress_jobs", "state" => state.as_str()).set(jobs as f64);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "jobs could not be counted"),
+        }
+        if tokio::time::timeout(METRICS_INTERVAL, closed.cancelled()).await.is_ok() {
+            return;
+        }
     }
 }
 

@@ -1,21 +1,95 @@
 //! Settings of the service: flags, then environment variables, then a file, then defaults; the first that says
 //! something wins.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-/// Where logs are read.
+use crate::infer::Residency;
+use crate::storage::sqlite_url;
+
+/// Settings as they are given. Every one has a flag, a variable `WEIGHTPRESS_...` and a key in the file.
+#[derive(Debug, Clone, Default, clap::Args, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConfigArgs {
+    /// JSON file with settings; its keys are the names of the flags, with underscores.
+    #[arg(long, env = "WEIGHTPRESS_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+
+    /// Folder of the SQLite database and the blobs, unless they are elsewhere [default: data].
+    #[arg(long, env = "WEIGHTPRESS_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Address of the HTTP server; port 0 picks a free one [default: 127.0.0.1:8080].
+    #[arg(long, env = "WEIGHTPRESS_LISTEN", value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+
+    /// `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE` [default: weightpress.db in the data directory].
+    #[arg(long, env = "WEIGHTPRESS_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+
+    /// File that holds the database URL, for a secret that should not be in the environment.
+    #[arg(long, env = "WEIGHTPRESS_DATABASE_URL_FILE", value_name = "FILE")]
+    pub database_url_file: Option<PathBuf>,
+
+    /// Folder of uploads and artifacts, as a path or `file://` URL [default: blobs in the data directory].
+    #[arg(long, env = "WEIGHTPRESS_BLOB_STORE", value_name = "DIR")]
+    pub blob_store: Option<String>,
+
+    /// Jobs that run at the same time [default: 1].
+    #[arg(long, env = "WEIGHTPRESS_WORKERS", value_name = "N")]
+    pub workers: Option<usize>,
+
+    /// Threads of CPU work [default: one per core].
+    #[arg(long, env = "WEIGHTPRESS_THREADS", value_name = "N")]
+    pub threads: Option<usize>,
+
+    /// Largest upload, e.g. `512MiB` [default: 2GiB].
+    #[arg(long, env = "WEIGHTPRESS_MAX_BODY_BYTES", value_name = "BYTES")]
+    pub max_body_bytes: Option<ByteSize>,
+
+    /// Memory for the weights of loaded predictors [default: 1GiB].
+    #[arg(long, env = "WEIGHTPRESS_PREDICTOR_MEMORY_BYTES", value_name = "BYTES")]
+    pub predictor_memory_bytes: Option<ByteSize>,
+
+    /// How compressed versions hold their weights while they predict: `coded` or `dense` [default: coded].
+    #[arg(long, env = "WEIGHTPRESS_RESIDENCY", value_parser = parse_residency)]
+    pub residency: Option<Residency>,
+
+    /// A worker that is silent for this long loses its job, in milliseconds [default: 30000].
+    #[arg(long, env = "WEIGHTPRESS_LEASE_MS", value_name = "MS")]
+    pub lease_ms: Option<u64>,
+
+    /// Starts of a job before it is given up [default: 3].
+    #[arg(long, env = "WEIGHTPRESS_MAX_ATTEMPTS", value_name = "N")]
+    pub max_attempts: Option<u32>,
+
+    /// What to log, as `level` or `module=level,...` [default: info].
+    #[arg(long, env = "WEIGHTPRESS_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+
+    /// Who reads the log [default: text].
+    #[arg(long, env = "WEIGHTPRESS_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// Who reads the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
-    /// By people.
+    /// People.
     #[default]
     Text,
-    /// By programs: one JSON object a line.
+    /// Programs: one JSON object a line.
     Json,
 }
+
+/// A number of bytes: `4096`, `512KiB`, `64MiB`, `2GiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByteSize(pub u64);
 
 /// Resolved settings.
 #[derive(Debug, Clone)]
@@ -34,11 +108,238 @@ pub struct Config {
     pub threads: usize,
     /// Largest request body with a file, in bytes.
     pub max_body_bytes: u64,
-    /// Memory for loaded predictors, in bytes.
+    /// Memory for the weights of loaded predictors, in bytes.
     pub predictor_memory_bytes: u64,
+    /// How compressed versions hold their weights while they predict.
+    pub residency: Residency,
     /// A worker that is silent for this long loses its job, in milliseconds.
     pub lease_ms: u64,
     /// Starts of a job before it is given up.
     pub max_attempts: u32,
+    /// What to log.
+    pub log: String,
+    /// Who reads the log.
     pub log_format: LogFormat,
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file of settings, or the file of a secret, cannot be read.
+    #[error("{path} cannot be read: {source}")]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    /// The file of settings is not what it should be.
+    #[error("{path} is not a file of settings: {source}")]
+    Malformed { path: PathBuf, source: serde_json::Error },
+    /// A store of a kind that is not there yet.
+    #[error("blob store {url}: only folders are supported, as a path or a file:// URL")]
+    UnsupportedBlobStore { url: String },
+    /// A value outside its range.
+    #[error("{setting} must be {expected}, not {found}")]
+    OutOfRange { setting: &'static str, expected: &'static str, found: String },
+}
+
+impl ConfigArgs {
+    /// Fills in the file and the defaults, and checks the values.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let file = match &self.config {
+            Some(path) => read_file(path)?,
+            None => Self::default(),
+        };
+        let data_dir = self.data_dir.or(file.data_dir).unwrap_or_else(|| "data".into());
+        // A URL in either form from a stronger source beats one in the other form from a weaker source.
+        let database_url = given_url(self.database_url, self.database_url_file.as_deref())?;
+        let database_url = match database_url {
+            Some(url) => url,
+            None => given_url(file.database_url, file.database_url_file.as_deref())?
+                .unwrap_or_else(|| sqlite_url(&data_dir.join("weightpress.db"))),
+        };
+        let blob_dir = match self.blob_store.or(file.blob_store) {
+            Some(url) => blob_folder(url)?,
+            None => data_dir.join("blobs"),
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let config = Config {
+            listen: self.listen.or(file.listen).unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 8080).into()),
+            database_url,
+            blob_dir,
+            data_dir,
+            workers: self.workers.or(file.workers).unwrap_or(1),
+            threads: self.threads.or(file.threads).unwrap_or(cores),
+            max_body_bytes: self.max_body_bytes.or(file.max_body_bytes).map_or(2 << 30, |size| size.0),
+            predictor_memory_bytes: self
+                .predictor_memory_bytes
+                .or(file.predictor_memory_bytes)
+                .map_or(1 << 30, |s| s.0),
+            residency: self.residency.or(file.residency).unwrap_or_default(),
+            lease_ms: self.lease_ms.or(file.lease_ms).unwrap_or(30_000),
+            max_attempts: self.max_attempts.or(file.max_attempts).unwrap_or(3),
+            log: self.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
+            log_format: self.log_format.or(file.log_format).unwrap_or_default(),
+        };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+impl Config {
+    fn check(&self) -> Result<(), ConfigError> {
+        let in_range = |setting, expected, found: u64, ok: bool| {
+            if ok { Ok(()) } else { Err(ConfigError::OutOfRange { setting, expected, found: found.to_string() }) }
+        };
+        in_range("workers", "at most 1024", self.workers as u64, self.workers <= 1024)?;
+        in_range("threads", "1 to 1024", self.threads as u64, (1..=1024).contains(&self.threads))?;
+        in_range("lease_ms", "100 to 3600000", self.lease_ms, (100..=3_600_000).contains(&self.lease_ms))?;
+        in_range("max_attempts", "1 to 100", self.max_attempts.into(), (1..=100).contains(&self.max_attempts))
+    }
+}
+
+fn read_file(path: &Path) -> Result<ConfigArgs, ConfigError> {
+    let text = read_text(path)?;
+    serde_json::from_str(&text).map_err(|source| ConfigError::Malformed { path: path.to_owned(), source })
+}
+
+fn read_text(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
+}
+
+/// The URL itself, or the one in a file, without the line end that editors add.
+fn given_url(url: Option<String>, file: Option<&Path>) -> Result<Option<String>, ConfigError> {
+    match (url, file) {
+        (Some(url), _) => Ok(Some(url)),
+        (None, Some(path)) => Ok(Some(read_text(path)?.trim_end().to_owned())),
+        (None, None) => Ok(None),
+    }
+}
+
+/// The folder that a path or a `file://` URL names.
+fn blob_folder(url: String) -> Result<PathBuf, ConfigError> {
+    match url.split_once("://") {
+        None => Ok(url.into()),
+        Some(("file", path)) if path.starts_with('/') => Ok(path.into()),
+        Some(_) => Err(ConfigError::UnsupportedBlobStore { url }),
+    }
+}
+
+fn parse_residency(text: &str) -> Result<Residency, String> {
+    serde_json::from_value(text.into()).map_err(|_| "must be coded or dense".to_owned())
+}
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let unit: u64 = match text[digits.len()..].trim() {
+            "" | "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            unit => return Err(format!("{unit:?} is not a unit: B, KiB, MiB or GiB")),
+        };
+        let count: u64 = digits.parse().map_err(|_| format!("{text:?} is not a number of bytes"))?;
+        count.checked_mul(unit).map(Self).ok_or_else(|| format!("{text} is too large"))
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Given {
+            Bytes(u64),
+            Text(String),
+        }
+        match Given::deserialize(deserializer)? {
+            Given::Bytes(count) => Ok(Self(count)),
+            Given::Text(text) => text.parse().map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ConfigArgs,
+    }
+
+    fn parse(line: &[&str]) -> ConfigArgs {
+        Line::parse_from(std::iter::once("serve").chain(line.iter().copied())).args
+    }
+
+    #[test]
+    fn defaults_live_in_the_data_directory() {
+        let config = parse(&["--data-dir", "/srv/wp"]).resolve().expect("settings");
+        assert_eq!(config.database_url, "sqlite:///srv/wp/weightpress.db");
+        assert_eq!(config.blob_dir, Path::new("/srv/wp/blobs"));
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn flags_beat_the_file_and_the_file_beats_defaults() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("settings.json");
+        std::fs::write(&file, r#"{"workers": 7, "max_attempts": 9, "max_body_bytes": "3MiB"}"#).expect("a file");
+        let config = parse(&["--config", file.to_str().expect("a path"), "--workers", "2"]).resolve();
+        let config = config.expect("settings");
+        assert_eq!((config.workers, config.max_attempts, config.lease_ms), (2, 9, 30_000));
+        assert_eq!(config.max_body_bytes, 3 << 20);
+    }
+
+    #[test]
+    fn a_secret_is_read_from_its_file_without_the_line_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("url");
+        std::fs::write(&file, "postgres://user:secret@host/db\n").expect("a file");
+        let config = parse(&["--database-url-file", file.to_str().expect("a path")]).resolve().expect("settings");
+        assert_eq!(config.database_url, "postgres://user:secret@host/db");
+    }
+
+    #[test]
+    fn an_unknown_key_in_the_file_is_refused_by_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("settings.json");
+        std::fs::write(&file, r#"{"worker": 7}"#).expect("a file");
+        let error = parse(&["--config", file.to_str().expect("a path")]).resolve().expect_err("a wrong key");
+        assert!(error.to_string().contains("unknown field `worker`"), "{error}");
+    }
+
+    #[test]
+    fn only_folders_are_blob_stores() {
+        assert_eq!(
+            parse(&["--blob-store", "file:///mnt/b"]).resolve().expect("settings").blob_dir,
+            Path::new("/mnt/b")
+        );
+        for url in ["s3://bucket/prefix", "file://relative"] {
+            assert!(matches!(
+                parse(&["--blob-store", url]).resolve(),
+                Err(ConfigError::UnsupportedBlobStore { url: found }) if found == url
+            ));
+        }
+    }
+
+    #[test]
+    fn sizes_take_binary_units() {
+        let cases = [("0", Some(0)), ("4096", Some(4096)), ("2KiB", Some(2048)), ("1 GiB", Some(1 << 30))];
+        let wrong = [("", None), ("KiB", None), ("1KB", None), ("-1", None), ("99999999999GiB", None)];
+        for (text, expected) in cases.into_iter().chain(wrong) {
+            assert_eq!(text.parse::<ByteSize>().ok(), expected.map(ByteSize), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_name_their_setting() {
+        let error = parse(&["--lease-ms", "1"]).resolve().expect_err("a lease that short");
+        assert_eq!(error.to_string(), "lease_ms must be 100 to 3600000, not 1");
+    }
 }

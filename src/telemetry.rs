@@ -1,3 +1,61 @@
 //! Logs and metrics of the process.
+//!
+//! Names of metrics end in their unit: `_seconds`, `_bytes`; counters in `_total`. The process has one recorder,
+//! installed by whoever asks first.
+
+use std::sync::OnceLock;
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::LogFormat;
 
 pub use metrics_exporter_prometheus::PrometheusHandle;
+
+/// Upper bounds of the buckets of durations, in seconds: from a prediction to a long compression.
+const DURATION_BUCKETS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0];
+
+/// Sends the log to standard error in `format`. `filter` is `level` or `module=level,...`.
+///
+/// # Errors
+/// When `filter` cannot be parsed, or a log is set up already.
+pub fn init_log(filter: &str, format: LogFormat) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let filter = EnvFilter::try_new(filter)?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(true).try_init(),
+    }
+}
+
+/// The recorder of metrics of this process.
+///
+/// # Errors
+/// When another recorder is installed.
+pub fn metrics() -> Result<PrometheusHandle, BuildError> {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    if let Some(handle) = HANDLE.get() {
+        return Ok(handle.clone());
+    }
+    let buckets = Matcher::Suffix("_seconds".to_owned());
+    match PrometheusBuilder::new().set_buckets_for_metric(buckets, DURATION_BUCKETS)?.install_recorder() {
+        Ok(handle) => {
+            describe();
+            Ok(HANDLE.get_or_init(|| handle).clone())
+        }
+        // Somebody installed it between our look and now.
+        Err(error) => HANDLE.get().cloned().ok_or(error),
+    }
+}
+
+fn describe() {
+    describe_counter!("weightpress_jobs_submitted_total", "Jobs accepted, by kind");
+    describe_counter!("weightpress_jobs_finished_total", "Jobs that reached their end, by kind and state");
+    describe_histogram!("weightpress_job_duration_seconds", Unit::Seconds, "Last attempt of a finished job");
+    describe_gauge!("weightpress_jobs", "Jobs in the database, by state");
+    describe_gauge!("weightpress_predictors_resident_bytes", Unit::Bytes, "Weights of loaded predictors");
+    describe_histogram!("weightpress_predictor_load_duration_seconds", Unit::Seconds, "Loading a predictor");
+    describe_counter!("weightpress_predictors_evicted_total", "Predictors dropped to stay within the memory budget");
+}

@@ -10,7 +10,6 @@ use crate::app::AddError;
 use crate::artifact::ArtifactError;
 use crate::infer::InferError;
 use crate::jobs::{ExecuteError, LoadError, SubmitError};
-use crate::model::ModelError;
 use crate::storage::StoreError;
 
 use super::NameError;
@@ -84,12 +83,9 @@ pub enum Error {
     /// 422: a job that contradicts itself or its model.
     #[error("{detail}")]
     InvalidJob { code: &'static str, detail: String },
-    /// 422: an upload that is no model.
-    #[error("the file is not a model that can be read: {0}")]
-    InvalidModel(#[source] ModelError),
-    /// 422: an upload that is no dataset.
-    #[error("{0}")]
-    InvalidDataset(String),
+    /// 422: an upload that is not what it should be.
+    #[error("{detail}")]
+    Refused { code: &'static str, detail: String },
     /// 404, 409 or 500, as the store says.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -154,8 +150,7 @@ impl Error {
             Self::NotPredictable { .. } => (S::UNPROCESSABLE_ENTITY, "not_predictable"),
             Self::NotExportable(_) => (S::UNPROCESSABLE_ENTITY, "not_exportable"),
             Self::InvalidJob { code, .. } => (S::UNPROCESSABLE_ENTITY, code),
-            Self::InvalidModel(_) => (S::UNPROCESSABLE_ENTITY, "invalid_model"),
-            Self::InvalidDataset(_) => (S::UNPROCESSABLE_ENTITY, "invalid_dataset"),
+            Self::Refused { code, .. } => (S::UNPROCESSABLE_ENTITY, code),
             Self::Store(error) => store_kind(error),
             Self::NotReady => (S::SERVICE_UNAVAILABLE, "not_ready"),
             Self::TimedOut => (S::SERVICE_UNAVAILABLE, "timed_out"),
@@ -226,22 +221,11 @@ impl IntoResponse for Error {
     }
 }
 
-impl From<ModelError> for Error {
-    fn from(error: ModelError) -> Self {
-        match error {
-            ModelError::Io(error) => Self::internal(error),
-            fault => Self::InvalidModel(fault),
-        }
-    }
-}
-
 impl From<ExecuteError> for Error {
     fn from(error: ExecuteError) -> Self {
         match error {
-            ExecuteError::Model(error) => error.into(),
-            ExecuteError::Dataset(detail) => Self::InvalidDataset(detail),
-            ExecuteError::Infer(error) => error.into(),
-            bug => Self::internal(bug),
+            ExecuteError::Refused { refusal, detail } => Self::Refused { code: refusal.as_str(), detail },
+            failure => Self::internal(failure),
         }
     }
 }
@@ -258,7 +242,7 @@ impl From<AddError> for Error {
 impl From<SubmitError> for Error {
     fn from(error: SubmitError) -> Self {
         match error {
-            SubmitError::Invalid { code, detail } => Self::InvalidJob { code, detail },
+            SubmitError::Invalid { refusal, detail } => Self::InvalidJob { code: refusal.as_str(), detail },
             SubmitError::Store(error) => error.into(),
             SubmitError::Execute(error) => error.into(),
         }
@@ -269,6 +253,7 @@ impl From<LoadError> for Error {
     fn from(error: LoadError) -> Self {
         match error {
             LoadError::NotPredictable { model, reason } => Self::NotPredictable { model, reason },
+            LoadError::Store(error) => error.into(),
             LoadError::OverBudget { version, needed_bytes, budget_bytes } => {
                 Self::OverBudget { version, needed_bytes, budget_bytes }
             }

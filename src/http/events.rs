@@ -15,6 +15,7 @@ use futures_util::stream::unfold;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::jobs::Watch;
 use crate::storage::{JobEvent, JobId, StoreError};
 
 use super::page::{List, ListResponse, PageQuery};
@@ -62,7 +63,8 @@ async fn list_events(
     api.app.storage.store.job(&id).await?;
     let after = last_seen(&query, &headers)?;
     if wants_stream(&headers) {
-        let follower = Follower { api, job: id, after, pending: VecDeque::new(), is_over: false };
+        let watch = api.app.jobs.watch(&id);
+        let follower = Follower { api, job: id, watch, after, pending: VecDeque::new(), is_over: false };
         return Ok(Sse::new(follower.stream()).keep_alive(KeepAlive::default()).into_response());
     }
     let events = api.app.storage.store.events(&id, after, query.to_page()?.limit).await?;
@@ -90,6 +92,7 @@ fn last_seen(query: &PageQuery, headers: &HeaderMap) -> Result<i64, Error> {
 struct Follower {
     api: Api,
     job: JobId,
+    watch: Watch,
     /// Number of the last event that was read.
     after: i64,
     pending: VecDeque<JobEvent>,
@@ -140,7 +143,7 @@ impl Follower {
     /// Waits for news; false when the server closes instead.
     async fn wait(&mut self) -> bool {
         tokio::select! {
-            () = self.api.app.jobs.changed(&self.job) => true,
+            () = self.watch.changed() => true,
             _ = self.api.closing.wait_for(|&closing| closing) => false,
         }
     }

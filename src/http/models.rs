@@ -87,7 +87,7 @@ impl ModelDetail {
     async fn of(app: &App, model: ModelRecord) -> Result<Self, Error> {
         let store = &app.storage.store;
         let metrics = store.metrics(&model.id, None).await?;
-        let versions = store.versions(&model.id, &Page { after: None, limit: i64::MAX }).await?;
+        let versions = store.versions(&model.id, -1, i64::MAX).await?;
         let versions = versions.iter().map(|version| VersionSummary::new(&model.name, version, &metrics)).collect();
         Ok(Self {
             summary: ModelSummary::from(&model),

@@ -94,7 +94,7 @@ struct VersionPath {
 impl VersionPath {
     async fn find(&self, app: &App) -> Result<(ModelRecord, VersionRecord), Error> {
         let model = app.storage.store.model(self.name.as_str()).await?;
-        let version = app.storage.store.version(&model.id, self.number).await?;
+        let version = app.storage.store.version(&model, self.number).await?;
         Ok((model, version))
     }
 }

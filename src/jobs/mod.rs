@@ -1,38 +1,86 @@
 //! Jobs: the queue, the workers that empty it, and the executor that does all CPU work on uploaded models.
+//!
+//! ```text
+//! Jobs (submit, cancel, wait) -> storage's queue <- Workers (claim, keep the lease) -> Executor -> work/ -> the core
+//! ```
 
+mod changes;
 mod executor;
 mod predictors;
+mod progress;
 mod spec;
+mod work;
+mod worker;
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use crate::compress::Report;
-use crate::storage::{JobId, JobRecord, StoreError};
+use crate::storage::{JobId, JobRecord, NewJob, Storage, StoreError};
 
-pub use executor::{ExecuteError, Executor};
+pub use changes::Watch;
+pub use executor::{ExecuteError, Executor, Refusal, Work};
+pub(crate) use predictors::PredictorSettings;
 pub use predictors::{LoadError, Loaded, Predictors};
 pub use spec::{CompressSpec, DataSpec, EvaluateSpec, EvaluationSpec, JobKind, JobResult, JobSpec};
+pub use work::{InspectDataset, InspectModel};
+pub(crate) use worker::{WorkerSettings, Workers};
+
+use changes::Changes;
+use work::Check;
 
 /// The queue as its clients see it. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Jobs {}
+pub struct Jobs {
+    storage: Storage,
+    executor: Executor,
+    changes: Arc<Changes>,
+    max_attempts: u32,
+}
 
 impl Jobs {
+    /// The queue in `storage`, whose jobs are started at most `max_attempts` times.
+    pub(crate) fn new(storage: Storage, executor: Executor, max_attempts: u32) -> Self {
+        Self { storage, executor, changes: Arc::new(Changes::new()), max_attempts }
+    }
+
     /// Checks `spec` against what is stored and queues it. Once this returns, the job survives a crash.
     ///
     /// # Errors
     /// [`SubmitError`] names what is wrong with the spec.
     pub async fn submit(&self, spec: &JobSpec) -> Result<JobRecord, SubmitError> {
-        todo!()
+        self.check(spec).await?;
+        let job = NewJob {
+            kind: spec.kind(),
+            priority: spec.priority().into(),
+            spec: to_json(spec),
+            model: spec.model().to_owned(),
+            dataset: spec.evaluation().map(|evaluation| evaluation.data.dataset.clone()),
+            max_attempts: self.max_attempts.into(),
+        };
+        let queued = self.storage.store.enqueue(&job).await?;
+        metrics::counter!("weightpress_jobs_submitted_total", "kind" => spec.kind().as_str()).increment(1);
+        tracing::info!(job = %queued.id, kind = spec.kind().as_str(), model = spec.model(), "job queued");
+        self.changes.announce(&queued.id);
+        self.changes.queued.notify_one();
+        Ok(queued)
     }
 
-    /// Checks `spec` as [`Jobs::submit`] does and estimates what it would produce; queues nothing. `None` for a kind
-    /// that has nothing to estimate.
+    /// Checks `spec` as [`Jobs::submit`] does and computes what a compression would produce, exactly: the same work,
+    /// its file thrown away. Queues nothing. `None` for an evaluation, which has nothing to estimate.
     ///
     /// # Errors
     /// As [`Jobs::submit`].
     pub async fn dry_run(&self, spec: &JobSpec) -> Result<Option<Report>, SubmitError> {
-        todo!()
+        self.check(spec).await?;
+        match spec {
+            JobSpec::Compress(spec) => {
+                Ok(Some(self.executor.execute(work::estimate(&self.storage, spec).await?).await?))
+            }
+            JobSpec::Evaluate(_) => Ok(None),
+        }
     }
 
     /// Asks a job to stop. A queued one is cancelled at once, a running one soon; a finished one stays as it is.
@@ -40,7 +88,10 @@ impl Jobs {
     /// # Errors
     /// [`StoreError::NotFound`].
     pub async fn cancel(&self, id: &JobId) -> Result<JobRecord, StoreError> {
-        todo!()
+        let job = self.storage.store.cancel(id).await?;
+        self.changes.announce(id);
+        self.changes.announce_cancel(id);
+        Ok(job)
     }
 
     /// Returns the job once it is finished, or as it stands after `timeout`.
@@ -48,27 +99,55 @@ impl Jobs {
     /// # Errors
     /// [`StoreError::NotFound`].
     pub async fn wait(&self, id: &JobId, timeout: Duration) -> Result<JobRecord, StoreError> {
-        todo!()
+        let deadline = Instant::now() + timeout;
+        let mut watch = self.watch(id);
+        loop {
+            let job = self.storage.store.job(id).await?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if job.state.is_final() || left.is_zero() {
+                return Ok(job);
+            }
+            let _elapsed = tokio::time::timeout(left, watch.changed()).await;
+        }
     }
 
-    /// Returns once job `id` may have changed: this process changed it, or half a second passed (another process may
-    /// have). What server-sent events wait on between two reads.
-    pub async fn changed(&self, id: &JobId) {
-        todo!()
+    /// Watches a job for changes. Made before the job is read, it misses none.
+    pub fn watch(&self, id: &JobId) -> Watch {
+        self.changes.watch(id)
     }
+
+    /// Whether what `spec` names exists and fits together, as far as headers tell.
+    async fn check(&self, spec: &JobSpec) -> Result<(), SubmitError> {
+        let check: Check = work::check(&self.storage, spec).await?;
+        Ok(self.executor.execute(check).await?)
+    }
+}
+
+/// The JSON of a value whose keys are strings and whose numbers are finite, as all of ours are.
+fn to_json(value: &impl serde::Serialize) -> Value {
+    serde_json::to_value(value).unwrap_or(Value::Null)
 }
 
 /// Why a job was not accepted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubmitError {
-    /// The spec contradicts itself or the model: `code` for programs, `detail` for people. A 422.
+    /// The spec contradicts itself, or what it names does not fit together.
     #[error("{detail}")]
-    Invalid { code: &'static str, detail: String },
+    Invalid { refusal: Refusal, detail: String },
     /// A model, version or dataset does not exist, or the database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The executor failed.
     #[error(transparent)]
-    Execute(#[from] ExecuteError),
+    Execute(ExecuteError),
+}
+
+impl From<ExecuteError> for SubmitError {
+    fn from(error: ExecuteError) -> Self {
+        match error {
+            ExecuteError::Refused { refusal, detail } => Self::Invalid { refusal, detail },
+            error => Self::Execute(error),
+        }
+    }
 }

@@ -1,15 +1,36 @@
 //! Loaded predictors: kept while they fit a stated memory budget, the least recently used dropped first.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::infer::{Predictor, Residency};
-use crate::storage::{ModelRecord, StoreError};
+use tokio::sync::OnceCell;
 
-use super::ExecuteError;
+use crate::artifact::{Artifact, ArtifactError};
+use crate::infer::{InferError, Predictor, Residency};
+use crate::model::{Model, ModelError};
+use crate::storage::{ModelId, ModelRecord, Storage, StoreError};
+
+use super::{ExecuteError, Executor};
 
 /// The predictors in memory. Clones share them.
+///
+/// The budget counts the weights of the predictors that are kept. One that was dropped while a prediction runs on it
+/// lives until that prediction ends.
 #[derive(Debug, Clone)]
-pub struct Predictors {}
+pub struct Predictors {
+    storage: Storage,
+    executor: Executor,
+    settings: PredictorSettings,
+    shelf: Arc<Mutex<Shelf>>,
+}
+
+/// How predictors are kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PredictorSettings {
+    pub(crate) budget_bytes: u64,
+    /// Of compressed versions; version 0 is dense.
+    pub(crate) residency: Residency,
+}
 
 /// A version that is ready to predict.
 #[derive(Clone)]
@@ -19,33 +40,145 @@ pub struct Loaded {
     pub residency: Residency,
 }
 
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+type Key = (ModelId, i64);
+
+/// Who is loaded or being loaded.
+#[derive(Debug, Default)]
+struct Shelf {
+    slots: HashMap<Key, Slot>,
+    /// Counts uses, to know the least recent.
+    clock: u64,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    /// Empty while somebody loads; others wait on it.
+    cell: Arc<OnceCell<Loaded>>,
+    last_used: u64,
+}
+
+impl Slot {
+    /// Bytes of the weights; 0 while they are being loaded.
+    fn bytes(&self) -> u64 {
+        self.cell.get().map_or(0, |loaded| loaded.predictor.weights_resident_bytes())
+    }
+}
+
+impl Shelf {
+    /// The slot of `key`, marked as used now.
+    fn slot(&mut self, key: &Key) -> Arc<OnceCell<Loaded>> {
+        self.clock += 1;
+        let slot = self.slots.entry(key.clone()).or_default();
+        slot.last_used = self.clock;
+        slot.cell.clone()
+    }
+
+    fn resident_bytes(&self) -> u64 {
+        self.slots.values().map(Slot::bytes).sum()
+    }
+
+    /// Drops the least recently used until the budget holds, never `keep`.
+    fn make_room(&mut self, budget_bytes: u64, keep: &Key) {
+        while self.resident_bytes() > budget_bytes {
+            let idle = self.slots.iter().filter(|(key, slot)| *key != keep && slot.bytes() > 0);
+            let Some(oldest) = idle.min_by_key(|(_, slot)| slot.last_used).map(|(key, _)| key.clone()) else {
+                return;
+            };
+            self.slots.remove(&oldest);
+            metrics::counter!("weightpress_predictors_evicted_total").increment(1);
+        }
+    }
+}
+
 impl Predictors {
+    /// None loaded yet.
+    pub(crate) fn new(storage: Storage, executor: Executor, settings: PredictorSettings) -> Self {
+        Self { storage, executor, settings, shelf: Arc::default() }
+    }
+
     /// The predictor of a version, loaded if need be. Concurrent callers share one load.
     ///
     /// # Errors
     /// [`LoadError`].
     pub async fn get(&self, model: &ModelRecord, version: i64) -> Result<Loaded, LoadError> {
-        todo!()
+        let key = (model.id.clone(), version);
+        let cell = self.shelf().slot(&key);
+        match cell.get_or_try_init(|| self.load(model, version)).await {
+            Ok(loaded) => {
+                let loaded = loaded.clone();
+                self.shelf().make_room(self.settings.budget_bytes, &key);
+                metrics::gauge!("weightpress_predictors_resident_bytes").set(self.resident_bytes() as f64);
+                Ok(loaded)
+            }
+            Err(error) => {
+                let mut shelf = self.shelf();
+                // Somebody else may be trying again in the same slot.
+                if shelf.slots.get(&key).is_some_and(|slot| Arc::ptr_eq(&slot.cell, &cell) && slot.bytes() == 0) {
+                    shelf.slots.remove(&key);
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Whether a version is in memory now.
     pub fn is_loaded(&self, model: &ModelRecord, version: i64) -> bool {
-        todo!()
+        self.shelf().slots.get(&(model.id.clone(), version)).is_some_and(|slot| slot.cell.get().is_some())
     }
 
     /// Drops what is loaded of a model: all versions, or one.
     pub fn forget(&self, model: &ModelRecord, version: Option<i64>) {
-        todo!()
+        self.shelf()
+            .slots
+            .retain(|(id, number), _| *id != model.id || version.is_some_and(|version| version != *number));
+        metrics::gauge!("weightpress_predictors_resident_bytes").set(self.resident_bytes() as f64);
     }
 
     /// Bytes held by loaded weights.
     pub fn resident_bytes(&self) -> u64 {
-        todo!()
+        self.shelf().resident_bytes()
+    }
+
+    async fn load(&self, model: &ModelRecord, version: i64) -> Result<Loaded, LoadError> {
+        if !model.is_predictable() {
+            return Err(LoadError::not_predictable(model));
+        }
+        let record = self.storage.store.version(model, version).await?;
+        let path = self.storage.blobs.path(&record.sha256);
+        let residency = if version == 0 { Residency::Dense } else { self.settings.residency };
+        let started = std::time::Instant::now();
+        let load = move || -> Result<Predictor, InferError> {
+            if version == 0 {
+                Predictor::from_model(&Model::open(&path)?)
+            } else {
+                Predictor::from_artifact(&Artifact::open(&path)?, residency)
+            }
+        };
+        let loaded = self.executor.run(load).await.map_err(LoadError::Execute)?;
+        let predictor = loaded.map_err(|error| LoadError::from_infer(model, error))?;
+        metrics::histogram!("weightpress_predictor_load_duration_seconds").record(started.elapsed());
+        let needed_bytes = predictor.weights_resident_bytes();
+        let budget_bytes = self.settings.budget_bytes;
+        if needed_bytes > budget_bytes {
+            return Err(LoadError::OverBudget { version, needed_bytes, budget_bytes });
+        }
+        Ok(Loaded { predictor: Arc::new(predictor), version, residency })
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        // The shelf is whole between its methods, whatever panicked.
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Why a version cannot predict.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
     /// The model has operators that predictions lack, or is weights only.
@@ -54,10 +187,31 @@ pub enum LoadError {
     /// Its memory alone is more than the budget.
     #[error("version {version} needs {needed_bytes} bytes, the budget is {budget_bytes}")]
     OverBudget { version: i64, needed_bytes: u64, budget_bytes: u64 },
-    /// The store failed.
+    /// The version is gone, or the store failed.
     #[error(transparent)]
-    Store(#[from] Arc<StoreError>),
-    /// The load failed.
+    Store(#[from] StoreError),
+    /// A stored file cannot be read: it was whole when it was stored.
+    #[error("a stored file cannot be read: {0}")]
+    Damaged(InferError),
+    /// The load panicked.
     #[error(transparent)]
-    Execute(#[from] Arc<ExecuteError>),
+    Execute(ExecuteError),
+}
+
+impl LoadError {
+    fn not_predictable(model: &ModelRecord) -> Self {
+        let reason = if model.outputs.is_empty() {
+            InferError::NoGraph
+        } else {
+            InferError::UnsupportedOperators { operators: model.unsupported_operators.clone() }
+        };
+        Self::NotPredictable { model: model.name.clone(), reason: reason.to_string() }
+    }
+
+    fn from_infer(model: &ModelRecord, error: InferError) -> Self {
+        match error {
+            InferError::Model(ModelError::Io(_)) | InferError::Artifact(ArtifactError::Io(_)) => Self::Damaged(error),
+            error => Self::NotPredictable { model: model.name.clone(), reason: error.to_string() },
+        }
+    }
 }

@@ -43,7 +43,6 @@ pub struct CompressSpec {
     /// The model's name.
     pub model: String,
     /// How to compress.
-    #[schema(value_type = Object)]
     pub recipe: Recipe,
     /// Measures version 0 and the new version, on the same samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]

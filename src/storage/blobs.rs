@@ -1,54 +1,105 @@
 //! Blobs: files under the SHA-256 of their bytes, in a folder.
 //!
 //! A blob is written to a staging file while it is hashed, forced to disk, and renamed to its hash: nothing is visible
-//! before it is whole. Its row in the database comes last, so a blob without a row is an orphan, and a row without a
-//! blob cannot be.
+//! before it is whole. Its row in the database comes last, so a file without a row is an orphan, and a row without a
+//! file cannot be. A gate keeps the two together: who publishes holds it for reading until the row is there, who
+//! deletes holds it for writing from the row to the file.
+//!
+//! Each process stages in a folder of its own, which it keeps locked; the folders of processes that are gone are
+//! swept at the next start.
 
+use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Key;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use tempfile::TempPath;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use uuid::Uuid;
 
 use super::StoreError;
+use super::upload::{Upload, hash_file};
 
-/// File formats of datasets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DatasetFormat {
-    Npz,
-    Safetensors,
-}
+/// Folder of what is not whole yet, inside the folder of blobs.
+const STAGING: &str = "staging";
+/// Folder of what is.
+const PUBLISHED: &str = "sha256";
+/// Held by the process that stages beside it.
+const LOCK_FILE: &str = "lock";
 
 /// The folder of blobs. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Blobs {}
+pub struct Blobs {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    files: LocalFileSystem,
+    root: PathBuf,
+    /// Name of this process's staging folder.
+    staging: String,
+    /// Locked as long as this process lives, so that nobody sweeps its staging folder.
+    _lock: File,
+    gate: RwLock<()>,
+}
+
+/// A blob in its place, whose row is still to come. Nobody deletes blobs while one is held.
+#[derive(Debug)]
+pub(super) struct Published<'a> {
+    pub(super) sha256: String,
+    pub(super) size_bytes: i64,
+    _gate: RwLockReadGuard<'a, ()>,
+}
 
 impl Blobs {
+    /// Opens the folder `root`, which is created if it is missing.
+    pub(super) fn open(root: &Path) -> Result<Self, StoreError> {
+        let staging = Uuid::now_v7().to_string();
+        let folder = root.join(STAGING).join(&staging);
+        std::fs::create_dir_all(&folder)?;
+        std::fs::create_dir_all(root.join(PUBLISHED))?;
+        let root = root.canonicalize()?;
+        let lock = File::create(folder.join(LOCK_FILE))?;
+        lock.lock()?;
+        let files = LocalFileSystem::new_with_prefix(&root)?.with_fsync(true);
+        Ok(Self { inner: Arc::new(Inner { files, root, staging, _lock: lock, gate: RwLock::new(()) }) })
+    }
+
     /// Starts writing a blob.
     ///
     /// # Errors
     /// [`StoreError::Blob`].
     pub async fn upload(&self) -> Result<Upload, StoreError> {
-        todo!()
+        let name = Uuid::now_v7().to_string();
+        let parts = self.inner.files.put_multipart(&self.staging_key(&name)).await?;
+        Ok(Upload::new(parts, self.staging_path(&name)))
     }
 
-    /// An empty staging file, for the core to write into; removed when dropped.
+    /// A staging file, not there yet, for the core to write; removed when dropped.
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub fn staging_file(&self) -> Result<tempfile::TempPath, StoreError> {
-        todo!()
+    pub fn staging_file(&self) -> Result<TempPath, StoreError> {
+        Ok(TempPath::try_from_path(self.staging_path(&Uuid::now_v7().to_string()))?)
     }
 
     /// Hashes a finished staging file and forces it to disk.
     ///
     /// # Errors
     /// [`StoreError::Io`].
-    pub async fn adopt(&self, file: tempfile::TempPath) -> Result<StagedBlob, StoreError> {
-        todo!()
+    pub async fn adopt(&self, file: TempPath) -> Result<StagedBlob, StoreError> {
+        let hashed = tokio::task::spawn_blocking(move || {
+            let (sha256, size_bytes) = hash_file(&file)?;
+            Ok(StagedBlob { file, sha256, size_bytes })
+        });
+        hashed.await.map_err(std::io::Error::other)?
     }
 
     /// Bytes `range` of a blob, in chunks.
@@ -60,47 +111,99 @@ impl Blobs {
         sha256: &str,
         range: Range<u64>,
     ) -> Result<BoxStream<'static, object_store::Result<Bytes>>, StoreError> {
-        todo!()
+        if range.is_empty() {
+            return Ok(futures_util::stream::empty().boxed());
+        }
+        let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
+        match self.inner.files.get_opts(&key_of(sha256), options).await {
+            Ok(found) => Ok(found.into_stream()),
+            Err(object_store::Error::NotFound { .. }) => Err(StoreError::BlobMissing { sha256: sha256.to_owned() }),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Where a blob lies, for the core, which reads files in place.
     pub fn path(&self, sha256: &str) -> PathBuf {
-        todo!()
+        self.inner.root.join(key_of(sha256).as_ref())
+    }
+
+    /// Puts a staged file in its place. Its row must be inserted before the result is dropped.
+    pub(super) async fn publish(&self, blob: StagedBlob) -> Result<Published<'_>, StoreError> {
+        let gate = self.inner.gate.read().await;
+        let name = blob.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.inner.files.rename(&self.staging_key(&name), &key_of(&blob.sha256)).await?;
+        // It is gone from there: nothing to remove.
+        std::mem::forget(blob.file);
+        let size_bytes = i64::try_from(blob.size_bytes).unwrap_or(i64::MAX);
+        Ok(Published { sha256: blob.sha256, size_bytes, _gate: gate })
+    }
+
+    /// Waits until every published blob has its row, and keeps others from publishing.
+    pub(super) async fn close_gate(&self) -> RwLockWriteGuard<'_, ()> {
+        self.inner.gate.write().await
+    }
+
+    /// Deletes the file of a blob whose row is gone, behind a closed gate.
+    pub(super) async fn remove(&self, sha256: &str) -> Result<(), StoreError> {
+        match self.inner.files.delete(&key_of(sha256)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes the staging folders of processes that are gone. Returns whether this process is the only one left.
+    pub(super) fn sweep_staging(&self) -> Result<bool, StoreError> {
+        let mut alone = true;
+        for entry in std::fs::read_dir(self.inner.root.join(STAGING))? {
+            let entry = entry?;
+            if entry.file_name().to_str() == Some(&self.inner.staging) {
+                continue;
+            }
+            let gone = match File::open(entry.path().join(LOCK_FILE)) {
+                Ok(lock) => lock.try_lock().is_ok(),
+                // Killed between making the folder and the lock in it.
+                Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+            };
+            if gone {
+                tracing::info!(folder = %entry.path().display(), "removing unfinished files of a process that is gone");
+                std::fs::remove_dir_all(entry.path())?;
+            } else {
+                alone = false;
+            }
+        }
+        Ok(alone)
+    }
+
+    /// Hashes of all blobs.
+    pub(super) async fn list(&self) -> Result<Vec<String>, StoreError> {
+        let mut entries = self.inner.files.list(Some(&Key::from(PUBLISHED)));
+        let mut hashes = Vec::new();
+        while let Some(entry) = entries.next().await {
+            hashes.extend(entry?.location.filename().map(str::to_owned));
+        }
+        Ok(hashes)
+    }
+
+    fn staging_key(&self, name: &str) -> Key {
+        Key::from(format!("{STAGING}/{}/{name}", self.inner.staging))
+    }
+
+    fn staging_path(&self, name: &str) -> PathBuf {
+        self.inner.root.join(STAGING).join(&self.inner.staging).join(name)
     }
 }
 
-/// A blob on its way in. Dropped before [`Upload::finish`], it leaves nothing behind.
-pub struct Upload {}
-
-impl Upload {
-    /// Appends `chunk`.
-    ///
-    /// # Errors
-    /// [`StoreError::Blob`], e.g. when the disk is full.
-    pub async fn write(&mut self, chunk: Bytes) -> Result<(), StoreError> {
-        todo!()
-    }
-
-    /// Bytes written so far.
-    pub fn size_bytes(&self) -> u64 {
-        todo!()
-    }
-
-    /// Forces what was written to disk.
-    ///
-    /// # Errors
-    /// [`StoreError::Blob`].
-    pub async fn finish(self) -> Result<StagedBlob, StoreError> {
-        todo!()
-    }
+/// Folders of 256 by the first byte, so that no folder grows without bound.
+fn key_of(sha256: &str) -> Key {
+    Key::from(format!("{PUBLISHED}/{}/{sha256}", sha256.get(..2).unwrap_or_default()))
 }
 
 /// A whole file that is not a blob yet: it can be looked at, and vanishes when dropped.
 #[derive(Debug)]
 pub struct StagedBlob {
-    file: tempfile::TempPath,
-    sha256: String,
-    size_bytes: u64,
+    pub(super) file: TempPath,
+    pub(super) sha256: String,
+    pub(super) size_bytes: u64,
 }
 
 impl StagedBlob {

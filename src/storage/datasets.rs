@@ -1,10 +1,21 @@
 //! Datasets: named arrays for evaluation.
 
 use serde::{Deserialize, Serialize};
+use sqlx::types::Json;
 use utoipa::ToSchema;
 
-use super::blobs::DatasetFormat;
-use super::{DatasetId, Page, Store, StoreError, TenantId, Timestamp};
+use super::blob_rows::{free_blobs, insert_blob};
+use super::blobs::Published;
+use super::database::{read, write};
+use super::{DatasetId, Kind, Page, Store, StoreError, TenantId, Timestamp};
+
+/// File formats of datasets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DatasetFormat {
+    Npz,
+    Safetensors,
+}
 
 /// A stored dataset.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
@@ -43,13 +54,27 @@ pub struct NewDataset {
     pub arrays: Vec<ArraySummary>,
 }
 
+/// Datasets with the size of their file.
+macro_rules! select_datasets {
+    ($rest:literal) => {
+        concat!(
+            "SELECT d.*, b.size_bytes FROM datasets d ",
+            "JOIN blobs b ON b.tenant_id = d.tenant_id AND b.sha256 = d.sha256 ",
+            $rest
+        )
+    };
+}
+
 impl Store {
     /// The dataset called `name`.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
     pub async fn dataset(&self, name: &str) -> Result<DatasetRecord, StoreError> {
-        todo!()
+        const SQL: &str = select_datasets!("WHERE d.tenant_id = $1 AND d.name = $2");
+        let found =
+            read!(self, |pool| { sqlx::query_as(SQL).bind(&self.tenant).bind(name).fetch_optional(pool).await? });
+        found.ok_or_else(|| Kind::Dataset.not_found(name))
     }
 
     /// Datasets by name, those after `page.after`.
@@ -57,6 +82,50 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn datasets(&self, page: &Page) -> Result<Vec<DatasetRecord>, StoreError> {
-        todo!()
+        const SQL: &str =
+            select_datasets!("WHERE d.tenant_id = $1 AND ($2 IS NULL OR d.name > $2) ORDER BY d.name LIMIT $3");
+        Ok(read!(self, |pool| {
+            sqlx::query_as(SQL).bind(&self.tenant).bind(&page.after).bind(page.limit).fetch_all(pool).await?
+        }))
+    }
+
+    /// Inserts a dataset. The blob is in place.
+    pub(super) async fn insert_dataset(&self, dataset: &NewDataset, blob: &Published<'_>) -> Result<(), StoreError> {
+        const SQL: &str = "INSERT INTO datasets (id, tenant_id, name, format, sha256, samples, arrays, created_at) \
+             SELECT $1, $2, $3, $4, $5, $6, $7, now_ms FROM clock";
+        write!(self, |tx| {
+            insert_blob!(self, tx, blob);
+            sqlx::query(SQL)
+                .bind(DatasetId::new())
+                .bind(&self.tenant)
+                .bind(&dataset.name)
+                .bind(dataset.format)
+                .bind(&blob.sha256)
+                .bind(dataset.samples)
+                .bind(Json(&dataset.arrays))
+                .execute(&mut *tx)
+                .await?;
+        })
+    }
+
+    /// Deletes a dataset. Returns the blobs that no row names any more.
+    pub(super) async fn delete_dataset_rows(&self, name: &str) -> Result<Vec<String>, StoreError> {
+        write!(self, |tx| {
+            let id: Option<DatasetId> =
+                sqlx::query_scalar(LOCK_DATASET).bind(&self.tenant).bind(name).fetch_optional(&mut *tx).await?;
+            let id = id.ok_or_else(|| Kind::Dataset.not_found(name))?;
+            let jobs: i64 = sqlx::query_scalar(UNFINISHED_JOBS).bind(&id).fetch_one(&mut *tx).await?;
+            if jobs > 0 {
+                return Err(StoreError::InUse { kind: Kind::Dataset, name: name.to_owned(), jobs });
+            }
+            sqlx::query("DELETE FROM datasets WHERE id = $1").bind(&id).execute(&mut *tx).await?;
+            free_blobs!(self, tx)
+        })
     }
 }
+
+/// Takes the lock that orders changes of one dataset: deleting it and queueing a job that reads it exclude each other.
+pub(super) const LOCK_DATASET: &str = "UPDATE datasets SET name = name WHERE tenant_id = $1 AND name = $2 RETURNING id";
+
+const UNFINISHED_JOBS: &str =
+    "SELECT COUNT(*) FROM jobs WHERE dataset_id = $1 AND state IN ('queued', 'running', 'cancelling')";

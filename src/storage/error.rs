@@ -20,8 +20,8 @@ pub enum StoreError {
     #[error("version {version} of {name} is its default version; make another the default first")]
     DefaultVersion { name: String, version: i64 },
     /// The lease was lost: the job was given to another worker, cancelled, or finished.
-    #[error("the lease on job {job} is lost")]
-    LeaseLost { job: String },
+    #[error("attempt {attempt} at job {job} has lost its lease")]
+    LeaseLost { job: String, attempt: i64 },
     /// The bytes of a row are gone from the blob store.
     #[error("the blob {sha256} is missing")]
     BlobMissing { sha256: String },
@@ -66,5 +66,12 @@ impl Kind {
     /// The error that nothing of this kind has that name.
     pub(crate) fn not_found(self, name: impl Into<String>) -> StoreError {
         StoreError::NotFound { kind: self, name: name.into() }
+    }
+}
+
+impl StoreError {
+    /// Whether a row with the same key is there already.
+    pub(crate) fn is_unique_violation(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_unique_violation())
     }
 }

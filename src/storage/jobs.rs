@@ -6,7 +6,8 @@ use utoipa::ToSchema;
 
 use crate::jobs::JobKind;
 
-use super::{JobId, ModelId, Page, Store, StoreError, TenantId, Timestamp};
+use super::database::read;
+use super::{JobId, Kind, ModelId, Page, Store, StoreError, TenantId, Timestamp};
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -24,6 +25,22 @@ pub enum JobState {
 }
 
 impl JobState {
+    /// All states.
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Running, Self::Cancelling, Self::Succeeded, Self::Failed, Self::Cancelled];
+
+    /// The word for it, in JSON, in the database and in labels of metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Cancelling => "cancelling",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
     /// Whether nothing will change any more.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
@@ -121,20 +138,15 @@ pub struct JobFilter {
     pub model: Option<String>,
 }
 
-/// How many jobs are in each state.
-#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
-pub struct JobCount {
-    pub state: JobState,
-    pub jobs: i64,
-}
-
 impl Store {
     /// The job `id`.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
     pub async fn job(&self, id: &JobId) -> Result<JobRecord, StoreError> {
-        todo!()
+        const SQL: &str = "SELECT * FROM jobs WHERE tenant_id = $1 AND id = $2";
+        let found = read!(self, |pool| { sqlx::query_as(SQL).bind(&self.tenant).bind(id).fetch_optional(pool).await? });
+        found.ok_or_else(|| Kind::Job.not_found(id.as_str()))
     }
 
     /// Jobs, newest first, those before `page.after` (an id).
@@ -142,7 +154,20 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn jobs(&self, filter: &JobFilter, page: &Page) -> Result<Vec<JobRecord>, StoreError> {
-        todo!()
+        const SQL: &str = "SELECT * FROM jobs WHERE tenant_id = $1 AND ($2 IS NULL OR id < $2) \
+             AND ($3 IS NULL OR state = $3) AND ($4 IS NULL OR kind = $4) AND ($5 IS NULL OR model = $5) \
+             ORDER BY id DESC LIMIT $6";
+        Ok(read!(self, |pool| {
+            sqlx::query_as(SQL)
+                .bind(&self.tenant)
+                .bind(&page.after)
+                .bind(filter.state)
+                .bind(filter.kind)
+                .bind(&filter.model)
+                .bind(page.limit)
+                .fetch_all(pool)
+                .await?
+        }))
     }
 
     /// Events of a job in order, those with a `seq` above `after`.
@@ -150,14 +175,21 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn events(&self, job: &JobId, after: i64, limit: i64) -> Result<Vec<JobEvent>, StoreError> {
-        todo!()
+        const SQL: &str =
+            "SELECT * FROM job_events WHERE tenant_id = $1 AND job_id = $2 AND seq > $3 ORDER BY seq LIMIT $4";
+        Ok(read!(self, |pool| {
+            sqlx::query_as(SQL).bind(&self.tenant).bind(job).bind(after).bind(limit).fetch_all(pool).await?
+        }))
     }
 
-    /// Counts jobs by state, all tenants.
+    /// Counts jobs by state, all tenants; every state is there.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn job_counts(&self) -> Result<Vec<JobCount>, StoreError> {
-        todo!()
+    pub async fn job_counts(&self) -> Result<Vec<(JobState, i64)>, StoreError> {
+        const SQL: &str = "SELECT state, COUNT(*) FROM jobs GROUP BY state";
+        let found: Vec<(JobState, i64)> = read!(self, |pool| { sqlx::query_as(SQL).fetch_all(pool).await? });
+        let count = |state| found.iter().find(|(other, _)| *other == state).map_or(0, |(_, jobs)| *jobs);
+        Ok(JobState::ALL.map(|state| (state, count(state))).to_vec())
     }
 }

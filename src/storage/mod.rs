@@ -3,24 +3,37 @@
 //! The files of this module hold queries and nothing else. A [`Store`] speaks to the database, for one tenant;
 //! [`Storage`] joins it with [`Blobs`] where a row and a file must appear or vanish together.
 
+mod blob_rows;
 mod blobs;
+mod database;
 mod datasets;
 mod error;
 mod id;
 mod jobs;
 mod models;
+mod outcome;
+mod queue;
 mod timestamp;
+mod upload;
 mod versions;
 mod word;
 
-pub use blobs::{Blobs, DatasetFormat, StagedBlob, Upload};
-pub use datasets::{ArraySummary, DatasetRecord, NewDataset};
+use std::path::Path;
+
+pub use blobs::{Blobs, StagedBlob};
+pub(crate) use database::sqlite_url;
+pub use datasets::{ArraySummary, DatasetFormat, DatasetRecord, NewDataset};
 pub use error::{Kind, StoreError};
 pub use id::{DatasetId, InvalidId, JobId, ModelId, TenantId};
-pub use jobs::{EventKind, Failure, JobCount, JobEvent, JobFilter, JobRecord, JobState};
+pub use jobs::{EventKind, Failure, JobEvent, JobFilter, JobRecord, JobState};
 pub use models::{ModelRecord, NewModel, WeightSummary};
+pub use outcome::Compression;
+pub use queue::{Lease, NewJob, ProgressNote};
 pub use timestamp::Timestamp;
+pub use upload::Upload;
 pub use versions::{LayerRecord, MetricRecord, NewMetric, VersionRecord};
+
+use database::{Database, read};
 
 /// A part of a list: at most `limit` entries, those that follow `after` (the key of the last entry seen).
 ///
@@ -34,7 +47,29 @@ pub struct Page {
 /// Rows of one tenant in the database. Clones share the connections.
 #[derive(Debug, Clone)]
 pub struct Store {
+    database: Database,
     tenant: TenantId,
+}
+
+impl Store {
+    /// The same database, seen by `tenant`.
+    #[must_use]
+    pub fn for_tenant(&self, tenant: &TenantId) -> Self {
+        Self { database: self.database.clone(), tenant: tenant.clone() }
+    }
+
+    /// Asks the database for its clock, to see that it answers.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn now(&self) -> Result<Timestamp, StoreError> {
+        Ok(read!(self, |pool| { sqlx::query_scalar("SELECT now_ms FROM clock").fetch_one(pool).await? }))
+    }
+
+    /// Closes all connections once their statements have ended.
+    pub async fn close(&self) {
+        self.database.close().await;
+    }
 }
 
 /// The database and the blobs together. Clones share both.
@@ -45,13 +80,41 @@ pub struct Storage {
 }
 
 impl Storage {
+    /// Connects to the database (`sqlite://PATH`, `postgres://...`), brings its schema up to date, opens the folder of
+    /// blobs, and sweeps what processes that were killed left there.
+    ///
+    /// # Errors
+    /// [`StoreError`] when either cannot be opened.
+    pub async fn open(database_url: &str, blob_dir: &Path) -> Result<Self, StoreError> {
+        let database = Database::connect(database_url).await?;
+        let storage = Self { store: Store { database, tenant: TenantId::default() }, blobs: Blobs::open(blob_dir)? };
+        storage.sweep().await?;
+        Ok(storage)
+    }
+
+    /// The same storage, seen by `tenant`.
+    #[must_use]
+    pub fn for_tenant(&self, tenant: &TenantId) -> Self {
+        Self { store: self.store.for_tenant(tenant), blobs: self.blobs.clone() }
+    }
+
     /// Publishes an upload as version 0 of a new model. Returns the model, and false if it was there already with the
     /// same bytes.
     ///
     /// # Errors
     /// [`StoreError::NameTaken`] by other bytes.
     pub async fn add_model(&self, file: StagedBlob, model: &NewModel) -> Result<(ModelRecord, bool), StoreError> {
-        todo!()
+        let sha256 = file.sha256().to_owned();
+        let published = self.blobs.publish(file).await?;
+        let inserted = self.store.insert_model(model, &published).await;
+        drop(published);
+        let is_new = self.accept_taken_name(inserted, &sha256).await?;
+        let stored = self.store.model(&model.name).await?;
+        if stored.sha256 == sha256 {
+            Ok((stored, is_new))
+        } else {
+            Err(StoreError::NameTaken { kind: Kind::Model, name: model.name.clone() })
+        }
     }
 
     /// Publishes an upload as a new dataset. Returns it, and false if it was there already with the same bytes.
@@ -63,7 +126,37 @@ impl Storage {
         file: StagedBlob,
         dataset: &NewDataset,
     ) -> Result<(DatasetRecord, bool), StoreError> {
-        todo!()
+        let sha256 = file.sha256().to_owned();
+        let published = self.blobs.publish(file).await?;
+        let inserted = self.store.insert_dataset(dataset, &published).await;
+        drop(published);
+        let is_new = self.accept_taken_name(inserted, &sha256).await?;
+        let stored = self.store.dataset(&dataset.name).await?;
+        if stored.sha256 == sha256 {
+            Ok((stored, is_new))
+        } else {
+            Err(StoreError::NameTaken { kind: Kind::Dataset, name: dataset.name.clone() })
+        }
+    }
+
+    /// Ends a compression job: publishes its artifact as a new version, with layers, metrics and events.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`]; nothing is left behind then.
+    pub async fn finish_compression(
+        &self,
+        held: &Lease,
+        file: StagedBlob,
+        done: &Compression,
+    ) -> Result<JobRecord, StoreError> {
+        let sha256 = file.sha256().to_owned();
+        let published = self.blobs.publish(file).await?;
+        let finished = self.store.finish_compression(held, done, &published).await;
+        drop(published);
+        if finished.is_err() {
+            self.remove_unwanted(&[sha256]).await?;
+        }
+        finished
     }
 
     /// Deletes a model, its versions and their blobs. Its jobs stay as history.
@@ -71,7 +164,8 @@ impl Storage {
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::InUse`] while a job of it is queued or running.
     pub async fn delete_model(&self, name: &str) -> Result<(), StoreError> {
-        todo!()
+        let freed = self.store.delete_model_rows(name).await?;
+        self.remove_unwanted(&freed).await
     }
 
     /// Deletes a compressed version and its blob.
@@ -80,7 +174,8 @@ impl Storage {
     /// [`StoreError::NotFound`]; [`StoreError::InUse`] while a job of the model is queued or running;
     /// [`StoreError::UploadVersion`]; [`StoreError::DefaultVersion`].
     pub async fn delete_version(&self, name: &str, version: i64) -> Result<(), StoreError> {
-        todo!()
+        let freed = self.store.delete_version_rows(name, version).await?;
+        self.remove_unwanted(&freed).await
     }
 
     /// Deletes a dataset and its blob.
@@ -88,6 +183,43 @@ impl Storage {
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::InUse`] while a queued or running job reads it.
     pub async fn delete_dataset(&self, name: &str) -> Result<(), StoreError> {
-        todo!()
+        let freed = self.store.delete_dataset_rows(name).await?;
+        self.remove_unwanted(&freed).await
+    }
+
+    /// Removes what processes that were killed left in the folder: staging files, and blobs without a row.
+    async fn sweep(&self) -> Result<(), StoreError> {
+        let alone = self.blobs.sweep_staging()?;
+        if alone {
+            let blobs = self.blobs.list().await?;
+            self.remove_unwanted(&blobs).await?;
+        }
+        Ok(())
+    }
+
+    /// A violated uniqueness means that the name is taken, by which bytes is for the caller to see; false then.
+    async fn accept_taken_name(&self, inserted: Result<(), StoreError>, sha256: &str) -> Result<bool, StoreError> {
+        match inserted {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                self.remove_unwanted(&[sha256.to_owned()]).await?;
+                if error.is_unique_violation() { Ok(false) } else { Err(error) }
+            }
+        }
+    }
+
+    /// Deletes those of the blobs that have no row, behind a closed gate: whoever publishes one of them right now
+    /// inserts its row first.
+    async fn remove_unwanted(&self, hashes: &[String]) -> Result<(), StoreError> {
+        if hashes.is_empty() {
+            return Ok(());
+        }
+        let _gate = self.blobs.close_gate().await;
+        for sha256 in hashes {
+            if !self.store.is_blob_wanted(sha256).await? {
+                self.blobs.remove(sha256).await?;
+            }
+        }
+        Ok(())
     }
 }

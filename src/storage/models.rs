@@ -1,8 +1,13 @@
 //! Models: what was uploaded.
 
+use sqlx::types::Json;
+
 use crate::model::{Format, Kept, Port, Role};
 
-use super::{ModelId, Page, Store, StoreError, TenantId, Timestamp};
+use super::blob_rows::{free_blobs, insert_blob};
+use super::blobs::Published;
+use super::database::{read, write};
+use super::{Kind, ModelId, Page, Store, StoreError, TenantId, Timestamp};
 
 /// An uploaded network.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
@@ -70,13 +75,38 @@ pub struct NewModel {
     pub unsupported_operators: Vec<String>,
 }
 
+/// Models with what their version 0 knows.
+macro_rules! select_models {
+    ($rest:literal) => {
+        concat!(
+            "SELECT m.*, v.sha256, b.size_bytes FROM models m ",
+            "JOIN versions v ON v.model_id = m.id AND v.number = 0 ",
+            "JOIN blobs b ON b.tenant_id = v.tenant_id AND b.sha256 = v.sha256 ",
+            $rest
+        )
+    };
+}
+
 impl Store {
     /// The model called `name`.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
     pub async fn model(&self, name: &str) -> Result<ModelRecord, StoreError> {
-        todo!()
+        const SQL: &str = select_models!("WHERE m.tenant_id = $1 AND m.name = $2");
+        let found =
+            read!(self, |pool| { sqlx::query_as(SQL).bind(&self.tenant).bind(name).fetch_optional(pool).await? });
+        found.ok_or_else(|| Kind::Model.not_found(name))
+    }
+
+    /// The model `id`.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn model_by_id(&self, id: &ModelId) -> Result<ModelRecord, StoreError> {
+        const SQL: &str = select_models!("WHERE m.tenant_id = $1 AND m.id = $2");
+        let found = read!(self, |pool| { sqlx::query_as(SQL).bind(&self.tenant).bind(id).fetch_optional(pool).await? });
+        found.ok_or_else(|| Kind::Model.not_found(id.as_str()))
     }
 
     /// Models by name, those after `page.after`.
@@ -84,7 +114,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn models(&self, page: &Page) -> Result<Vec<ModelRecord>, StoreError> {
-        todo!()
+        const SQL: &str =
+            select_models!("WHERE m.tenant_id = $1 AND ($2 IS NULL OR m.name > $2) ORDER BY m.name LIMIT $3");
+        Ok(read!(self, |pool| {
+            sqlx::query_as(SQL).bind(&self.tenant).bind(&page.after).bind(page.limit).fetch_all(pool).await?
+        }))
     }
 
     /// Makes `version` the one that is served when none is named.
@@ -92,6 +126,95 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] for the model or the version.
     pub async fn set_default_version(&self, name: &str, version: i64) -> Result<ModelRecord, StoreError> {
-        todo!()
+        const SQL: &str = "UPDATE models SET default_version = $1 WHERE id = $2 \
+             AND EXISTS (SELECT 1 FROM versions WHERE model_id = $2 AND number = $1)";
+        let model = self.model(name).await?;
+        let changed: Result<u64, StoreError> = write!(self, |tx| {
+            sqlx::query(SQL).bind(version).bind(&model.id).execute(&mut *tx).await?.rows_affected()
+        });
+        match changed? {
+            0 => Err(Kind::Version.not_found(format!("{version} of {name}"))),
+            _ => Ok(ModelRecord { default_version: version, ..model }),
+        }
+    }
+
+    /// Inserts a model and its version 0. The blob is in place.
+    pub(super) async fn insert_model(&self, model: &NewModel, blob: &Published<'_>) -> Result<(), StoreError> {
+        const MODEL: &str = "INSERT INTO models (id, tenant_id, name, format, inputs, outputs, weights, kept, \
+             unsupported_operators, next_version, created_at) \
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, 1, now_ms FROM clock";
+        const VERSION: &str = "INSERT INTO versions (tenant_id, model_id, number, sha256, ratio, created_at) \
+             SELECT $1, $2, 0, $3, 1, now_ms FROM clock";
+        let id = ModelId::new();
+        write!(self, |tx| {
+            insert_blob!(self, tx, blob);
+            sqlx::query(MODEL)
+                .bind(&id)
+                .bind(&self.tenant)
+                .bind(&model.name)
+                .bind(model.format)
+                .bind(Json(&model.inputs))
+                .bind(Json(&model.outputs))
+                .bind(Json(&model.weights))
+                .bind(Json(&model.kept))
+                .bind(Json(&model.unsupported_operators))
+                .execute(&mut *tx)
+                .await?;
+            sqlx::query(VERSION).bind(&self.tenant).bind(&id).bind(&blob.sha256).execute(&mut *tx).await?;
+        })
+    }
+
+    /// Deletes a model with its versions. Returns the blobs that no row names any more.
+    pub(super) async fn delete_model_rows(&self, name: &str) -> Result<Vec<String>, StoreError> {
+        write!(self, |tx| {
+            let id: Option<ModelId> =
+                sqlx::query_scalar(LOCK_MODEL).bind(&self.tenant).bind(name).fetch_optional(&mut *tx).await?;
+            let id = id.ok_or_else(|| Kind::Model.not_found(name))?;
+            let jobs: i64 = sqlx::query_scalar(UNFINISHED_JOBS).bind(&id).fetch_one(&mut *tx).await?;
+            if jobs > 0 {
+                return Err(StoreError::InUse { kind: Kind::Model, name: name.to_owned(), jobs });
+            }
+            sqlx::query("DELETE FROM models WHERE id = $1").bind(&id).execute(&mut *tx).await?;
+            free_blobs!(self, tx)
+        })
+    }
+
+    /// Deletes a compressed version. Returns the blobs that no row names any more.
+    pub(super) async fn delete_version_rows(&self, name: &str, version: i64) -> Result<Vec<String>, StoreError> {
+        write!(self, |tx| {
+            let id: Option<ModelId> =
+                sqlx::query_scalar(LOCK_MODEL).bind(&self.tenant).bind(name).fetch_optional(&mut *tx).await?;
+            let id = id.ok_or_else(|| Kind::Model.not_found(name))?;
+            let default: i64 = sqlx::query_scalar("SELECT default_version FROM models WHERE id = $1")
+                .bind(&id)
+                .fetch_one(&mut *tx)
+                .await?;
+            let jobs: i64 = sqlx::query_scalar(UNFINISHED_JOBS).bind(&id).fetch_one(&mut *tx).await?;
+            if version == 0 {
+                return Err(StoreError::UploadVersion { name: name.to_owned() });
+            }
+            if version == default {
+                return Err(StoreError::DefaultVersion { name: name.to_owned(), version });
+            }
+            if jobs > 0 {
+                return Err(StoreError::InUse { kind: Kind::Model, name: name.to_owned(), jobs });
+            }
+            let deleted = sqlx::query("DELETE FROM versions WHERE model_id = $1 AND number = $2")
+                .bind(&id)
+                .bind(version)
+                .execute(&mut *tx)
+                .await?;
+            if deleted.rows_affected() == 0 {
+                return Err(Kind::Version.not_found(format!("{version} of {name}")));
+            }
+            free_blobs!(self, tx)
+        })
     }
 }
+
+/// Takes the lock that orders changes of one model: deleting it and queueing a job of it exclude each other.
+pub(super) const LOCK_MODEL: &str =
+    "UPDATE models SET next_version = next_version WHERE tenant_id = $1 AND name = $2 RETURNING id";
+
+const UNFINISHED_JOBS: &str =
+    "SELECT COUNT(*) FROM jobs WHERE model_id = $1 AND state IN ('queued', 'running', 'cancelling')";

@@ -6,7 +6,8 @@ use utoipa::ToSchema;
 use crate::codec::CodecId;
 use crate::compress::{Recipe, Report};
 
-use super::{JobId, ModelId, Page, Store, StoreError, TenantId, Timestamp};
+use super::database::read;
+use super::{JobId, Kind, ModelId, ModelRecord, Store, StoreError, TenantId, Timestamp};
 
 /// A version of a model: 0 is the upload, each finished compression adds one.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
@@ -91,21 +92,40 @@ pub struct NewMetric {
     pub samples: i64,
 }
 
+/// Versions with the size of their file.
+macro_rules! select_versions {
+    ($rest:literal) => {
+        concat!(
+            "SELECT v.*, b.size_bytes FROM versions v ",
+            "JOIN blobs b ON b.tenant_id = v.tenant_id AND b.sha256 = v.sha256 ",
+            $rest
+        )
+    };
+}
+
 impl Store {
     /// Version `number` of a model.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
-    pub async fn version(&self, model: &ModelId, number: i64) -> Result<VersionRecord, StoreError> {
-        todo!()
+    pub async fn version(&self, model: &ModelRecord, number: i64) -> Result<VersionRecord, StoreError> {
+        const SQL: &str = select_versions!("WHERE v.tenant_id = $1 AND v.model_id = $2 AND v.number = $3");
+        let found = read!(self, |pool| {
+            sqlx::query_as(SQL).bind(&self.tenant).bind(&model.id).bind(number).fetch_optional(pool).await?
+        });
+        found.ok_or_else(|| Kind::Version.not_found(format!("{number} of {}", model.name)))
     }
 
-    /// Versions of a model, ascending, those with a number above `page.after` (a decimal number).
+    /// Versions of a model, ascending, those with a number above `after` (-1: from the first).
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn versions(&self, model: &ModelId, page: &Page) -> Result<Vec<VersionRecord>, StoreError> {
-        todo!()
+    pub async fn versions(&self, model: &ModelId, after: i64, limit: i64) -> Result<Vec<VersionRecord>, StoreError> {
+        const SQL: &str =
+            select_versions!("WHERE v.tenant_id = $1 AND v.model_id = $2 AND v.number > $3 ORDER BY v.number LIMIT $4");
+        Ok(read!(self, |pool| {
+            sqlx::query_as(SQL).bind(&self.tenant).bind(model).bind(after).bind(limit).fetch_all(pool).await?
+        }))
     }
 
     /// Layers of a compressed version in file order; none for version 0.
@@ -113,7 +133,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn layers(&self, model: &ModelId, number: i64) -> Result<Vec<LayerRecord>, StoreError> {
-        todo!()
+        const SQL: &str =
+            "SELECT * FROM layers WHERE tenant_id = $1 AND model_id = $2 AND version = $3 ORDER BY position";
+        Ok(read!(self, |pool| {
+            sqlx::query_as(SQL).bind(&self.tenant).bind(model).bind(number).fetch_all(pool).await?
+        }))
     }
 
     /// What was measured about a model: all versions, or one of them; oldest first.
@@ -121,14 +145,19 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn metrics(&self, model: &ModelId, version: Option<i64>) -> Result<Vec<MetricRecord>, StoreError> {
-        todo!()
+        const SQL: &str = "SELECT * FROM metrics WHERE tenant_id = $1 AND model_id = $2 \
+             AND ($3 IS NULL OR version = $3) ORDER BY created_at, job_id, version, name";
+        Ok(read!(self, |pool| {
+            sqlx::query_as(SQL).bind(&self.tenant).bind(model).bind(version).fetch_all(pool).await?
+        }))
     }
 
-    /// What a job measured.
+    /// What a job measured, by version and name.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn metrics_of_job(&self, job: &JobId) -> Result<Vec<MetricRecord>, StoreError> {
-        todo!()
+        const SQL: &str = "SELECT * FROM metrics WHERE tenant_id = $1 AND job_id = $2 ORDER BY version, name";
+        Ok(read!(self, |pool| { sqlx::query_as(SQL).bind(&self.tenant).bind(job).fetch_all(pool).await? }))
     }
 }

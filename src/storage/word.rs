@@ -8,7 +8,7 @@ use crate::codec::CodecId;
 use crate::jobs::JobKind;
 use crate::model::Format;
 
-use super::blobs::DatasetFormat;
+use super::datasets::DatasetFormat;
 use super::jobs::{EventKind, JobState};
 
 /// The word serde writes for `variant`, a unit variant.

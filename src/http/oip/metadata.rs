@@ -122,7 +122,7 @@ async fn model_metadata(
     extract::Path(target): extract::Path<Target>,
 ) -> Result<Json<ModelMetadata>, Error> {
     let model = app.storage.store.model(target.name.as_str()).await?;
-    let versions = app.storage.store.versions(&model.id, &Page { after: None, limit: i64::MAX }).await?;
+    let versions = app.storage.store.versions(&model.id, -1, i64::MAX).await?;
     Ok(Json(ModelMetadata::new(&model, versions.iter().map(|version| version.number).collect())))
 }
 

@@ -58,7 +58,7 @@ impl Target {
             let default = model.default_version;
             return Ok((model, default));
         };
-        app.storage.store.version(&model.id, number).await?;
+        app.storage.store.version(&model, number).await?;
         Ok((model, number))
     }
 }

@@ -1,0 +1,83 @@
+//! Looks at uploaded files before they are stored.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::infer::unsupported_operators;
+use crate::jobs::{ExecuteError, Refusal, Work};
+use crate::model::{Format, Kept, Model, ModelError, Port};
+use crate::progress::Progress;
+use crate::storage::{ArraySummary, DatasetFormat, WeightSummary};
+
+/// Opens a model file and describes it. Reads no weight.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InspectModel {
+    pub path: PathBuf,
+}
+
+/// What a model file holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelDescription {
+    pub format: Format,
+    pub inputs: Vec<Port>,
+    pub outputs: Vec<Port>,
+    pub weights: Vec<WeightSummary>,
+    pub kept: Vec<Kept>,
+    pub unsupported_operators: Vec<String>,
+}
+
+impl Work for InspectModel {
+    type Answer = ModelDescription;
+
+    fn run(&self, _progress: &dyn Progress) -> Result<ModelDescription, ExecuteError> {
+        let model = open_model(&self.path)?;
+        let weights = model.weights().iter().map(|weight| WeightSummary {
+            name: weight.name.clone(),
+            op: weight.op.clone(),
+            shape: weight.dims.clone(),
+            dtype: weight.dtype.name().to_owned(),
+            parameters: weight.dims.iter().product::<usize>() as u64,
+            role: weight.role.clone(),
+        });
+        Ok(ModelDescription {
+            format: model.format(),
+            inputs: model.inputs().to_vec(),
+            outputs: model.outputs().to_vec(),
+            weights: weights.collect(),
+            kept: model.kept().to_vec(),
+            unsupported_operators: unsupported_operators(&model),
+        })
+    }
+}
+
+/// Opens a model file; a fault of the file is the user's.
+pub(super) fn open_model(path: &std::path::Path) -> Result<Model, ExecuteError> {
+    Model::open(path).map_err(|error| match error {
+        ModelError::Io(error) => ExecuteError::failed(error),
+        error => Refusal::InvalidModel.because(error),
+    })
+}
+
+/// Opens a dataset file and describes it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct InspectDataset {
+    pub path: PathBuf,
+}
+
+/// What a dataset file holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DatasetDescription {
+    pub format: DatasetFormat,
+    /// Common first extent of all arrays.
+    pub samples: usize,
+    pub arrays: Vec<ArraySummary>,
+}
+
+impl Work for InspectDataset {
+    type Answer = DatasetDescription;
+
+    fn run(&self, _progress: &dyn Progress) -> Result<DatasetDescription, ExecuteError> {
+        todo!("waits for the datasets of the core")
+    }
+}

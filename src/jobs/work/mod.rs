@@ -1,0 +1,126 @@
+//! The work of the service, a file per request: what each needs from storage is gathered here first, as paths and
+//! values, so that the work itself sees files and nothing else.
+
+mod check;
+mod compress;
+mod estimate;
+mod evaluate;
+mod inspect;
+
+use std::sync::Arc;
+
+use tempfile::TempPath;
+
+use crate::storage::{Compression, JobRecord, Lease, Storage, StoreError, VersionRecord};
+
+pub use estimate::Estimate;
+pub use inspect::{InspectDataset, InspectModel};
+
+pub(super) use check::Check;
+
+use super::progress::JobProgress;
+use super::{CompressSpec, EvaluationSpec, ExecuteError, Executor, JobResult, JobSpec, Refusal};
+use compress::Compress;
+use evaluate::{Evaluate, Measurement, VersionFile};
+
+/// What there is to check of a job before it is queued.
+pub(super) async fn check(storage: &Storage, spec: &JobSpec) -> Result<Check, StoreError> {
+    let model = storage.store.model(spec.model()).await?;
+    if let JobSpec::Evaluate(spec) = spec {
+        storage.store.version(&model, spec.version.unwrap_or(model.default_version)).await?;
+    }
+    let measurement = match spec.evaluation() {
+        Some(evaluation) => Some(measurement(storage, evaluation).await?),
+        None => None,
+    };
+    let recipe = match spec {
+        JobSpec::Compress(spec) => Some(spec.recipe.clone()),
+        JobSpec::Evaluate(_) => None,
+    };
+    Ok(Check { model: storage.blobs.path(&model.sha256), recipe, measurement })
+}
+
+/// What is needed to estimate a compression.
+pub(super) async fn estimate(storage: &Storage, spec: &CompressSpec) -> Result<Estimate, StoreError> {
+    let model = storage.store.model(&spec.model).await?;
+    Ok(Estimate { model: storage.blobs.path(&model.sha256), recipe: spec.recipe.clone() })
+}
+
+/// Does the work of a claimed job.
+pub(super) async fn execute(
+    storage: &Storage,
+    executor: &Executor,
+    job: &JobRecord,
+    progress: Arc<JobProgress>,
+) -> Result<Done, ExecuteError> {
+    // Specs are checked when they are queued; one that cannot be read now is from another release.
+    let spec: JobSpec = serde_json::from_value(job.spec.clone()).map_err(ExecuteError::failed)?;
+    let model = storage.store.model(spec.model()).await.map_err(gone_or_failed)?;
+    match spec {
+        JobSpec::Compress(spec) => {
+            let out = storage.blobs.staging_file().map_err(ExecuteError::failed)?;
+            let measurement = match &spec.evaluation {
+                Some(evaluation) => Some(measurement(storage, evaluation).await.map_err(gone_or_failed)?),
+                None => None,
+            };
+            let work = Compress {
+                model: storage.blobs.path(&model.sha256),
+                recipe: spec.recipe.clone(),
+                out: out.to_path_buf(),
+                measurement,
+            };
+            let (report, metrics) = executor.execute_job(work, progress).await?;
+            let compression = Compression { recipe: spec.recipe, report, metrics, make_default: spec.make_default };
+            Ok(Done::Compressed { file: out, compression: Box::new(compression) })
+        }
+        JobSpec::Evaluate(spec) => {
+            let number = spec.version.unwrap_or(model.default_version);
+            let version = storage.store.version(&model, number).await.map_err(gone_or_failed)?;
+            let work = Evaluate {
+                upload: storage.blobs.path(&model.sha256),
+                version: version_file(storage, &version),
+                number,
+                measurement: measurement(storage, &spec.evaluation).await.map_err(gone_or_failed)?,
+            };
+            let metrics = executor.execute_job(work, progress).await?;
+            Ok(Done::Evaluated(JobResult { version: number, report: None, metrics }))
+        }
+    }
+}
+
+/// The work of a job that is done, not stored yet.
+pub(super) enum Done {
+    Compressed { file: TempPath, compression: Box<Compression> },
+    Evaluated(JobResult),
+}
+
+impl Done {
+    /// Stores it, and ends the job as succeeded.
+    pub(super) async fn store(self, storage: &Storage, lease: &Lease) -> Result<JobRecord, StoreError> {
+        match self {
+            Self::Compressed { file, compression } => {
+                let file = storage.blobs.adopt(file).await?;
+                storage.finish_compression(lease, file, &compression).await
+            }
+            Self::Evaluated(result) => storage.store.finish_evaluation(lease, &result).await,
+        }
+    }
+}
+
+async fn measurement(storage: &Storage, spec: &EvaluationSpec) -> Result<Measurement, StoreError> {
+    let dataset = storage.store.dataset(&spec.data.dataset).await?;
+    Ok(Measurement { dataset: storage.blobs.path(&dataset.sha256), spec: spec.clone() })
+}
+
+fn version_file(storage: &Storage, version: &VersionRecord) -> VersionFile {
+    let path = storage.blobs.path(&version.sha256);
+    if version.number == 0 { VersionFile::Upload(path) } else { VersionFile::Artifact(path) }
+}
+
+/// What was named may have been deleted since the job was queued: that is final. Any other failure may pass.
+fn gone_or_failed(error: StoreError) -> ExecuteError {
+    match error {
+        StoreError::NotFound { .. } => Refusal::NotFound.because(error),
+        error => ExecuteError::failed(error),
+    }
+}

@@ -1,0 +1,270 @@
+//! Workers: each claims a job, runs it, and keeps its lease alive until it is done, lost, cancelled or handed back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::storage::{Failure, JobRecord, JobState, Lease, Storage, StoreError};
+
+use super::progress::JobProgress;
+use super::work::{self, Done};
+use super::{ExecuteError, Jobs};
+
+/// How often an idle worker looks for jobs that another process queued, or whose delay is over.
+const IDLE_POLL: Duration = Duration::from_secs(1);
+/// Progress is written at most this often.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+/// The longest silence between heartbeats: how long a cancel by another process goes unnoticed.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How workers work.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerSettings {
+    /// Jobs that run at the same time.
+    pub(crate) workers: usize,
+    /// A worker that is silent for this long loses its job.
+    pub(crate) lease: Duration,
+    /// Delay before a second attempt; doubles with each.
+    pub(crate) backoff: Duration,
+}
+
+/// The workers of this process, and the reaper.
+pub(crate) struct Workers {
+    stop: CancellationToken,
+    tasks: tokio::sync::Mutex<JoinSet<()>>,
+}
+
+impl Workers {
+    /// Starts the workers and the reaper.
+    pub(crate) fn start(jobs: &Jobs, settings: &WorkerSettings) -> Self {
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        for index in 0..settings.workers {
+            let worker = Worker {
+                name: format!("{}-{index}", std::process::id()),
+                jobs: jobs.clone(),
+                settings: settings.clone(),
+                stop: stop.clone(),
+            };
+            tasks.spawn(async move { worker.run().await });
+        }
+        tasks.spawn(reap(jobs.clone(), settings.clone(), stop.clone()));
+        Self { stop, tasks: tokio::sync::Mutex::new(tasks) }
+    }
+
+    /// Stops claiming and asks running work to stop.
+    pub(crate) fn begin_shutdown(&self) {
+        self.stop.cancel();
+    }
+
+    /// Whether [`Workers::begin_shutdown`] was called.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Returns once every job that was running is finished or back in the queue.
+    pub(crate) async fn join(&self) {
+        let mut tasks = self.tasks.lock().await;
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Takes jobs from workers that fell silent, until `stop`.
+async fn reap(jobs: Jobs, settings: WorkerSettings, stop: CancellationToken) {
+    let interval = (settings.lease / 2).min(Duration::from_secs(5));
+    while !sleep_or_stop(interval, &stop).await {
+        match jobs.storage.store.reap(settings.backoff).await {
+            Ok(reaped) => {
+                for job in reaped {
+                    tracing::warn!(job = %job.id, attempt = job.attempt, state = ?job.state, "a worker was lost");
+                    count_finished(&job);
+                    jobs.changes.announce(&job.id);
+                }
+            }
+            Err(error) => tracing::error!(%error, "the reaper failed"),
+        }
+    }
+}
+
+/// True when `stop` came first.
+async fn sleep_or_stop(duration: Duration, stop: &CancellationToken) -> bool {
+    tokio::time::timeout(duration, stop.cancelled()).await.is_ok()
+}
+
+/// Why the lease is kept no longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Somebody asked the job to stop.
+    Cancelled,
+    /// The process shuts down.
+    Stopping,
+    /// Another worker has the job, or it is finished.
+    Lost,
+}
+
+struct Worker {
+    /// For people who look at the queue.
+    name: String,
+    jobs: Jobs,
+    settings: WorkerSettings,
+    stop: CancellationToken,
+}
+
+impl Worker {
+    async fn run(&self) {
+        while !self.stop.is_cancelled() {
+            match self.jobs.storage.store.claim(&self.name, self.settings.lease).await {
+                Ok(Some(job)) => self.work_on(job).await,
+                Ok(None) => self.idle().await,
+                Err(error) => {
+                    tracing::error!(%error, "no job could be claimed");
+                    sleep_or_stop(IDLE_POLL, &self.stop).await;
+                }
+            }
+        }
+    }
+
+    async fn idle(&self) {
+        tokio::select! {
+            () = self.jobs.changes.queued.notified() => {}
+            () = tokio::time::sleep(IDLE_POLL) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    /// Runs a claimed job to one of its ends.
+    async fn work_on(&self, job: JobRecord) {
+        // Others may be waiting behind it.
+        self.jobs.changes.queued.notify_one();
+        self.jobs.changes.announce(&job.id);
+        tracing::info!(job = %job.id, kind = job.kind.as_str(), attempt = job.attempt, "job started");
+        let lease = job.lease();
+        let storage = self.jobs.storage.for_tenant(&job.tenant_id);
+        let progress = Arc::new(JobProgress::default());
+        let mut work = std::pin::pin!(work::execute(&storage, &self.jobs.executor, &job, progress.clone()));
+        let (outcome, end) = tokio::select! {
+            outcome = &mut work => (outcome, None),
+            end = self.keep(&lease, &progress) => {
+                // CPU work stops at its next look at the flag; it must, before the job is anybody else's.
+                progress.stop();
+                (self.while_alive(&lease, end, work).await, Some(end))
+            }
+        };
+        match self.settle(&storage, &lease, (outcome, end)).await {
+            Ok(job) => {
+                tracing::info!(job = %job.id, state = ?job.state, attempt = job.attempt, "job left its worker");
+                count_finished(&job);
+            }
+            Err(StoreError::LeaseLost { .. }) => tracing::warn!(job = %job.id, attempt = job.attempt, "lease lost"),
+            // The lease runs out, and the reaper decides.
+            Err(error) => tracing::error!(job = %job.id, %error, "the end of a job could not be stored"),
+        }
+        self.jobs.changes.announce(&job.id);
+        if self.jobs.storage.store.job(&job.id).await.is_ok_and(|job| job.state == JobState::Queued) {
+            self.jobs.changes.queued.notify_one();
+        }
+    }
+
+    /// Awaits work that was told to stop, and keeps the lease meanwhile unless it is lost.
+    async fn while_alive<T>(&self, lease: &Lease, end: End, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            match tokio::time::timeout(self.heartbeat_interval(), &mut work).await {
+                Ok(outcome) => return outcome,
+                Err(_elapsed) if end == End::Lost => {}
+                Err(_elapsed) => {
+                    let _ = self.jobs.storage.store.heartbeat(lease, self.settings.lease, None).await;
+                }
+            }
+        }
+    }
+
+    /// Stores how the job ended.
+    async fn settle(
+        &self,
+        storage: &Storage,
+        lease: &Lease,
+        (outcome, end): (Result<Done, ExecuteError>, Option<End>),
+    ) -> Result<JobRecord, StoreError> {
+        let store = &storage.store;
+        match (outcome, end) {
+            (_, Some(End::Lost)) => Err(StoreError::LeaseLost { job: lease.job.to_string(), attempt: lease.attempt }),
+            (Ok(done), _) => match done.store(storage, lease).await {
+                // Succeeding needs a job that nobody cancelled.
+                Err(StoreError::LeaseLost { .. }) => store.acknowledge_cancel(lease).await,
+                stored => stored,
+            },
+            (Err(ExecuteError::Cancelled), Some(End::Stopping)) => store.release(lease).await,
+            (Err(ExecuteError::Cancelled), _) => store.acknowledge_cancel(lease).await,
+            (Err(ExecuteError::Failed { detail }), _) => {
+                let failure = Failure { code: "machine".to_owned(), detail };
+                tracing::error!(job = %lease.job, attempt = lease.attempt, error = failure.detail, "the machine failed");
+                store.retry(lease, self.settings.backoff, &failure).await
+            }
+            (Err(error), _) => store.fail(lease, &failure_of(&error)).await,
+        }
+    }
+
+    /// Keeps the lease and writes progress, until somebody wants the work to stop.
+    async fn keep(&self, lease: &Lease, progress: &JobProgress) -> End {
+        let mut cancelled = self.jobs.changes.watch_cancel(&lease.job);
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(self.heartbeat_interval()) => {}
+                () = cancelled.announced() => {}
+                () = progress.reported.notified() => {
+                    // Gather what else is reported before the next write.
+                    if sleep_or_stop(PROGRESS_INTERVAL.min(self.heartbeat_interval()), &self.stop).await {
+                        return End::Stopping;
+                    }
+                }
+                () = self.stop.cancelled() => return End::Stopping,
+            }
+            let note = progress.take();
+            match self.jobs.storage.store.heartbeat(lease, self.settings.lease, note.as_ref()).await {
+                Ok(JobState::Cancelling) => return End::Cancelled,
+                Ok(_) => heard = Instant::now(),
+                Err(StoreError::LeaseLost { .. }) => return End::Lost,
+                Err(error) => {
+                    tracing::error!(job = %lease.job, %error, "a heartbeat failed");
+                    if heard.elapsed() > self.settings.lease {
+                        return End::Lost;
+                    }
+                }
+            }
+            if note.is_some() {
+                self.jobs.changes.announce(&lease.job);
+            }
+        }
+    }
+
+    fn heartbeat_interval(&self) -> Duration {
+        (self.settings.lease / 3).min(HEARTBEAT_INTERVAL)
+    }
+}
+
+/// What is shown of an error that ends a job.
+fn failure_of(error: &ExecuteError) -> Failure {
+    let code = match error {
+        ExecuteError::Refused { refusal, .. } => refusal.as_str(),
+        ExecuteError::Cancelled => "cancelled",
+        ExecuteError::Failed { .. } => "machine",
+        ExecuteError::Panicked => "internal",
+    };
+    Failure { code: code.to_owned(), detail: error.to_string() }
+}
+
+/// Counts a job that reached its end, and how long its last attempt took.
+fn count_finished(job: &JobRecord) {
+    if !job.state.is_final() {
+        return;
+    }
+    let labels = [("kind", job.kind.as_str()), ("state", job.state.as_str())];
+    metrics::counter!("weightpress_jobs_finished_total", &labels).increment(1);
+    if let (Some(started), Some(finished)) = (job.started_at, job.finished_at) {
+        metrics::histogram!("weightpress_job_duration_seconds", &labels).record(finished.since(started));
+    }
+}

@@ -1,0 +1,46 @@
+//! Rows of blobs: the book that says which files of the blob store are wanted.
+
+use super::database::read;
+use super::{Store, StoreError};
+
+/// Inserts the row of a published blob, unless it is there; inside a transaction that inserts what refers to it.
+macro_rules! insert_blob {
+    ($store:expr, $tx:ident, $blob:expr) => {
+        sqlx::query($crate::storage::blob_rows::INSERT)
+            .bind(&$store.tenant)
+            .bind(&$blob.sha256)
+            .bind($blob.size_bytes)
+            .execute(&mut *$tx)
+            .await?
+    };
+}
+
+/// Deletes the rows of blobs that nothing refers to; inside the transaction that deleted what did. Returns their hashes.
+macro_rules! free_blobs {
+    ($store:expr, $tx:ident) => {{
+        let freed: Vec<String> = sqlx::query_scalar($crate::storage::blob_rows::DELETE_UNREFERENCED)
+            .bind(&$store.tenant)
+            .fetch_all(&mut *$tx)
+            .await?;
+        freed
+    }};
+}
+
+pub(super) use {free_blobs, insert_blob};
+
+pub(super) const INSERT: &str = "INSERT INTO blobs (tenant_id, sha256, size_bytes, created_at) \
+     SELECT $1, $2, $3, now_ms FROM clock WHERE true ON CONFLICT (tenant_id, sha256) DO NOTHING";
+
+pub(super) const DELETE_UNREFERENCED: &str = "DELETE FROM blobs WHERE tenant_id = $1 \
+     AND NOT EXISTS (SELECT 1 FROM versions v WHERE v.tenant_id = blobs.tenant_id AND v.sha256 = blobs.sha256) \
+     AND NOT EXISTS (SELECT 1 FROM datasets d WHERE d.tenant_id = blobs.tenant_id AND d.sha256 = blobs.sha256) \
+     RETURNING sha256";
+
+impl Store {
+    /// Whether any tenant wants the blob: they share files.
+    pub(super) async fn is_blob_wanted(&self, sha256: &str) -> Result<bool, StoreError> {
+        const COUNT_OWNERS: &str = "SELECT COUNT(*) FROM blobs WHERE sha256 = $1";
+        let owners: i64 = read!(self, |pool| { sqlx::query_scalar(COUNT_OWNERS).bind(sha256).fetch_one(pool).await? });
+        Ok(owners > 0)
+    }
+}

@@ -1,0 +1,348 @@
+//! The queue: a table with leases.
+//!
+//! A worker claims a job for a while and extends the lease as long as it lives. `attempt` counts the claims and is the
+//! fencing token: whoever reports with an older one has lost the job, and changes nothing. Every change of state and
+//! its event are one transaction, in which the job's row is locked, so events count up without gaps. All moments are
+//! the database's.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sqlx::types::Json;
+
+use crate::jobs::JobKind;
+
+use super::database::{read, skip_locked, write};
+use super::datasets::LOCK_DATASET;
+use super::models::LOCK_MODEL;
+use super::{DatasetId, EventKind, Failure, JobId, JobRecord, JobState, Kind, ModelId, Store, StoreError};
+
+/// A job about to be queued.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewJob {
+    pub kind: JobKind,
+    /// A higher one is claimed first.
+    pub priority: i64,
+    /// What is asked for.
+    pub spec: Value,
+    /// The model's name.
+    pub model: String,
+    /// The name of the dataset it reads.
+    pub dataset: Option<String>,
+    /// Starts before it is given up.
+    pub max_attempts: i64,
+}
+
+/// The right to work on a job, until it runs out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    pub job: JobId,
+    /// The fencing token.
+    pub attempt: i64,
+}
+
+/// How far a job has come.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ProgressNote {
+    /// 0 to 1.
+    pub fraction: f64,
+    /// A word for programs.
+    pub stage: String,
+    /// For people.
+    pub message: String,
+}
+
+/// Appends an event inside the transaction that changed the job.
+macro_rules! append_event {
+    ($tx:ident, $job:expr, $kind:expr, $data:expr) => {
+        sqlx::query($crate::storage::queue::APPEND_EVENT)
+            .bind($job)
+            .bind($kind)
+            .bind(sqlx::types::Json($data))
+            .execute(&mut *$tx)
+            .await?
+    };
+}
+
+pub(super) use append_event;
+
+pub(super) const APPEND_EVENT: &str = "INSERT INTO job_events (tenant_id, job_id, seq, kind, attempt, data, at) \
+     SELECT tenant_id, id, (SELECT COALESCE(MAX(seq), 0) + 1 FROM job_events WHERE job_id = $1), $2, attempt, $3, \
+     (SELECT now_ms FROM clock) FROM jobs WHERE id = $1";
+
+impl JobRecord {
+    /// The lease that its latest claim gave.
+    pub fn lease(&self) -> Lease {
+        Lease { job: self.id.clone(), attempt: self.attempt }
+    }
+}
+
+impl Store {
+    /// Queues a job. Once this returns it survives a crash.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for the model or the dataset.
+    pub async fn enqueue(&self, job: &NewJob) -> Result<JobRecord, StoreError> {
+        const SQL: &str = "INSERT INTO jobs (id, tenant_id, kind, state, priority, spec, model_id, model, dataset_id, \
+             max_attempts, run_at, created_at) \
+             SELECT $1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, now_ms, now_ms FROM clock RETURNING *";
+        write!(self, |tx| {
+            let model: Option<ModelId> =
+                sqlx::query_scalar(LOCK_MODEL).bind(&self.tenant).bind(&job.model).fetch_optional(&mut *tx).await?;
+            let model = model.ok_or_else(|| Kind::Model.not_found(&job.model))?;
+            let mut dataset: Option<DatasetId> = None;
+            if let Some(name) = &job.dataset {
+                dataset =
+                    sqlx::query_scalar(LOCK_DATASET).bind(&self.tenant).bind(name).fetch_optional(&mut *tx).await?;
+                if dataset.is_none() {
+                    return Err(Kind::Dataset.not_found(name));
+                }
+            }
+            let queued: JobRecord = sqlx::query_as(SQL)
+                .bind(JobId::new())
+                .bind(&self.tenant)
+                .bind(job.kind)
+                .bind(job.priority)
+                .bind(Json(&job.spec))
+                .bind(model)
+                .bind(&job.model)
+                .bind(dataset)
+                .bind(job.max_attempts)
+                .fetch_one(&mut *tx)
+                .await?;
+            append_event!(tx, &queued.id, EventKind::Queued, json!({}));
+            queued
+        })
+    }
+
+    /// Gives `worker` the next job of any tenant for `lease`, if one is due: the highest priority, then the oldest.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn claim(&self, worker: &str, lease: Duration) -> Result<Option<JobRecord>, StoreError> {
+        let sql = skip_locked!(
+            self,
+            "UPDATE jobs SET state = 'running', attempt = attempt + 1, worker = $1, fraction = 0, stage = '', \
+             message = '', started_at = (SELECT now_ms FROM clock), lease_until = (SELECT now_ms FROM clock) + $2 \
+             WHERE id = (SELECT id FROM jobs WHERE state = 'queued' AND run_at <= (SELECT now_ms FROM clock) \
+             ORDER BY priority DESC, run_at, id LIMIT 1",
+            ") RETURNING *"
+        );
+        // Idle workers ask often: look before taking the write lock.
+        const ANY_DUE: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' \
+             AND run_at <= (SELECT now_ms FROM clock) LIMIT 1) AS due";
+        let due: i64 = read!(self, |pool| { sqlx::query_scalar(ANY_DUE).fetch_one(pool).await? });
+        if due == 0 {
+            return Ok(None);
+        }
+        write!(self, |tx| {
+            let claimed: Option<JobRecord> =
+                sqlx::query_as(sql).bind(worker).bind(millis(lease)).fetch_optional(&mut *tx).await?;
+            if let Some(job) = &claimed {
+                append_event!(tx, &job.id, EventKind::Started, json!({ "worker": worker }));
+            }
+            claimed
+        })
+    }
+
+    /// Extends a lease by `lease` from now, and notes progress if there is any. Returns whether the job is still
+    /// [`JobState::Running`] or already [`JobState::Cancelling`].
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`].
+    pub async fn heartbeat(
+        &self,
+        held: &Lease,
+        lease: Duration,
+        progress: Option<&ProgressNote>,
+    ) -> Result<JobState, StoreError> {
+        const EXTEND: &str = "UPDATE jobs SET lease_until = (SELECT now_ms FROM clock) + $3 \
+             WHERE id = $1 AND attempt = $2 AND state IN ('running', 'cancelling') RETURNING state";
+        const NOTE: &str = "UPDATE jobs SET fraction = $2, stage = $3, message = $4 WHERE id = $1";
+        write!(self, |tx| {
+            let state: Option<JobState> = sqlx::query_scalar(EXTEND)
+                .bind(&held.job)
+                .bind(held.attempt)
+                .bind(millis(lease))
+                .fetch_optional(&mut *tx)
+                .await?;
+            let state = state.ok_or_else(|| held.lost())?;
+            if let Some(note) = progress {
+                sqlx::query(NOTE)
+                    .bind(&held.job)
+                    .bind(note.fraction)
+                    .bind(&note.stage)
+                    .bind(&note.message)
+                    .execute(&mut *tx)
+                    .await?;
+                let data = json!({"fraction": note.fraction, "stage": note.stage, "message": note.message});
+                append_event!(tx, &held.job, EventKind::Progress, data);
+            }
+            state
+        })
+    }
+
+    /// Ends a job as failed.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`].
+    pub async fn fail(&self, held: &Lease, failure: &Failure) -> Result<JobRecord, StoreError> {
+        const SQL: &str = "UPDATE jobs SET state = 'failed', failure = $3, lease_until = NULL, \
+             finished_at = (SELECT now_ms FROM clock) \
+             WHERE id = $1 AND attempt = $2 AND state IN ('running', 'cancelling') RETURNING *";
+        write!(self, |tx| {
+            let failed: Option<JobRecord> = sqlx::query_as(SQL)
+                .bind(&held.job)
+                .bind(held.attempt)
+                .bind(Json(failure))
+                .fetch_optional(&mut *tx)
+                .await?;
+            let failed = failed.ok_or_else(|| held.lost())?;
+            append_event!(tx, &failed.id, EventKind::Failed, failure);
+            failed
+        })
+    }
+
+    /// Ends a job whose worker stopped because it was asked to.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`].
+    pub async fn acknowledge_cancel(&self, held: &Lease) -> Result<JobRecord, StoreError> {
+        const SQL: &str = "UPDATE jobs SET state = 'cancelled', lease_until = NULL, \
+             finished_at = (SELECT now_ms FROM clock) \
+             WHERE id = $1 AND attempt = $2 AND state = 'cancelling' RETURNING *";
+        write!(self, |tx| {
+            let cancelled: Option<JobRecord> =
+                sqlx::query_as(SQL).bind(&held.job).bind(held.attempt).fetch_optional(&mut *tx).await?;
+            let cancelled = cancelled.ok_or_else(|| held.lost())?;
+            append_event!(tx, &cancelled.id, EventKind::Cancelled, json!({}));
+            cancelled
+        })
+    }
+
+    /// Gives an unfinished job back, untouched: it can be claimed at once, and this start does not count against it.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`].
+    pub async fn release(&self, held: &Lease) -> Result<JobRecord, StoreError> {
+        // `attempt` must not fall, for it is the fencing token; so the limit rises instead.
+        const SQL: &str = "UPDATE jobs SET lease_until = NULL, worker = NULL, max_attempts = max_attempts + 1, \
+             state = CASE WHEN state = 'cancelling' THEN 'cancelled' ELSE 'queued' END, \
+             finished_at = CASE WHEN state = 'cancelling' THEN (SELECT now_ms FROM clock) END \
+             WHERE id = $1 AND attempt = $2 AND state IN ('running', 'cancelling') RETURNING *";
+        write!(self, |tx| {
+            let released: Option<JobRecord> =
+                sqlx::query_as(SQL).bind(&held.job).bind(held.attempt).fetch_optional(&mut *tx).await?;
+            let released = released.ok_or_else(|| held.lost())?;
+            append_event!(tx, &released.id, event_after(&released), json!({ "reason": "released" }));
+            released
+        })
+    }
+
+    /// Asks a job to stop: a queued one is cancelled at once, a running one is told at its next heartbeat, a finished
+    /// one stays as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn cancel(&self, id: &JobId) -> Result<JobRecord, StoreError> {
+        const SQL: &str = "UPDATE jobs SET state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE 'cancelling' END, \
+             finished_at = CASE WHEN state = 'queued' THEN (SELECT now_ms FROM clock) END \
+             WHERE tenant_id = $1 AND id = $2 AND state IN ('queued', 'running') RETURNING *";
+        let changed: Result<Option<JobRecord>, StoreError> = write!(self, |tx| {
+            let changed: Option<JobRecord> =
+                sqlx::query_as(SQL).bind(&self.tenant).bind(id).fetch_optional(&mut *tx).await?;
+            if let Some(job) = &changed {
+                append_event!(tx, &job.id, event_after(job), json!({}));
+            }
+            changed
+        });
+        match changed? {
+            Some(job) => Ok(job),
+            None => self.job(id).await,
+        }
+    }
+
+    /// Takes jobs from workers that were not heard of in time, of all tenants: requeues them with a delay that starts at
+    /// `backoff` and doubles with each attempt, or ends them when they were started too often or asked to stop.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn reap(&self, backoff: Duration) -> Result<Vec<JobRecord>, StoreError> {
+        let sql = skip_locked!(
+            self,
+            "UPDATE jobs SET lease_until = NULL, worker = NULL, \
+             state = CASE WHEN state = 'cancelling' THEN 'cancelled' WHEN attempt >= max_attempts THEN 'failed' \
+             ELSE 'queued' END, \
+             finished_at = CASE WHEN state = 'cancelling' OR attempt >= max_attempts \
+             THEN (SELECT now_ms FROM clock) END, \
+             failure = CASE WHEN state = 'running' AND attempt >= max_attempts THEN $2 ELSE failure END, \
+             run_at = (SELECT now_ms FROM clock) + ($1 << CASE WHEN attempt < 8 THEN CAST(attempt AS INTEGER) - 1 \
+             ELSE 7 END) WHERE id IN (SELECT id FROM jobs WHERE state IN ('running', 'cancelling') \
+             AND lease_until < (SELECT now_ms FROM clock)",
+            ") RETURNING *"
+        );
+        let lost = Failure {
+            code: "worker_lost".to_owned(),
+            detail: "its worker was lost each time it was started".to_owned(),
+        };
+        write!(self, |tx| {
+            let reaped: Vec<JobRecord> =
+                sqlx::query_as(sql).bind(millis(backoff)).bind(Json(&lost)).fetch_all(&mut *tx).await?;
+            for job in &reaped {
+                append_event!(tx, &job.id, event_after(job), json!({ "reason": lost.code }));
+            }
+            reaped
+        })
+    }
+
+    /// Gives a job back after a failure that may pass (a full disk, a lost connection), to be started again after
+    /// `backoff`; ends it with `failure` when it was started too often or asked to stop.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`].
+    pub async fn retry(&self, held: &Lease, backoff: Duration, failure: &Failure) -> Result<JobRecord, StoreError> {
+        const SQL: &str = "UPDATE jobs SET lease_until = NULL, worker = NULL, \
+             state = CASE WHEN state = 'cancelling' THEN 'cancelled' WHEN attempt >= max_attempts THEN 'failed' \
+             ELSE 'queued' END, \
+             finished_at = CASE WHEN state = 'cancelling' OR attempt >= max_attempts \
+             THEN (SELECT now_ms FROM clock) END, \
+             failure = CASE WHEN state = 'running' AND attempt >= max_attempts THEN $4 ELSE failure END, \
+             run_at = (SELECT now_ms FROM clock) + ($3 << CASE WHEN attempt < 8 THEN CAST(attempt AS INTEGER) - 1 \
+             ELSE 7 END) WHERE id = $1 AND attempt = $2 AND state IN ('running', 'cancelling') RETURNING *";
+        write!(self, |tx| {
+            let job: Option<JobRecord> = sqlx::query_as(SQL)
+                .bind(&held.job)
+                .bind(held.attempt)
+                .bind(millis(backoff))
+                .bind(Json(failure))
+                .fetch_optional(&mut *tx)
+                .await?;
+            let job = job.ok_or_else(|| held.lost())?;
+            append_event!(tx, &job.id, event_after(&job), failure);
+            job
+        })
+    }
+}
+
+impl Lease {
+    /// The error of one who reports with a lease that is over.
+    pub(super) fn lost(&self) -> StoreError {
+        StoreError::LeaseLost { job: self.job.to_string(), attempt: self.attempt }
+    }
+}
+
+/// The event that tells of the state a job was just put in.
+fn event_after(job: &JobRecord) -> EventKind {
+    match job.state {
+        JobState::Queued => EventKind::Requeued,
+        JobState::Running => EventKind::Started,
+        JobState::Cancelling => EventKind::Cancelling,
+        JobState::Succeeded => EventKind::Succeeded,
+        JobState::Failed => EventKind::Failed,
+        JobState::Cancelled => EventKind::Cancelled,
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
