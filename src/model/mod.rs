@@ -1,24 +1,45 @@
 //! Trained networks as they are uploaded: which tensors are weights, how each is seen as a matrix, and where its bytes
-//! lie. Nothing is read until it is asked for.
+//! lie. Nothing is read until it is asked for, so memory does not grow with the file.
+//!
+//! An ONNX file passes through `wire` (fields), `scan` (the file without its large tensors) and `graph` (who reads
+//! what); a weights-only file through `arrays`. [`Model`] joins them.
 
-use std::path::Path;
+mod arrays;
+mod element;
+mod error;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod graph;
+mod nested;
+mod npy;
+mod npz;
+mod open;
+mod operators;
+mod ports;
+mod safetensors;
+mod scan;
+mod source;
+mod tensor_proto;
+mod wire;
 
 use serde::{Deserialize, Serialize};
-use tract_onnx::pb;
 
-use crate::tensor::{FloatData, FloatType, Layout};
+pub(crate) use arrays::{ArrayEntry, ArrayFile};
+pub(crate) use element::ElementType;
+pub use error::ModelError;
+pub use graph::{analyze, constants_mut};
+pub use open::Model;
+pub use ports::ports;
+pub(crate) use source::Source;
 
-/// An opened model file: graph and index of tensors; the tensors' bytes stay in the file.
-pub struct Model {
-    format: Format,
-    weights: Vec<Weight>,
-    kept: Vec<Kept>,
-}
+use crate::tensor::{FloatType, Layout};
 
+/// The file formats that a model may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
+    /// Graph and weights.
     Onnx,
     /// Weights only.
     Safetensors,
@@ -35,7 +56,9 @@ pub struct Weight {
     pub op: String,
     /// As in the file.
     pub dims: Vec<usize>,
+    /// Element type, in the file.
     pub dtype: FloatType,
+    /// How the tensor is seen as a matrix; [`Layout::shape`] of `dims` is never `None`.
     pub layout: Layout,
     /// Which unified codebook it belongs to.
     pub family: Family,
@@ -85,10 +108,13 @@ pub enum Role {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 pub struct Kept {
+    /// For a tensor in a node: the node's output name. Names inside subgraphs may repeat.
     pub name: String,
+    /// As in the file.
     pub dims: Vec<usize>,
     /// ONNX / NumPy type name in lower case, e.g. `int8`, `float32`.
     pub dtype: String,
+    /// Bytes of the elements.
     pub size_bytes: u64,
     /// For people, e.g. `read by Add as a bias`, `int8 tensor`, `inside an If branch`.
     pub reason: String,
@@ -98,8 +124,9 @@ pub struct Kept {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 pub struct Port {
+    /// Unique among the inputs, or the outputs.
     pub name: String,
-    /// Open Inference Protocol datatype: `FP32`, `INT64`, ...
+    /// Open Inference Protocol datatype: `FP32`, `INT64`, ...; `UNKNOWN` for what the protocol has no name for.
     pub datatype: String,
     /// `None`: any extent.
     pub dims: Vec<Option<usize>>,
@@ -108,97 +135,3 @@ pub struct Port {
 /// Tensors of at least this many bytes that are no weights leave the graph too ([`Model::detached`]); smaller ones stay
 /// inside it.
 pub const INLINE_LIMIT: u64 = 4096;
-
-/// Finds the weights and the kept tensors of a graph from its names, dims and types alone: a skeleton or the graph of
-/// an artifact gives the same answer as the full model.
-pub fn analyze(model: &pb::ModelProto) -> (Vec<Weight>, Vec<Kept>) {
-    todo!()
-}
-
-/// Every tensor that may have been emptied or detached, by the name that [`Weight::name`] and [`Kept::name`] use: each
-/// top-level initializer, and the value of each top-level Constant node under the node's output name. Fill in
-/// `raw_data` to restore one.
-pub fn constants_mut(model: &mut pb::ModelProto) -> impl Iterator<Item = (String, &mut pb::TensorProto)> {
-    model.graph.as_mut().into_iter().flat_map(|graph| {
-        let initializers = graph.initializer.iter_mut().map(|t| (t.name.clone(), t));
-        initializers.chain(graph.node.iter_mut().filter(|n| n.op_type == "Constant").filter_map(|node| {
-            let name = node.output.first()?.clone();
-            let value = node.attribute.iter_mut().find(|a| a.name == "value")?;
-            Some((name, value.t.as_mut()?))
-        }))
-    })
-}
-
-impl Model {
-    /// Opens a model held in memory; otherwise as [`Model::open`].
-    pub fn from_bytes(bytes: bytes::Bytes) -> Result<Self, ModelError> {
-        todo!()
-    }
-
-    /// Opens the file at `path`, whose format is told from its bytes. Checks the structure of the file completely (sizes against bytes
-    /// present, dimension products, external data), reads no weight.
-    pub fn open(path: &Path) -> Result<Self, ModelError> {
-        todo!()
-    }
-
-    pub fn format(&self) -> Format {
-        self.format
-    }
-
-    /// What can be compressed, in file order.
-    pub fn weights(&self) -> &[Weight] {
-        &self.weights
-    }
-
-    /// What cannot, in file order.
-    pub fn kept(&self) -> &[Kept] {
-        &self.kept
-    }
-
-    /// Empty for a weights-only file.
-    pub fn inputs(&self) -> &[Port] {
-        todo!()
-    }
-
-    pub fn outputs(&self) -> &[Port] {
-        todo!()
-    }
-
-    /// The graph without the bytes of its large tensors: every weight's, and every other top-level initializer's of
-    /// `INLINE_LIMIT` bytes or more, is emptied (names, dims and types stay). `None` for a weights-only file.
-    pub fn skeleton(&self) -> Option<&pb::ModelProto> {
-        todo!()
-    }
-
-    /// Reads a weight, in tensor order (not yet matrix order).
-    pub fn read(&self, weight: &Weight) -> Result<FloatData, ModelError> {
-        todo!()
-    }
-
-    /// Kept tensors whose bytes are NOT in the skeleton: ONNX initializers of `INLINE_LIMIT` bytes or more; all of them in a weights-only file.
-    pub fn detached(&self) -> impl Iterator<Item = &Kept> {
-        std::iter::empty()
-    }
-
-    /// Bytes of a detached tensor: little-endian elements as ONNX `raw_data` would hold them.
-    pub fn read_detached(&self, kept: &Kept) -> Result<Vec<u8>, ModelError> {
-        todo!()
-    }
-
-    /// Bytes of the uploaded file.
-    pub fn size_bytes(&self) -> u64 {
-        todo!()
-    }
-
-    /// SHA-256 of the file, hex.
-    pub fn sha256(&self) -> Result<String, ModelError> {
-        todo!()
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ModelError {
-    #[error("the file could not be read: {0}")]
-    Io(#[from] std::io::Error),
-}

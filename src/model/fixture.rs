@@ -1,0 +1,81 @@
+//! Small ONNX models for tests, built with the same protobuf messages that the decoder uses.
+
+use bytes::Bytes;
+use prost::Message;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
+use tract_onnx::pb::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
+    ValueInfoProto, type_proto,
+};
+
+use super::Model;
+
+/// A float32 initializer with `raw_data`.
+pub(crate) fn floats(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
+    TensorProto {
+        name: name.into(),
+        dims: dims.to_vec(),
+        data_type: DataType::Float as i32,
+        raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        ..TensorProto::default()
+    }
+}
+
+/// A float32 initializer that counts up: 1, 2, 3, ...
+pub(crate) fn counting(name: &str, dims: &[i64]) -> TensorProto {
+    let values: Vec<f32> = (1..=dims.iter().product()).map(|i| i as f32).collect();
+    floats(name, dims, &values)
+}
+
+/// A node; inputs and outputs are separated by spaces.
+pub(crate) fn node(op: &str, inputs: &str, outputs: &str) -> NodeProto {
+    let names = |list: &str| list.split_whitespace().map(str::to_owned).collect();
+    NodeProto { op_type: op.into(), input: names(inputs), output: names(outputs), ..NodeProto::default() }
+}
+
+/// A Constant node.
+pub(crate) fn constant(output: &str, value: TensorProto) -> NodeProto {
+    let attribute = AttributeProto { name: "value".into(), t: Some(value), r#type: 4, ..AttributeProto::default() };
+    NodeProto { attribute: vec![attribute], ..node("Constant", "", output) }
+}
+
+/// `node` with an integer attribute.
+pub(crate) fn with_int(mut node: NodeProto, name: &str, value: i64) -> NodeProto {
+    node.attribute.push(AttributeProto { name: name.into(), i: value, r#type: 2, ..AttributeProto::default() });
+    node
+}
+
+/// `node` with a subgraph as attribute.
+pub(crate) fn with_graph(mut node: NodeProto, name: &str, graph: GraphProto) -> NodeProto {
+    node.attribute.push(AttributeProto { name: name.into(), g: Some(graph), r#type: 5, ..AttributeProto::default() });
+    node
+}
+
+/// A float32 input or output; a negative dimension is a symbol.
+pub(crate) fn port(name: &str, dims: &[i64]) -> ValueInfoProto {
+    let value = |&d: &i64| match d {
+        0.. => dimension::Value::DimValue(d),
+        _ => dimension::Value::DimParam("n".into()),
+    };
+    let dim = dims.iter().map(|d| Dimension { value: Some(value(d)), ..Dimension::default() }).collect();
+    let tensor = type_proto::Tensor { elem_type: DataType::Float as i32, shape: Some(TensorShapeProto { dim }) };
+    let r#type = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
+    ValueInfoProto { name: name.into(), r#type: Some(r#type), ..ValueInfoProto::default() }
+}
+
+/// A graph from its nodes and initializers.
+pub(crate) fn graph(node: Vec<NodeProto>, initializer: Vec<TensorProto>) -> GraphProto {
+    GraphProto { name: "test".into(), node, initializer, ..GraphProto::default() }
+}
+
+/// A model of opset 17 around `graph`.
+pub(crate) fn model(graph: GraphProto) -> ModelProto {
+    let opset = OperatorSetIdProto { domain: String::new(), version: 17 };
+    ModelProto { ir_version: 8, opset_import: vec![opset], graph: Some(graph), ..ModelProto::default() }
+}
+
+/// Encodes `graph` as a model file and opens it.
+pub(crate) fn open(graph: GraphProto) -> Result<Model, super::ModelError> {
+    Model::from_bytes(Bytes::from(model(graph).encode_to_vec()))
+}
