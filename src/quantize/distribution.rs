@@ -1,28 +1,345 @@
-//! stub
+//! The distribution of surviving weights: what every quantiser is fitted on.
+//!
+//! Up to [`EXACT_LIMIT`] distinct values are kept as they are. Beyond it, values fall into the cells of a fine
+//! histogram: a cell is the values that share sign, exponent and the leading 13 bits of the mantissa (a relative width of
+//! 2^-13), and it keeps their number and the exact sum of their remaining bits, so their mean is exact too. All sums
+//! are of integers: neither the order of the weights nor the number of threads changes a bit.
 
-/// The distribution of surviving weights: distinct values with counts, exact or as a fine histogram.
+use rayon::prelude::*;
+
+use super::distinct::Distinct;
+use super::keys::{key_of, value_of};
+use crate::tensor::{CodebookError, MAX_LEVELS};
+
+/// Most distinct values that are kept exactly: as many as a codebook can hold.
+pub const EXACT_LIMIT: usize = MAX_LEVELS;
+
+/// Low bits of a key that do not choose its cell.
+const CELL_BITS: u32 = 10;
+
+/// Low bits of a key that do not choose its page.
+const PAGE_BITS: u32 = 20;
+
+/// Cells of a page: an eighth of a binade.
+const PAGE_CELLS: usize = 1 << (PAGE_BITS - CELL_BITS);
+
+/// Weights observed at once: their keys stay in the first-level cache.
+const CHUNK: usize = 4096;
+
+/// Fewest weights for which another thread is worth its own histogram.
+const WEIGHTS_PER_TASK: usize = 1 << 20;
+
+/// The surviving (non-zero) weights of one layer or several: ascending values with counts, and the number of zeros.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Distribution {}
+pub struct Distribution {
+    points: Vec<Point>,
+    zeros: u64,
+    exact: bool,
+}
 
-/// Gathers a [`Distribution`] from one layer or from many, in bounded memory, in any order.
-#[derive(Debug, Clone, Default)]
-pub struct DistributionBuilder {}
+/// One distinct value, or the values of one histogram cell.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Point {
+    /// Mean of the values.
+    pub(super) value: f64,
+    /// Number of weights.
+    pub(super) count: u64,
+    /// No value lies below.
+    pub(super) low: f32,
+    /// No value lies above.
+    pub(super) high: f32,
+}
 
 impl Distribution {
     /// The distribution of one layer.
     pub fn of(weights: &[f32]) -> Self {
-        todo!()
+        let mut builder = DistributionBuilder::default();
+        builder.observe(weights);
+        builder.finish()
+    }
+
+    /// Number of zero weights, of either sign.
+    pub fn zeros(&self) -> u64 {
+        self.zeros
+    }
+
+    /// Number of surviving weights.
+    pub fn survivors(&self) -> u64 {
+        self.points.iter().map(|point| point.count).sum()
+    }
+
+    /// Whether the values are exact; a fine histogram otherwise.
+    pub fn is_exact(&self) -> bool {
+        self.exact
+    }
+
+    /// Fails when a weight was NaN or infinite: in the order of keys such values come first or last.
+    pub(super) fn check_finite(&self) -> Result<(), CodebookError> {
+        let ends = [self.points.first().map(|p| p.low), self.points.last().map(|p| p.high)];
+        match ends.iter().flatten().position(|value| !value.is_finite()) {
+            Some(end) => Err(CodebookError::NonFinite { index: end * (self.points.len() - 1) }),
+            None => Ok(()),
+        }
+    }
+
+    /// The values in ascending order; no two points overlap.
+    pub(super) fn points(&self) -> &[Point] {
+        &self.points
+    }
+
+    /// The points, with neighbours merged until there are about `most` of them: those that fall into the same of `most`
+    /// equal parts of the range become one. Exact distributions stay exact.
+    pub(super) fn coarsened(&self, most: usize) -> Vec<Point> {
+        let (Some(first), Some(last)) = (self.points.first(), self.points.last()) else { return Vec::new() };
+        if self.exact || self.points.len() <= most {
+            return self.points.clone();
+        }
+        let scale = most as f64 / (last.value - first.value);
+        let part = |point: &Point| ((point.value - first.value) * scale) as usize;
+        self.points.chunk_by(|a, b| part(a) == part(b)).map(merged).collect()
+    }
+}
+
+fn merged(points: &[Point]) -> Point {
+    let count = points.iter().map(|p| p.count).sum();
+    let sum: f64 = points.iter().map(|p| p.value * p.count as f64).sum();
+    Point { value: sum / count as f64, count, low: points[0].low, high: points[points.len() - 1].high }
+}
+
+/// Gathers a [`Distribution`] from one layer or from many: in any order, in memory that the number of weights does not
+/// raise beyond a few MiB.
+#[derive(Debug, Clone)]
+pub struct DistributionBuilder {
+    values: Values,
+    zeros: u64,
+    lowest: u32,
+    highest: u32,
+}
+
+#[derive(Debug, Clone)]
+enum Values {
+    Exact(Distinct<u32>),
+    Cells(Cells),
+}
+
+impl Default for DistributionBuilder {
+    fn default() -> Self {
+        Self { values: Values::Exact(Distinct::new(EXACT_LIMIT)), zeros: 0, lowest: u32::MAX, highest: 0 }
     }
 }
 
 impl DistributionBuilder {
     /// Adds the weights of a layer, pruned ones as zeros.
     pub fn observe(&mut self, weights: &[f32]) {
-        todo!()
+        if weights.len() < 2 * WEIGHTS_PER_TASK {
+            return self.observe_part(weights);
+        }
+        let parts = weights.par_chunks(WEIGHTS_PER_TASK).fold(Self::default, |mut builder, part| {
+            builder.observe_part(part);
+            builder
+        });
+        if let Some(seen) = parts.reduce_with(Self::merge) {
+            *self = std::mem::take(self).merge(seen);
+        }
     }
 
     /// Everything observed.
     pub fn finish(self) -> Distribution {
-        todo!()
+        let (lowest, highest, zeros) = (value_of(self.lowest), value_of(self.highest), self.zeros);
+        let exact = |(key, count)| {
+            let value = value_of(key);
+            Point { value: f64::from(value), count, low: value, high: value }
+        };
+        let (mut points, is_exact): (Vec<Point>, bool) = match self.values {
+            Values::Exact(mut distinct) => match distinct.settle() {
+                true => (distinct.into_counts().map(exact).collect(), true),
+                false => (Cells::from(distinct).points(), false),
+            },
+            Values::Cells(cells) => (cells.points(), false),
+        };
+        if let (Some(first), false) = (points.first_mut(), is_exact) {
+            first.low = lowest;
+        }
+        if let (Some(last), false) = (points.last_mut(), is_exact) {
+            last.high = highest;
+        }
+        Distribution { points, zeros, exact: is_exact }
+    }
+
+    fn observe_part(&mut self, weights: &[f32]) {
+        let mut keys = [0; CHUNK];
+        for chunk in weights.chunks(CHUNK) {
+            let mut survivors = 0;
+            for &weight in chunk {
+                // Written always, kept only where the weight is not zero: no branch that pruning makes unpredictable.
+                keys[survivors] = key_of(weight);
+                survivors += usize::from(weight != 0.0);
+            }
+            self.zeros += (chunk.len() - survivors) as u64;
+            for &key in &keys[..survivors] {
+                self.lowest = self.lowest.min(key);
+                self.highest = self.highest.max(key);
+            }
+            self.add(&keys[..survivors]);
+        }
+    }
+
+    fn add(&mut self, keys: &[u32]) {
+        match &mut self.values {
+            Values::Exact(distinct) => {
+                if !distinct.extend(keys) {
+                    let full = std::mem::replace(distinct, Distinct::new(0));
+                    self.values = Values::Cells(full.into());
+                }
+            }
+            Values::Cells(cells) => keys.iter().for_each(|&key| cells.add(key, 1)),
+        }
+    }
+
+    fn merge(mut self, other: Self) -> Self {
+        self.values = match (self.values, other.values) {
+            (Values::Exact(mut a), Values::Exact(b)) => match a.merge(b) {
+                true => Values::Exact(a),
+                false => Values::Cells(a.into()),
+            },
+            (Values::Cells(mut cells), Values::Exact(distinct))
+            | (Values::Exact(distinct), Values::Cells(mut cells)) => {
+                distinct.into_counts().for_each(|(key, count)| cells.add(key, count));
+                Values::Cells(cells)
+            }
+            (Values::Cells(mut a), Values::Cells(b)) => {
+                a.merge(&b);
+                Values::Cells(a)
+            }
+        };
+        self.zeros += other.zeros;
+        self.lowest = self.lowest.min(other.lowest);
+        self.highest = self.highest.max(other.highest);
+        self
+    }
+}
+
+/// The cells of the histogram, in pages that exist once a value falls into them.
+#[derive(Debug, Clone)]
+struct Cells(Vec<Option<Box<[Cell; PAGE_CELLS]>>>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Cell {
+    count: u64,
+    /// Sum of the low bits of the keys.
+    low_bits: u64,
+}
+
+impl Cells {
+    #[inline]
+    fn add(&mut self, key: u32, count: u64) {
+        let page = self.0[(key >> PAGE_BITS) as usize].get_or_insert_with(empty_page);
+        let cell = &mut page[(key >> CELL_BITS) as usize % PAGE_CELLS];
+        cell.count += count;
+        cell.low_bits += u64::from(key % (1 << CELL_BITS)) * count;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        for (to, from) in self.0.iter_mut().zip(&other.0) {
+            let Some(from) = from else { continue };
+            let to = to.get_or_insert_with(empty_page);
+            for (to, from) in to.iter_mut().zip(from.iter()) {
+                to.count += from.count;
+                to.low_bits += from.low_bits;
+            }
+        }
+    }
+
+    fn points(&self) -> Vec<Point> {
+        let pages = self.0.iter().enumerate().filter_map(|(i, page)| Some((i, page.as_deref()?)));
+        let cells =
+            pages.flat_map(|(i, page)| page.iter().enumerate().map(move |(j, cell)| (i * PAGE_CELLS + j, cell)));
+        cells.filter(|(_, cell)| cell.count > 0).map(|(index, cell)| cell.point((index as u32) << CELL_BITS)).collect()
+    }
+}
+
+impl Cell {
+    /// The values of the cell whose first key is `base`: evenly spaced, since they share an exponent.
+    fn point(&self, base: u32) -> Point {
+        let (low, high) = (value_of(base), value_of(base + (1 << CELL_BITS) - 1));
+        let spacing = f64::from(value_of(base + 1)) - f64::from(low);
+        let steps = self.low_bits as f64 / self.count as f64;
+        Point { value: f64::from(low) + steps * spacing, count: self.count, low, high }
+    }
+}
+
+impl From<Distinct<u32>> for Cells {
+    fn from(distinct: Distinct<u32>) -> Self {
+        let mut cells = Self(vec![None; 1 << (32 - PAGE_BITS)]);
+        distinct.into_counts().for_each(|(key, count)| cells.add(key, count));
+        cells
+    }
+}
+
+fn empty_page() -> Box<[Cell; PAGE_CELLS]> {
+    Box::new([Cell::default(); PAGE_CELLS])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantize::testing::normal_weights;
+
+    #[test]
+    fn few_values_are_counted_exactly() {
+        let distribution = Distribution::of(&[0.5, -1.0, 0.0, 0.5, -0.0, 2.0]);
+        let counts: Vec<(f64, u64)> = distribution.points().iter().map(|p| (p.value, p.count)).collect();
+        assert_eq!(counts, [(-1.0, 1), (0.5, 2), (2.0, 1)]);
+        assert_eq!((distribution.zeros(), distribution.survivors(), distribution.is_exact()), (2, 4, true));
+    }
+
+    #[test]
+    fn a_histogram_keeps_count_mean_and_bounds() {
+        let weights = normal_weights(300_000, 1);
+        let distribution = Distribution::of(&weights);
+        assert!(!distribution.is_exact());
+        assert_eq!(distribution.survivors() + distribution.zeros(), 300_000);
+        let mean: f64 = weights.iter().map(|&w| f64::from(w)).sum::<f64>() / 300_000.0;
+        let by_cells: f64 = distribution.points().iter().map(|p| p.value * p.count as f64).sum::<f64>() / 300_000.0;
+        assert!((mean - by_cells).abs() < 1e-12, "{mean} {by_cells}");
+        let points = distribution.points();
+        assert!(points.iter().all(|p| f64::from(p.low) <= p.value && p.value <= f64::from(p.high)));
+        assert!(points.windows(2).all(|p| p[0].high < p[1].low));
+        assert!(points.iter().all(|p| p.high - p.low <= p.high.abs().max(p.low.abs()) / 8192.0));
+        assert_eq!(points[0].low, weights.iter().copied().fold(f32::MAX, f32::min));
+        assert_eq!(points[points.len() - 1].high, weights.iter().copied().fold(f32::MIN, f32::max));
+    }
+
+    #[test]
+    fn neither_threads_nor_order_change_a_bit() {
+        let weights = normal_weights(2_500_000, 2);
+        let on = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| Distribution::of(&weights))
+        };
+        let alone = on(1);
+        assert_eq!(alone, on(4));
+        let mut backwards = DistributionBuilder::default();
+        weights.rchunks(77_777).for_each(|part| backwards.observe(part));
+        assert_eq!(alone, backwards.finish());
+    }
+
+    #[test]
+    fn the_limit_between_exact_and_histogram_does_not_depend_on_how_layers_arrive() {
+        let weights: Vec<f32> = (1..=EXACT_LIMIT as u32 + 1).map(|i| i as f32).collect();
+        assert!(Distribution::of(&weights[1..]).is_exact());
+        let mut builder = DistributionBuilder::default();
+        weights.chunks(1000).for_each(|part| builder.observe(part));
+        assert!(!builder.finish().is_exact());
+        assert!(!Distribution::of(&weights).is_exact());
+    }
+
+    #[test]
+    fn coarsening_keeps_count_and_mean() {
+        let distribution = Distribution::of(&normal_weights(200_000, 3));
+        let coarse = distribution.coarsened(1000);
+        assert!(coarse.len() <= 1001, "{}", coarse.len());
+        assert_eq!(coarse.iter().map(|p| p.count).sum::<u64>(), distribution.survivors());
+        assert!(coarse.windows(2).all(|p| p[0].high < p[1].low));
     }
 }

@@ -10,22 +10,27 @@
 mod assign;
 mod budget;
 mod cws;
+mod distinct;
 mod distribution;
 mod ecsq;
 mod exact;
 mod keys;
+mod kmeans;
+mod moments;
 mod pws;
+#[cfg(test)]
+mod testing;
 mod uq;
 
 use serde::{Deserialize, Serialize};
 
 use crate::progress::{Cancelled, Progress};
-use crate::tensor::{CodebookError, FloatType};
+use crate::tensor::{CodebookError, FloatType, MatrixError};
 
 pub use assign::Fitted;
 pub use budget::{Bits, BitsError, Budget, Levels, LevelsError};
 pub use cws::Cws;
-pub use distribution::{Distribution, DistributionBuilder};
+pub use distribution::{Distribution, DistributionBuilder, EXACT_LIMIT};
 pub use ecsq::{Ecsq, Tolerance, ToleranceError};
 pub use exact::share_exact;
 pub use pws::Pws;
@@ -75,6 +80,9 @@ pub enum QuantizeError {
     /// The values found do not form a codebook, which only weights that are not finite lead to.
     #[error("the shared values do not form a codebook: {0}")]
     Codebook(#[from] CodebookError),
+    /// The values do not fill the matrix, or one of them is not finite.
+    #[error(transparent)]
+    Matrix(#[from] MatrixError),
     /// A zero weight, but none was in the distribution that was fitted, so the codebook has no zero.
     #[error("cell {index} is zero, and no zero was in the distribution that was fitted")]
     UnseenZero {
@@ -102,11 +110,24 @@ impl Quantizer {
         dtype: FloatType,
         progress: &dyn Progress,
     ) -> Result<Fitted, QuantizeError> {
+        distribution.check_finite()?;
+        if self.levels().is_some_and(|levels| distribution.is_exact() && distribution.points().len() <= levels.get()) {
+            return Fitted::nearest(distribution, dtype, distribution.points().iter().map(|point| point.value));
+        }
         match self {
             Self::Cws(cws) => cws.fit(distribution, dtype, progress),
-            Self::Pws(pws) => pws.fit(distribution, dtype, progress),
+            Self::Pws(pws) => pws.fit(distribution, dtype),
             Self::Uq(uq) => uq.fit(distribution, dtype, progress),
             Self::Ecsq(ecsq) => ecsq.fit(distribution, dtype, progress),
+        }
+    }
+
+    /// The most non-zero values it may leave, where that is what limits it.
+    fn levels(&self) -> Option<Levels> {
+        match self {
+            Self::Cws(Cws { levels }) | Self::Pws(Pws { levels, .. }) | Self::Uq(Uq { levels }) => Some(*levels),
+            Self::Ecsq(Ecsq { budget: Budget::Levels(levels), .. }) => Some(*levels),
+            Self::Ecsq(Ecsq { budget: Budget::Bits(_), .. }) => None,
         }
     }
 }
