@@ -21,92 +21,63 @@
 //!
 //! The shared part and the blocks of each codec are given in its file; sections follow each other without padding.
 
-mod cser;
+mod any;
+mod bits;
+mod compressed;
 mod csc;
+mod cser;
 mod csr;
 mod dense;
+mod encode;
+mod error;
 mod ham;
+mod head;
 mod huffman;
 mod index_map;
+mod ints;
+mod pattern;
 mod sham;
-
-mod compressed;
+#[cfg(test)]
+mod testing;
+mod visitors;
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use crate::tensor::Matrix;
+use encode::{symbol_counts, symbols};
+use head::Cells;
+use visitors::Ignore;
 
-use crate::tensor::{Codebook, FloatType, Matrix};
-
+pub use any::CodecId;
 pub use compressed::CompressedMatrix;
+pub use encode::{encode, encode_smallest, rows_per_block};
+pub use error::{DecodeError, EncodeError};
+pub use head::{Head, MAX_CELLS, Words};
 
-/// The codecs; the discriminant is the number on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-#[repr(u8)]
-pub enum CodecId {
-    /// Every value in full.
-    Dense = 0,
-    /// Compressed sparse row.
-    Csr = 1,
-    /// Compressed sparse column.
-    Csc = 2,
-    /// `ceil(log2 k)` bits a weight and a codebook.
-    IndexMap = 3,
-    /// Huffman address map: one Huffman code over all values, zero included.
-    Ham = 4,
-    /// Sparse Huffman address map: Huffman-coded non-zeros and raw column indices.
-    Sham = 5,
-    /// Compressed shared elements row: column indices grouped by value.
-    Cser = 6,
-}
+/// One lossless representation: how the rows of a block are written, and how they are walked.
+///
+/// A value of the type is what all blocks of one encoded matrix share when they are read, such as a decoding table.
+trait Codec: Sized + Send + Sync {
+    /// What all blocks share when they are written, such as a Huffman code.
+    type Plan: Sync;
 
-/// What every block of an encoded matrix needs to know of it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Head {
-    /// Output units.
-    pub rows: usize,
-    /// Inputs of one output unit.
-    pub cols: usize,
-    /// Rows in every block but the last; at least 1.
-    pub rows_per_block: usize,
-    /// What a word of the stream stands for.
-    pub words: Words,
-}
-
-/// What a word of a stream stands for.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Words {
-    /// A symbol of this codebook.
-    Symbols(Arc<Codebook>),
-    /// The bits of a value of this type.
-    Values(FloatType),
-}
-
-/// Receives the cells of a block as a codec walks it.
-pub trait Visitor {
-    /// Cell (`row`, `col`) of the matrix holds `word`: a symbol, or the bits of a value as in [`FloatType::to_bits`].
-    /// Cells that are never visited hold +0.0.
-    fn cell(&mut self, row: usize, col: usize, word: u64);
-}
-
-/// One lossless representation, bound to one matrix: it holds what all of its blocks share, such as a dictionary.
-pub trait Codec: Sized + Send + Sync {
     /// Gathers from `matrix` what its blocks will share.
-    fn plan(matrix: &Matrix) -> Result<Self, EncodeError>;
+    ///
+    /// # Errors
+    /// [`EncodeError::NeedsCodebook`] where the codec cannot represent raw values.
+    fn plan(matrix: &Matrix) -> Result<Self::Plan, EncodeError>;
 
     /// Appends the shared part to `out`.
-    fn write_shared(&self, out: &mut Vec<u8>);
+    fn write_shared(_plan: &Self::Plan, _head: &Head, _out: &mut Vec<u8>) {}
 
-    /// Reads the shared part from the front of `input` and advances it.
+    /// Encodes `rows` of `matrix`, which are those of one block.
+    fn write_block(plan: &Self::Plan, matrix: &Matrix, head: &Head, rows: Range<usize>) -> Vec<u8>;
+
+    /// Takes the shared part from the front of `input`.
     fn read_shared(head: &Head, input: &mut &[u8]) -> Result<Self, DecodeError>;
 
-    /// Encodes `rows` of `matrix` as one block.
-    fn encode_block(&self, matrix: &Matrix, rows: Range<usize>) -> Vec<u8>;
-
-    /// Walks `block`, which holds `rows`, and checks every symbol and column before it passes them on.
+    /// Walks `block`, which holds `rows`: passes every stored cell to `visitor`, rows in any order, each word and
+    /// column checked before it is passed on, and the whole block consumed at the end.
     fn visit_block<V: Visitor>(
         &self,
         head: &Head,
@@ -114,42 +85,22 @@ pub trait Codec: Sized + Send + Sync {
         rows: Range<usize>,
         visitor: &mut V,
     ) -> Result<(), DecodeError>;
+
+    /// Checks `block` when the matrix is opened; afterwards [`Codec::visit_block`] cannot fail on it. To override where
+    /// a walk does not see everything, or takes longer than the bytes warrant.
+    fn check_block(&self, head: &Head, block: &[u8], rows: Range<usize>) -> Result<(), DecodeError> {
+        self.visit_block(head, block, rows, &mut Ignore)
+    }
+
+    /// Bytes that this holds in memory, blocks apart.
+    fn resident_bytes(&self) -> usize {
+        size_of::<Self>()
+    }
 }
 
-/// Encodes `matrix` with `codec`. Deterministic whatever the number of threads. Returns the payload: shared part,
-/// block table, blocks.
-pub fn encode(matrix: &Matrix, codec: CodecId, rows_per_block: usize) -> Result<Vec<u8>, EncodeError> {
-    todo!()
-}
-
-/// The rows per block that [`encode`] callers should use: blocks large enough that their offsets do not show, small
-/// enough to decode in parallel.
-pub fn rows_per_block(rows: usize, cols: usize) -> usize {
-    todo!()
-}
-
-/// Encodes `matrix` with each of `codecs` that can represent it and keeps the smallest payload.
-pub fn encode_smallest(matrix: &Matrix, codecs: &[CodecId], rows_per_block: usize) -> Result<(CodecId, Vec<u8>), EncodeError> {
-    todo!()
-}
-
-/// Why a matrix cannot be encoded.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum EncodeError {
-    /// The codec stores symbols, and the matrix holds raw values.
-    #[error("codec {codec:?} needs a codebook, and the matrix holds raw values")]
-    NeedsCodebook { codec: CodecId },
-}
-
-/// Why bytes are not an encoded matrix.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DecodeError {
-    /// The payload ended early.
-    #[error("need {needed} bytes, found {found}")]
-    UnexpectedEof { needed: usize, found: usize },
-    /// A code points past the codebook.
-    #[error("symbol {symbol} is outside a codebook of {levels} values")]
-    SymbolOutOfRange { symbol: u64, levels: usize },
+/// Receives the cells of a block as a codec walks it.
+trait Visitor {
+    /// Cell (`row`, `col`) of the matrix holds `word`: a symbol, or the bits of a value. Cells that are never visited
+    /// hold +0.0.
+    fn cell(&mut self, row: usize, col: usize, word: u64);
 }

@@ -1,0 +1,81 @@
+//! Why a matrix cannot be encoded, and why bytes are not an encoded matrix.
+
+use super::{CodecId, MAX_CELLS};
+
+/// Why a matrix cannot be encoded.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// The codec stores symbols, and the matrix holds raw values.
+    #[error("codec {codec:?} needs a codebook, and the matrix holds raw values")]
+    NeedsCodebook { codec: CodecId },
+    /// The matrix is larger than any payload may be.
+    #[error("{rows} x {cols} cells are more than the {MAX_CELLS} of an encoded matrix")]
+    TooManyCells { rows: usize, cols: usize },
+    /// A choice among codecs was asked for, and there were none.
+    #[error("no codec to choose from")]
+    NoCodec,
+}
+
+/// Why bytes are not an encoded matrix.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// No codec has this number.
+    #[error("there is no codec number {number}")]
+    UnknownCodec { number: u8 },
+    /// The head promises more cells than an encoded matrix may have.
+    #[error("{rows} x {cols} cells are more than the {MAX_CELLS} of an encoded matrix")]
+    TooManyCells { rows: usize, cols: usize },
+    /// The head says that blocks have no rows.
+    #[error("blocks of 0 rows")]
+    EmptyBlocks,
+    /// The codec stores symbols, and the head names no codebook.
+    #[error("codec {codec:?} needs a codebook")]
+    NeedsCodebook { codec: CodecId },
+    /// The payload or a section of it ended early.
+    #[error("need {needed} bytes, found {found}")]
+    UnexpectedEof { needed: usize, found: usize },
+    /// A bit string ended inside a code word.
+    #[error("the bit string ends inside a code word")]
+    UnexpectedEndOfBits,
+    /// Bytes follow the last one that means something.
+    #[error("{found} bytes follow the end")]
+    TrailingBytes { found: usize },
+    /// The bits that fill up the last byte of a bit string are not all zero.
+    #[error("padding bits are not zero")]
+    NonZeroPadding,
+    /// A varint is longer than it need be, or than any number here.
+    #[error("a varint is not in its shortest form, or too long")]
+    InvalidVarint,
+    /// A code points past the codebook.
+    #[error("symbol {symbol} is outside a codebook of {levels} values")]
+    SymbolOutOfRange { symbol: u64, levels: usize },
+    /// A raw value is NaN or infinite.
+    #[error("a value is not finite")]
+    NonFinite,
+    /// A row or column index, or a symbol, is too large or not above the one before it.
+    #[error("index {index} is not in {lowest}..{below}")]
+    IndexOutOfOrder { index: usize, lowest: usize, below: usize },
+    /// A group of CSER has no cells.
+    #[error("a group of columns is empty")]
+    EmptyGroup,
+    /// A cell is stored twice.
+    #[error("column {col} of row {row} is stored twice")]
+    DuplicateCell { row: usize, col: usize },
+    /// A dictionary holds more symbols than its alphabet.
+    #[error("{used} code words for an alphabet of {symbols} symbols")]
+    TooManyCodeWords { used: u64, symbols: usize },
+    /// A code length is not in 1..=32.
+    #[error("a code word of {length} bits")]
+    CodeLength { length: i64 },
+    /// The code lengths leave bit strings without a meaning, or give one two meanings.
+    #[error("the code lengths do not make a complete code")]
+    IncompleteCode,
+    /// A code word was read of a code that has none.
+    #[error("a code word of an empty code")]
+    EmptyCode,
+    /// Something is wrong inside a block.
+    #[error("block {block} at byte {offset}: {source}")]
+    Block { block: usize, offset: usize, source: Box<DecodeError> },
+}

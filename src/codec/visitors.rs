@@ -1,0 +1,136 @@
+//! What can be done with the cells of a block: nothing, expand them, multiply by them.
+
+use std::ops::Range;
+
+use super::{Visitor, Words};
+
+/// Walks without looking.
+pub(super) struct Ignore;
+
+impl Visitor for Ignore {
+    #[inline]
+    fn cell(&mut self, _row: usize, _col: usize, _word: u64) {}
+}
+
+/// Writes the cells of `rows` into `out`, rows.len() x cols, row-major, which holds zeros before.
+pub(super) struct Expand<'a, T, F> {
+    pub(super) rows: Range<usize>,
+    pub(super) cols: usize,
+    pub(super) value: F,
+    pub(super) out: &'a mut [T],
+}
+
+impl<T, F: Fn(u64) -> T> Visitor for Expand<'_, T, F> {
+    #[inline]
+    fn cell(&mut self, row: usize, col: usize, word: u64) {
+        if self.rows.contains(&row) {
+            self.out[(row - self.rows.start) * self.cols + col] = (self.value)(word);
+        }
+    }
+}
+
+/// The right-hand side of a product: inputs x batch, row-major, and which rows of the matrix read which of it.
+#[derive(Clone, Copy)]
+pub(super) struct Inputs<'a> {
+    pub(super) words: &'a Words,
+    pub(super) x: &'a [f32],
+    pub(super) batch: usize,
+    pub(super) cols: usize,
+    /// Rows that read the same `cols` inputs; the next as many read the next.
+    pub(super) rows_per_group: usize,
+}
+
+impl<'a> Inputs<'a> {
+    /// What `row` reads: cols x batch.
+    fn of_row(&self, row: usize) -> &'a [f32] {
+        let len = self.cols * self.batch;
+        &self.x[row / self.rows_per_group * len..][..len]
+    }
+}
+
+/// Adds the products of `rows` with one sample to `out`, rows.len().
+///
+/// Every row's sum runs in the order of the walk, on one accumulator: the same for one sample as for a batch.
+pub(super) struct Dot<'a> {
+    inputs: Inputs<'a>,
+    rows: Range<usize>,
+    out: &'a mut [f32],
+    row: usize,
+    /// The inputs of `row`; none if it is not wanted, so that its cells add nothing.
+    x: &'a [f32],
+    sum: f32,
+}
+
+impl<'a> Dot<'a> {
+    pub(super) fn new(inputs: Inputs<'a>, rows: Range<usize>, out: &'a mut [f32]) -> Self {
+        Self { inputs, rows, out, row: usize::MAX, x: &[], sum: 0.0 }
+    }
+
+    fn turn_to(&mut self, row: usize) {
+        self.finish();
+        self.row = row;
+        self.x = if self.rows.contains(&row) { self.inputs.of_row(row) } else { &[] };
+    }
+
+    /// Adds the sum of the last row.
+    pub(super) fn finish(&mut self) {
+        if self.rows.contains(&self.row) {
+            self.out[self.row - self.rows.start] += self.sum;
+        }
+        self.sum = 0.0;
+    }
+}
+
+impl Visitor for Dot<'_> {
+    #[inline]
+    fn cell(&mut self, row: usize, col: usize, word: u64) {
+        if row != self.row {
+            self.turn_to(row);
+        }
+        if let Some(x) = self.x.get(col) {
+            self.sum += self.inputs.words.to_f32(word) * x;
+        }
+    }
+}
+
+/// Adds the products of `rows` with a batch to `out`, rows.len() x batch, row-major.
+pub(super) struct Axpy<'a> {
+    inputs: Inputs<'a>,
+    rows: Range<usize>,
+    out: &'a mut [f32],
+    row: usize,
+    /// The inputs of `row`; none if it is not wanted.
+    x: &'a [f32],
+    /// Where the sums of `row` begin in `out`.
+    at: usize,
+}
+
+impl<'a> Axpy<'a> {
+    pub(super) fn new(inputs: Inputs<'a>, rows: Range<usize>, out: &'a mut [f32]) -> Self {
+        Self { inputs, rows, out, row: usize::MAX, x: &[], at: 0 }
+    }
+
+    fn turn_to(&mut self, row: usize) {
+        self.row = row;
+        self.x = &[];
+        if self.rows.contains(&row) {
+            self.x = self.inputs.of_row(row);
+            self.at = (row - self.rows.start) * self.inputs.batch;
+        }
+    }
+}
+
+impl Visitor for Axpy<'_> {
+    #[inline]
+    fn cell(&mut self, row: usize, col: usize, word: u64) {
+        if row != self.row {
+            self.turn_to(row);
+        }
+        let batch = self.inputs.batch;
+        if let Some(x) = self.x.get(col * batch..(col + 1) * batch) {
+            let weight = self.inputs.words.to_f32(word);
+            let sums = &mut self.out[self.at..self.at + batch];
+            sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += weight * x);
+        }
+    }
+}
