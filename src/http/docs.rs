@@ -35,7 +35,7 @@ pub fn preamble() -> utoipa::openapi::OpenApi {
 }
 
 /// The OpenAPI document of the service, in YAML.
-pub fn openapi() -> String {
+pub fn openapi_yaml() -> String {
     to_yaml(&documented().into_openapi())
 }
 

@@ -80,10 +80,7 @@ pub enum Error {
     /// 422: a version has no such form.
     #[error("{0}")]
     NotExportable(String),
-    /// 422: a job that contradicts itself or its model.
-    #[error("{detail}")]
-    InvalidJob { code: &'static str, detail: String },
-    /// 422: an upload that is not what it should be.
+    /// 422: an upload that is not what it should be, or a job that contradicts itself or its model.
     #[error("{detail}")]
     Refused { code: &'static str, detail: String },
     /// 404, 409 or 500, as the store says.
@@ -149,7 +146,6 @@ impl Error {
             Self::UnsupportedRequest(_) => (S::BAD_REQUEST, "unsupported_request"),
             Self::NotPredictable { .. } => (S::UNPROCESSABLE_ENTITY, "not_predictable"),
             Self::NotExportable(_) => (S::UNPROCESSABLE_ENTITY, "not_exportable"),
-            Self::InvalidJob { code, .. } => (S::UNPROCESSABLE_ENTITY, code),
             Self::Refused { code, .. } => (S::UNPROCESSABLE_ENTITY, code),
             Self::Store(error) => store_kind(error),
             Self::NotReady => (S::SERVICE_UNAVAILABLE, "not_ready"),
@@ -242,7 +238,7 @@ impl From<AddError> for Error {
 impl From<SubmitError> for Error {
     fn from(error: SubmitError) -> Self {
         match error {
-            SubmitError::Invalid { refusal, detail } => Self::InvalidJob { code: refusal.as_str(), detail },
+            SubmitError::Invalid { refusal, detail } => Self::Refused { code: refusal.as_str(), detail },
             SubmitError::Store(error) => error.into(),
             SubmitError::Execute(error) => error.into(),
         }

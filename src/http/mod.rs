@@ -44,7 +44,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 
-pub use docs::openapi;
+pub use docs::openapi_yaml;
 pub use error::Error;
 pub use name::{Name, NameError};
 

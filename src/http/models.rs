@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::model::{Format, Kept, Port};
-use crate::storage::{ModelRecord, Page, Timestamp, WeightSummary};
+use crate::storage::{ModelRecord, Timestamp, WeightSummary};
 
 use super::page::{List, ListResponse, PageQuery};
 use super::problem::Failures;

@@ -74,7 +74,6 @@ struct VersionDetail {
     #[serde(flatten)]
     summary: VersionSummary,
     /// How it was compressed; null for version 0.
-    #[schema(value_type = Option<Object>)]
     recipe: Option<Recipe>,
     /// What the compression measured; null for version 0.
     report: Option<Report>,

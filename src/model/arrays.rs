@@ -201,7 +201,7 @@ mod tests {
             stored[cell] = n;
         }
         assert_eq!(row_major(&[2, 3, 4], stored), (0..24).collect::<Vec<_>>());
-        assert_eq!(row_major(&[0, 3], Vec::<u8>::new()), []);
+        assert!(row_major(&[0, 3], Vec::<u8>::new()).is_empty());
         assert_eq!(row_major(&[], vec![7]), [7]);
     }
 }

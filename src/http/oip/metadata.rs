@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::http::problem::Failures;
 use crate::http::{Api, Error, extract};
 use crate::model::Port;
-use crate::storage::{ModelRecord, Page};
+use crate::storage::ModelRecord;
 
 use super::{ModelPath, Target, VersionPath, require_predictable};
 

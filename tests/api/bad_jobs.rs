@@ -1,0 +1,125 @@
+//! Jobs that are refused, and jobs that fail: each names its fault, and no version is left behind.
+
+use serde_json::{Value, json};
+
+use crate::fixtures::{self, compress_digits, digits_evaluation};
+use crate::harness::TestApp;
+
+/// The job `compress_digits` with another recipe.
+fn with_recipe(recipe: Value) -> Value {
+    json!({"kind": "compress", "model": "digits", "recipe": recipe})
+}
+
+/// Submits `spec`, which must be refused and change nothing.
+#[track_caller]
+fn expect_refused(app: &TestApp, spec: &Value, fault: &str) {
+    let before = app.contents();
+    for path in ["/api/v1/jobs", "/api/v1/jobs?dry_run=true"] {
+        let answer = app.post_json(path, spec);
+        let problem = answer.json();
+        assert_eq!(answer.status, 422, "{spec}: {problem}");
+        answer.expect_problem(422, problem["code"].as_str().unwrap(), fault);
+    }
+    assert_eq!(app.contents(), before, "{spec}");
+}
+
+#[test]
+fn recipes_out_of_range_are_refused() {
+    let app = TestApp::with_digits();
+    for (recipe, fault) in [
+        (json!({"prune": {"sparsity": 1.0}}), "sparsity"),
+        (json!({"prune": {"sparsity": -0.1}}), "sparsity"),
+        (json!({"quantize": {"method": "cws", "levels": 0}}), "levels"),
+        (json!({"quantize": {"method": "cws", "levels": 70_000}}), "levels"),
+        (json!({"quantize": {"method": "cws", "bits": 17}}), "bits"),
+        (json!({"quantize": {"method": "magic"}}), "magic"),
+        (json!({"encode": {"codec": "zip"}}), "zip"),
+        (json!({"purne": {"sparsity": 0.5}}), "purne"),
+        (json!({"prune": {"sparsty": 0.5}}), "sparsty"),
+        (json!({"layers": [{"match": "w0", "prunes": {}}]}), "prunes"),
+        (json!({"layers": [{"match": "[", "skip": true}]}), "match"),
+        (json!({"preset": "tiny"}), "tiny"),
+        (json!(7), ""),
+    ] {
+        expect_refused(&app, &with_recipe(recipe), fault);
+    }
+    let mut unknown_member = with_recipe(json!({}));
+    unknown_member["recipes"] = json!({});
+    expect_refused(&app, &unknown_member, "recipes");
+    expect_refused(&app, &json!({"kind": "explode", "model": "digits"}), "explode");
+}
+
+#[test]
+fn jobs_on_what_does_not_exist_are_refused() {
+    let app = TestApp::with_digits();
+    let before = app.contents();
+    let spec = json!({"kind": "compress", "model": "nobody", "recipe": {}});
+    app.post_json("/api/v1/jobs", &spec).expect_problem(404, "not_found", "nobody");
+    let mut spec = json!({"kind": "evaluate", "model": "digits", "version": 9, "evaluation": digits_evaluation()});
+    app.post_json("/api/v1/jobs", &spec).expect_problem(404, "not_found", "9");
+    spec["version"] = json!(0);
+    spec["evaluation"]["data"]["dataset"] = json!("nothing");
+    app.post_json("/api/v1/jobs", &spec).expect_problem(404, "not_found", "nothing");
+    assert_eq!(app.contents(), before);
+}
+
+#[test]
+fn datasets_that_do_not_match_the_inputs_are_refused() {
+    let app = TestApp::with_digits();
+    app.upload_dataset("narrow", &fixtures::npz(&[("x", &[5, 63], 0.0), ("y", &[5], 0.0)])).expect(201);
+    let evaluate = |change: &dyn Fn(&mut Value)| {
+        let mut evaluation = digits_evaluation();
+        change(&mut evaluation["data"]);
+        json!({"kind": "evaluate", "model": "digits", "evaluation": evaluation})
+    };
+    expect_refused(&app, &evaluate(&|data| data["dataset"] = json!("narrow")), "63");
+    expect_refused(&app, &evaluate(&|data| data["inputs"] = json!({"input": {"array": "pixels"}})), "pixels");
+    expect_refused(&app, &evaluate(&|data| data["inputs"] = json!({"image": {"array": "x"}})), "image");
+    expect_refused(&app, &evaluate(&|data| data["inputs"] = json!({})), "input");
+    expect_refused(&app, &evaluate(&|data| data["target"] = json!({"array": "z", "kind": "class"})), "z");
+    expect_refused(&app, &evaluate(&|data| data["split"] = json!("test")), "split");
+}
+
+#[test]
+fn labels_out_of_range_fail_the_job_and_are_named() {
+    let app = TestApp::with_digits();
+    app.upload_dataset("labels", &fixtures::npz(&[("x", &[5, 64], 0.0), ("y", &[5], 10.0)])).expect(201);
+    let mut evaluation = digits_evaluation();
+    evaluation["data"]["dataset"] = json!("labels");
+    let evaluate = json!({"kind": "evaluate", "model": "digits", "evaluation": evaluation});
+    expect_fault(&app, &evaluate, "10");
+    let mut compress = compress_digits();
+    compress["evaluation"] = evaluation;
+    expect_fault(&app, &compress, "10");
+    let model = app.get("/api/v1/models/digits").expect(200).json();
+    assert_eq!(model["versions"].as_array().unwrap().len(), 1, "a failed compression leaves no version");
+}
+
+#[test]
+fn weights_that_are_no_numbers_fail_the_job_and_are_named() {
+    let app = TestApp::start();
+    for (name, value) in [("nan", f32::NAN), ("infinite", f32::INFINITY)] {
+        app.upload_model(name, &fixtures::onnx(&fixtures::matmul_with(value))).expect(201);
+        let before = app.contents().into_iter().filter(|entry| !entry.starts_with("jobs")).collect::<Vec<_>>();
+        let recipe = json!({"quantize": {"method": "cws", "levels": 4}});
+        expect_fault(&app, &json!({"kind": "compress", "model": name, "recipe": recipe}), "weight");
+        let after = app.contents().into_iter().filter(|entry| !entry.starts_with("jobs")).collect::<Vec<_>>();
+        assert_eq!(after, before, "no version, no blob, no staging file");
+    }
+}
+
+/// Submits `spec`, which must be refused with a 4xx, or fail at once and for good, with this fault in its detail.
+#[track_caller]
+fn expect_fault(app: &TestApp, spec: &Value, fault: &str) {
+    let answer = app.post_json("/api/v1/jobs", spec);
+    if answer.status == 422 {
+        let code = answer.json()["code"].as_str().unwrap().to_owned();
+        return answer.expect_problem(422, &code, fault);
+    }
+    let id = answer.expect(202).json()["id"].as_str().unwrap().to_owned();
+    let job = app.wait_for_job(&id);
+    assert_eq!((&job["state"], &job["attempt"]), (&json!("failed"), &json!(1)), "{job}");
+    assert_ne!(job["failure"]["code"], "internal", "{job}");
+    let detail = job["failure"]["detail"].as_str().unwrap();
+    assert!(detail.contains(fault), "{fault:?} is not in {detail:?}");
+}

@@ -1,0 +1,164 @@
+//! Models and datasets for tests: a real network and its data, and small files made by hand, most of them wrong.
+
+use std::io::{Cursor, Write};
+
+use prost::Message;
+use serde_json::{Value, json};
+use tract_onnx::pb;
+use tract_onnx::pb::tensor_proto::DataType;
+
+/// A 64-64-32-10 network for scikit-learn's digits: input `input` (N, 64), output `logits` (N, 10), weights `w0` to `w2`.
+pub const DIGITS: &[u8] = include_bytes!("../fixtures/digits_mlp.onnx");
+
+/// 450 digits: `x` (450, 64) float32 from 0 to 1, `y` (450,) uint8.
+pub const DIGITS_DATA: &[u8] = include_bytes!("../fixtures/digits_val.npz");
+
+/// How the dataset `digits` is mapped to the model `digits`.
+pub fn digits_evaluation() -> Value {
+    json!({
+        "metrics": ["accuracy"],
+        "data": {
+            "dataset": "digits",
+            "inputs": {"input": {"array": "x"}},
+            "target": {"array": "y", "kind": "class"},
+        },
+    })
+}
+
+/// A job that compresses the model `digits` by pruning and sharing.
+pub fn compress_digits() -> Value {
+    json!({
+        "kind": "compress",
+        "model": "digits",
+        "recipe": {
+            "prune": {"criterion": "magnitude", "sparsity": 0.6},
+            "quantize": {"method": "cws", "levels": 15},
+            "encode": {"codec": "auto"},
+        },
+        "evaluation": digits_evaluation(),
+    })
+}
+
+/// Three digits and what ONNX Runtime makes of them: members `input` (3 x 64), `logits` (3 x 10) and `labels`.
+pub fn digits_predictions() -> Value {
+    serde_json::from_str(include_str!("../fixtures/digits_predictions.json")).unwrap()
+}
+
+/// The three digits as a request of the inference protocol.
+pub fn digits_request() -> Value {
+    let data = &digits_predictions()["input"];
+    json!({"inputs": [{"name": "input", "shape": [3, 64], "datatype": "FP32", "data": data}]})
+}
+
+/// `y = x . W` with a float32 weight of the given dimensions and bytes.
+pub fn matmul_model(dims: Vec<i64>, raw_data: Vec<u8>) -> pb::ModelProto {
+    let weight = pb::TensorProto {
+        name: "weight".into(),
+        dims,
+        data_type: DataType::Float as i32,
+        raw_data,
+        ..pb::TensorProto::default()
+    };
+    let node = pb::NodeProto {
+        op_type: "MatMul".into(),
+        name: "product".into(),
+        input: vec!["x".into(), "weight".into()],
+        output: vec!["y".into()],
+        ..pb::NodeProto::default()
+    };
+    model(vec![node], vec![weight], &[2, 4], &[2, 3])
+}
+
+/// A model whose weight is 4 x 3 and holds `value` at its sixth element, zeros elsewhere.
+pub fn matmul_with(value: f32) -> pb::ModelProto {
+    let mut weights = [0.5_f32; 12];
+    weights[5] = value;
+    matmul_model(vec![4, 3], weights.iter().flat_map(|weight| weight.to_le_bytes()).collect())
+}
+
+/// A valid model with an operator that predictions lack.
+pub fn unsupported_model() -> pb::ModelProto {
+    let mut model = matmul_with(1.0);
+    let graph = model.graph.as_mut().unwrap();
+    graph.node[0].output = vec!["product".into()];
+    graph.node.push(pb::NodeProto {
+        op_type: "MadeUpOperator".into(),
+        input: vec!["product".into()],
+        output: vec!["y".into()],
+        ..pb::NodeProto::default()
+    });
+    model
+}
+
+/// A model whose weight lies in another file.
+pub fn external_model() -> pb::ModelProto {
+    let mut model = matmul_model(vec![4, 3], Vec::new());
+    let weight = &mut model.graph.as_mut().unwrap().initializer[0];
+    weight.data_location = Some(pb::tensor_proto::DataLocation::External as i32);
+    let entry = |key: &str, value: &str| pb::StringStringEntryProto { key: key.into(), value: value.into() };
+    weight.external_data = vec![entry("location", "/etc/passwd"), entry("offset", "0"), entry("length", "48")];
+    model
+}
+
+fn model(node: Vec<pb::NodeProto>, initializer: Vec<pb::TensorProto>, input: &[i64], output: &[i64]) -> pb::ModelProto {
+    let graph = pb::GraphProto {
+        name: "test".into(),
+        node,
+        initializer,
+        input: vec![port("x", input)],
+        output: vec![port("y", output)],
+        ..pb::GraphProto::default()
+    };
+    pb::ModelProto {
+        ir_version: 8,
+        opset_import: vec![pb::OperatorSetIdProto { domain: String::new(), version: 17 }],
+        graph: Some(graph),
+        ..pb::ModelProto::default()
+    }
+}
+
+fn port(name: &str, dims: &[i64]) -> pb::ValueInfoProto {
+    use pb::tensor_shape_proto::{Dimension, dimension};
+    use pb::type_proto;
+    let extent = |&dim: &i64| Dimension { value: Some(dimension::Value::DimValue(dim)), ..Dimension::default() };
+    let tensor = type_proto::Tensor {
+        elem_type: DataType::Float as i32,
+        shape: Some(pb::TensorShapeProto { dim: dims.iter().map(extent).collect() }),
+    };
+    let value = Some(type_proto::Value::TensorType(tensor));
+    pb::ValueInfoProto {
+        name: name.into(),
+        r#type: Some(pb::TypeProto { value, ..pb::TypeProto::default() }),
+        ..pb::ValueInfoProto::default()
+    }
+}
+
+/// The bytes of an ONNX file.
+pub fn onnx(model: &pb::ModelProto) -> Vec<u8> {
+    model.encode_to_vec()
+}
+
+/// An `.npz` of float32 arrays: name, shape, and elements, all the same.
+pub fn npz(arrays: &[(&str, &[usize], f32)]) -> Vec<u8> {
+    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, shape, value) in arrays {
+        zip.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(&npy(shape, *value)).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+/// Source: the NumPy format, version 1.0.
+fn npy(shape: &[usize], value: f32) -> Vec<u8> {
+    let extents: String = shape.iter().map(|extent| format!("{extent}, ")).collect();
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({extents}), }}");
+    while !(10 + header.len() + 1).is_multiple_of(64) {
+        header.push(' ');
+    }
+    header.push('\n');
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend(u16::try_from(header.len()).unwrap().to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend((0..shape.iter().product::<usize>()).flat_map(|_| value.to_le_bytes()));
+    bytes
+}

@@ -1,0 +1,181 @@
+//! A service of its own for every test.
+
+use std::collections::BTreeSet;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use sqlx::{Connection, Executor, PgConnection};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use weightpress::app::App;
+use weightpress::config::{Config, LogFormat};
+use weightpress::infer::Residency;
+use weightpress::{http, telemetry};
+
+use crate::client::Client;
+use crate::fixtures;
+
+/// A running service; stopped and removed when dropped. Derefs to a client of it.
+pub struct TestApp {
+    client: Client,
+    data_dir: TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    server: Option<JoinHandle<()>>,
+    _database: Option<PostgresDatabase>,
+}
+
+impl Deref for TestApp {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl TestApp {
+    /// Starts a service with the settings that tests share.
+    pub fn start() -> Self {
+        Self::start_with(|_| ())
+    }
+
+    /// Starts a service after `adjust` has changed its settings.
+    pub fn start_with(adjust: impl FnOnce(&mut Config)) -> Self {
+        let data_dir = tempfile::tempdir().unwrap();
+        let database = PostgresDatabase::create();
+        let mut config = config(data_dir.path());
+        if let Some(database) = &database {
+            config.database_url = database.url();
+        }
+        adjust(&mut config);
+        let (stop, stopped) = oneshot::channel();
+        let (started, address) = mpsc::channel();
+        let server = std::thread::spawn(move || {
+            runtime().block_on(async {
+                let app = App::start(config.clone(), telemetry::metrics().unwrap()).await.unwrap();
+                let listener = TcpListener::bind(config.listen).await.unwrap();
+                started.send(listener.local_addr().unwrap()).unwrap();
+                http::run(listener, app.clone(), async { drop(stopped.await) }).await;
+                app.shutdown().await;
+            });
+        });
+        let address = address.recv().expect("the service starts");
+        let client = Client::new(format!("http://{address}"));
+        Self { client, data_dir, stop: Some(stop), server: Some(server), _database: database }
+    }
+
+    /// A service that has the digits network as model `digits`, and its validation data as dataset `digits`.
+    pub fn with_digits() -> Self {
+        let app = Self::start();
+        app.upload_model("digits", fixtures::DIGITS).expect(201);
+        app.upload_dataset("digits", fixtures::DIGITS_DATA).expect(201);
+        app
+    }
+
+    /// Asks the service to stop, and waits until it has.
+    pub fn stop(&mut self) {
+        // The service may have gone already.
+        self.stop.take().map(|stop| stop.send(()));
+        if let Some(server) = self.server.take() {
+            server.join().expect("the service stops without a panic");
+        }
+    }
+
+    /// Every file of the blob store, whole or staged, and every model, dataset and job: what a refused request must not
+    /// change.
+    pub fn contents(&self) -> BTreeSet<String> {
+        let mut contents = BTreeSet::new();
+        collect_files(&self.blob_dir(), &mut contents);
+        for (collection, key) in [("models", "name"), ("datasets", "name"), ("jobs", "id")] {
+            let list = self.get(&format!("/api/v1/{collection}?limit=1000")).expect(200).json();
+            let keys = list["items"].as_array().unwrap().iter().map(|item| format!("{collection} {}", item[key]));
+            contents.extend(keys);
+        }
+        contents
+    }
+
+    /// Folder of the blobs.
+    pub fn blob_dir(&self) -> PathBuf {
+        self.data_dir.path().join("blobs")
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        self.stop.take().map(|stop| stop.send(()));
+        // A panic of the test matters more than one of the server.
+        drop(self.server.take().map(JoinHandle::join));
+    }
+}
+
+fn config(data_dir: &Path) -> Config {
+    Config {
+        data_dir: data_dir.to_owned(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        database_url: format!("sqlite://{}", data_dir.join("weightpress.db").display()),
+        blob_dir: data_dir.join("blobs"),
+        workers: 1,
+        threads: 2,
+        max_body_bytes: 16 << 20,
+        predictor_memory_bytes: 64 << 20,
+        residency: Residency::Coded,
+        lease_ms: 10_000,
+        max_attempts: 3,
+        log: "info".to_owned(),
+        log_format: LogFormat::Text,
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+/// Adds the files under `folder`, but for locks, which live as long as the process.
+pub fn collect_files(folder: &Path, files: &mut BTreeSet<String>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect_files(&path, files);
+        } else if path.file_name().is_some_and(|name| name != "lock") {
+            files.insert(path.display().to_string());
+        }
+    }
+}
+
+/// A database on the Postgres server of `WEIGHTPRESS_TEST_DATABASE_URL`, dropped with this value.
+pub struct PostgresDatabase {
+    server: String,
+    name: String,
+}
+
+impl PostgresDatabase {
+    /// Creates a database; `None` when no server was named.
+    pub fn create() -> Option<Self> {
+        let server = std::env::var("WEIGHTPRESS_TEST_DATABASE_URL").ok()?;
+        let database = Self { server, name: format!("api_{}", uuid::Uuid::now_v7().simple()) };
+        database.execute(&format!("CREATE DATABASE {}", database.name));
+        Some(database)
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> String {
+        let (server, _) = self.server.rsplit_once('/').expect("the URL names a database");
+        format!("{server}/{}", self.name)
+    }
+
+    fn execute(&self, statement: &str) {
+        runtime().block_on(async {
+            let mut connection = PgConnection::connect(&self.server).await.unwrap();
+            connection.execute(sqlx::AssertSqlSafe(statement.to_owned())).await.unwrap();
+        });
+    }
+}
+
+impl Drop for PostgresDatabase {
+    fn drop(&mut self) {
+        self.execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
+    }
+}

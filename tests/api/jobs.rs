@@ -1,0 +1,181 @@
+//! Jobs: submit, follow, wait, cancel, list; and what they leave.
+
+use serde_json::{Value, json};
+
+use crate::fixtures::{self, compress_digits, digits_evaluation};
+use crate::harness::TestApp;
+
+/// The metric `name` of `version` among a job's results.
+fn metric(job: &Value, version: i64, name: &str) -> f64 {
+    let metrics = job["result"]["metrics"].as_array().unwrap();
+    let found = metrics.iter().find(|metric| metric["version"] == version && metric["name"] == name);
+    found.unwrap_or_else(|| panic!("no {name} of version {version} in {job}"))["value"].as_f64().unwrap()
+}
+
+#[test]
+fn compression_makes_a_smaller_version_and_measures_it() {
+    let app = TestApp::with_digits();
+    let job = app.run_job(&compress_digits());
+    assert_eq!(job["state"], "succeeded", "{job}");
+    assert_eq!((&job["kind"], &job["model"], &job["attempt"]), (&json!("compress"), &json!("digits"), &json!(1)));
+    assert_eq!(job["progress"]["fraction"], 1.0);
+    assert_eq!(job["result"]["version"], 1);
+    // By ONNX Runtime: 445 of 450.
+    assert!((metric(&job, 0, "accuracy") - 445.0 / 450.0).abs() < 1e-9);
+    assert!(metric(&job, 1, "accuracy") > 0.8);
+
+    let report = &job["result"]["report"];
+    let sum = |rows: &Value, bytes: &str| {
+        rows.as_array().unwrap().iter().map(|row| row[bytes].as_u64().unwrap()).sum::<u64>()
+    };
+    let parts = ["graph_bytes", "container_bytes", "plain_bytes"].map(|part| report[part].as_u64().unwrap());
+    let total = sum(&report["layers"], "compressed_bytes")
+        + sum(&report["codebooks"], "size_bytes")
+        + parts.iter().sum::<u64>();
+    assert_eq!(report["artifact_bytes"], total, "every byte is in the report");
+    assert!(report["ratio"].as_f64().unwrap() > 3.0, "{report}");
+
+    let version = app.get(job["urls"]["version"].as_str().unwrap()).expect(200).json();
+    assert_eq!((&version["number"], &version["report"]), (&json!(1), report));
+    assert_eq!(version["job"], job["id"]);
+    let names: Vec<_> = version["metrics"].as_array().unwrap().iter().map(|metric| &metric["name"]).collect();
+    assert!(names.contains(&&json!("accuracy")), "{version}");
+    let model = app.get("/api/v1/models/digits").expect(200).json();
+    assert_eq!(model["versions"].as_array().unwrap().len(), 2);
+    assert_eq!(model["default_version"], 0, "it moves only when it is told to");
+}
+
+#[test]
+fn make_default_serves_the_new_version() {
+    let app = TestApp::with_digits();
+    let mut spec = compress_digits();
+    spec["make_default"] = json!(true);
+    assert_eq!(app.run_job(&spec)["state"], "succeeded");
+    assert_eq!(app.get("/api/v1/models/digits").expect(200).json()["default_version"], 1);
+    let answer = app.post_json("/v2/models/digits/infer", &fixtures::digits_request()).expect(200).json();
+    assert_eq!(answer["model_version"], "1");
+}
+
+#[test]
+fn same_recipe_gives_the_same_artifact() {
+    let app = TestApp::with_digits();
+    app.run_job(&compress_digits());
+    app.run_job(&compress_digits());
+    let versions = app.get("/api/v1/models/digits").expect(200).json()["versions"].clone();
+    assert_eq!(versions[1]["sha256"], versions[2]["sha256"]);
+}
+
+#[test]
+fn evaluation_measures_a_version() {
+    let app = TestApp::with_digits();
+    let spec = json!({"kind": "evaluate", "model": "digits", "version": 0, "evaluation": digits_evaluation()});
+    let job = app.run_job(&spec);
+    assert_eq!(job["state"], "succeeded", "{job}");
+    assert!((metric(&job, 0, "accuracy") - 445.0 / 450.0).abs() < 1e-9);
+}
+
+#[test]
+fn submitted_job_says_where_it_is_and_when_to_ask_again() {
+    let app = TestApp::with_digits();
+    let answer = app.post_json("/api/v1/jobs", &compress_digits()).expect(202);
+    let id = answer.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(answer.header("location"), Some(&*format!("/api/v1/jobs/{id}")));
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    assert_eq!(app.wait_for_job(&id)["state"], "succeeded");
+    let done = app.get(&format!("/api/v1/jobs/{id}")).expect(200);
+    assert_eq!(done.header("retry-after"), None);
+}
+
+#[test]
+fn client_that_prefers_to_wait_gets_the_result_at_once() {
+    let app = TestApp::with_digits();
+    let body = compress_digits().to_string();
+    let answer = app.send("POST", "/api/v1/jobs", &[("prefer", "wait=60")], Some(body.as_bytes())).expect(200);
+    assert_eq!(answer.header("preference-applied"), Some("wait=60"));
+    assert_eq!(answer.json()["state"], "succeeded");
+}
+
+#[test]
+fn dry_run_estimates_and_queues_nothing() {
+    let app = TestApp::with_digits();
+    let before = app.contents();
+    let answer = app.post_json("/api/v1/jobs?dry_run=true", &compress_digits()).expect(200).json();
+    assert_eq!(answer["valid"], true);
+    let estimate = answer["estimate"]["artifact_bytes"].as_f64().unwrap();
+    assert_eq!(app.contents(), before);
+    let mut wrong = compress_digits();
+    wrong["recipe"]["prune"]["sparsity"] = json!(1.0);
+    assert_eq!(app.post_json("/api/v1/jobs?dry_run=true", &wrong).status, 422);
+    let real = app.run_job(&compress_digits())["result"]["report"]["artifact_bytes"].as_f64().unwrap();
+    assert!((0.3..3.0).contains(&(estimate / real)), "estimated {estimate}, got {real}");
+}
+
+#[test]
+fn queued_job_is_cancelled_at_once_and_for_good() {
+    // No worker: the job stays queued.
+    let app = TestApp::start_with(|config| config.workers = 0);
+    app.upload_model("digits", fixtures::DIGITS).expect(201);
+    app.upload_dataset("digits", fixtures::DIGITS_DATA).expect(201);
+    let job = app.post_json("/api/v1/jobs", &compress_digits()).expect(202).json();
+    let cancel = job["urls"]["cancel"].as_str().unwrap();
+    app.delete("/api/v1/models/digits").expect_problem(409, "in_use", "digits");
+    app.delete("/api/v1/datasets/digits").expect_problem(409, "in_use", "digits");
+    let cancelled = app.post(cancel, b"").expect(200).json();
+    assert_eq!(cancelled["state"], "cancelled");
+    assert_eq!(app.post(cancel, b"").expect(200).json(), cancelled, "cancelling again changes nothing");
+    app.delete("/api/v1/datasets/digits").expect(204);
+    app.delete("/api/v1/models/digits").expect(204);
+    let history = app.get(job["urls"]["self"].as_str().unwrap()).expect(200).json();
+    assert_eq!((&history["state"], &history["model"]), (&json!("cancelled"), &json!("digits")));
+}
+
+#[test]
+fn finished_job_cannot_be_cancelled_any_more() {
+    let app = TestApp::with_digits();
+    let job = app.run_job(&compress_digits());
+    let cancelled = app.post(job["urls"]["cancel"].as_str().unwrap(), b"").expect(200).json();
+    assert_eq!(cancelled["state"], "succeeded");
+}
+
+#[test]
+fn jobs_are_listed_newest_first_and_filtered() {
+    let app = TestApp::start_with(|config| config.workers = 0);
+    for name in ["one", "two"] {
+        app.upload_model(name, fixtures::DIGITS).expect(201);
+    }
+    let submit = |model: &str| {
+        let job = app.post_json("/api/v1/jobs", &json!({"kind": "compress", "model": model, "recipe": {}})).expect(202);
+        job.json()["id"].as_str().unwrap().to_owned()
+    };
+    let ids = [submit("one"), submit("two"), submit("one")];
+    app.post(&format!("/api/v1/jobs/{}/cancel", ids[2]), b"").expect(200);
+    let list = |query: &str| {
+        let page = app.get(&format!("/api/v1/jobs?{query}")).expect(200).json();
+        let items = page["items"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned());
+        (items.collect::<Vec<_>>(), page["has_more"].as_bool().unwrap())
+    };
+    let newest_first = [ids[2].clone(), ids[1].clone(), ids[0].clone()];
+    assert_eq!(list(""), (newest_first.to_vec(), false));
+    assert_eq!(list("limit=2"), (newest_first[..2].to_vec(), true));
+    assert_eq!(list(&format!("limit=2&after={}", ids[1])), (newest_first[2..].to_vec(), false));
+    assert_eq!(list("model=two"), (vec![ids[1].clone()], false));
+    assert_eq!(list("state=cancelled"), (vec![ids[2].clone()], false));
+    assert_eq!(list("state=queued&model=one"), (vec![ids[0].clone()], false));
+    app.get("/api/v1/jobs?state=lost").expect_problem(400, "invalid_parameter", "lost");
+    app.get("/api/v1/jobs?limit=0").expect_problem(400, "invalid_parameter", "limit");
+    app.get("/api/v1/jobs?after=x").expect_problem(400, "invalid_parameter", "x");
+    app.get("/api/v1/jobs/x").expect_problem(400, "invalid_parameter", "x");
+    let unknown = "0198a000-0000-7000-8000-000000000000";
+    app.get(&format!("/api/v1/jobs/{unknown}")).expect_problem(404, "not_found", unknown);
+}
+
+#[test]
+fn methods_name_every_quantiser_and_codec() {
+    let app = TestApp::start();
+    let text = app.get("/api/v1/methods").expect(200).json().to_string();
+    for word in
+        ["magnitude", "cws", "pws", "uq", "ecsq", "dense", "csr", "csc", "index_map", "ham", "sham", "cser", "auto"]
+    {
+        assert!(text.contains(&format!("\"{word}\"")), "{word}");
+    }
+}

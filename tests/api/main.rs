@@ -1,0 +1,21 @@
+//! Black-box tests of the HTTP API: a real server on a random port, its own data directory and database per test, and a
+//! real HTTP client.
+//!
+//! With `WEIGHTPRESS_TEST_DATABASE_URL` set to a Postgres server, every test gets a database of its own there instead of
+//! an SQLite file.
+
+mod bad_jobs;
+mod bad_predictions;
+mod bad_requests;
+mod bad_uploads;
+mod client;
+mod crash;
+mod datasets;
+mod downloads;
+mod events;
+mod fixtures;
+mod harness;
+mod jobs;
+mod models;
+mod operations;
+mod predictions;

@@ -1,0 +1,56 @@
+//! What operators and machines ask.
+
+use crate::fixtures;
+use crate::harness::TestApp;
+
+#[test]
+fn service_says_that_it_lives_and_is_ready() {
+    let app = TestApp::start();
+    assert_eq!(app.get("/livez").expect(200).json()["status"], "ok");
+    assert_eq!(app.get("/readyz").expect(200).json()["status"], "ok");
+}
+
+#[test]
+fn metrics_count_requests_by_route() {
+    let app = TestApp::with_digits();
+    app.get("/api/v1/models/digits").expect(200);
+    let metrics = app.get("/metrics").expect(200);
+    assert!(metrics.header("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
+    let text = String::from_utf8(metrics.body).unwrap();
+    let counted = |line: &str| {
+        let is_it = line.starts_with("http_requests_total{");
+        is_it && line.contains("route=\"/api/v1/models/{name}\"") && line.contains("status=\"200\"")
+    };
+    assert!(text.lines().any(counted), "{text}");
+    assert!(text.contains("http_request_duration_seconds"), "{text}");
+}
+
+#[test]
+fn documentation_works_without_a_network() {
+    let app = TestApp::start();
+    let page = String::from_utf8(app.get("/docs/").expect(200).body).unwrap();
+    assert!(page.contains("swagger-ui-bundle.js"));
+    for part in page.split('"').filter(|part| part.ends_with(".js") || part.ends_with(".css")) {
+        let path = part.trim_start_matches("./").trim_start_matches("/docs/");
+        assert!(!part.starts_with("http"), "{part}");
+        app.get(&format!("/docs/{path}")).expect(200);
+    }
+    app.get("/openapi.json").expect(200).json();
+}
+
+#[test]
+fn committed_openapi_document_is_the_one_that_is_served() {
+    let app = TestApp::start();
+    let committed = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/api/openapi.yaml")).unwrap();
+    let served = String::from_utf8(app.get("/openapi.yaml").expect(200).body).unwrap();
+    assert!(served == committed, "stale; run `weightpress openapi > api/openapi.yaml`");
+    assert_eq!(weightpress::http::openapi_yaml(), committed);
+}
+
+#[test]
+fn stopped_service_answers_what_is_in_flight_and_no_more() {
+    let mut app = TestApp::start();
+    app.upload_model("digits", fixtures::DIGITS).expect(201);
+    app.stop();
+    assert!(app.open("GET", "/livez", &[], None).is_err());
+}

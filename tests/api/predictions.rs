@@ -1,0 +1,79 @@
+//! Predictions by the Open Inference Protocol.
+
+use serde_json::{Value, json};
+
+use crate::fixtures::{self, digits_predictions, digits_request};
+use crate::harness::TestApp;
+
+fn numbers(values: &Value) -> Vec<f64> {
+    values.as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect()
+}
+
+/// The protocol's measure of equality: within 1e-4 of the largest value.
+fn assert_close(found: &Value, expected: &Value) {
+    let (found, expected) = (numbers(found), numbers(expected));
+    assert_eq!(found.len(), expected.len());
+    let largest = expected.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= 1e-4 * largest), "{found:?} {expected:?}");
+}
+
+#[test]
+fn upload_predicts_what_onnx_runtime_predicts() {
+    let app = TestApp::with_digits();
+    let answer = app.post_json("/v2/models/digits/infer", &digits_request()).expect(200).json();
+    assert_eq!((&answer["model_name"], &answer["model_version"]), (&json!("digits"), &json!("0")));
+    let output = &answer["outputs"][0];
+    assert_eq!(
+        (&output["name"], &output["datatype"], &output["shape"]),
+        (&json!("logits"), &json!("FP32"), &json!([3, 10]))
+    );
+    assert_close(&output["data"], &digits_predictions()["logits"]);
+}
+
+#[test]
+fn compressed_version_predicts_the_labels_from_coded_weights() {
+    let app = TestApp::with_digits();
+    app.run_job(&fixtures::compress_digits());
+    let answer = app.post_json("/v2/models/digits/versions/1/infer", &digits_request()).expect(200).json();
+    assert_eq!(answer["model_version"], "1");
+    assert_eq!(answer["parameters"]["residency"], "coded");
+    let dense_bytes = 4 * (64 * 64 + 64 * 32 + 32 * 10);
+    assert!(answer["parameters"]["weights_resident_bytes"].as_u64().unwrap() < dense_bytes / 2, "{answer}");
+    let logits = numbers(&answer["outputs"][0]["data"]);
+    let labels: Vec<_> =
+        logits.chunks(10).map(|row| (0..10).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap()).collect();
+    assert_eq!(json!(labels), digits_predictions()["labels"]);
+}
+
+#[test]
+fn nested_data_ids_and_selected_outputs_are_understood() {
+    let app = TestApp::with_digits();
+    let pixels = numbers(&digits_predictions()["input"]);
+    let rows: Vec<&[f64]> = pixels.chunks(64).collect();
+    let request = json!({
+        "id": "request-7",
+        "parameters": {"binary_data_output": true},
+        "inputs": [{"name": "input", "shape": [3, 64], "datatype": "FP32", "data": rows}],
+        "outputs": [{"name": "logits", "parameters": {"binary_data": false}}],
+    });
+    let answer = app.post_json("/v2/models/digits/infer", &request).expect(200).json();
+    assert_eq!(answer["id"], "request-7");
+    assert_close(&answer["outputs"][0]["data"], &digits_predictions()["logits"]);
+}
+
+#[test]
+fn server_and_models_describe_themselves() {
+    let app = TestApp::with_digits();
+    assert_eq!(app.get("/v2/health/live").expect(200).json(), json!({"live": true}));
+    assert_eq!(app.get("/v2/health/ready").expect(200).json(), json!({"ready": true}));
+    assert_eq!(app.get("/v2").expect(200).json()["name"], "weightpress");
+    app.run_job(&fixtures::compress_digits());
+    let model = app.get("/v2/models/digits").expect(200).json();
+    assert_eq!(model["versions"], json!(["0", "1"]));
+    assert_eq!(model["inputs"], json!([{"name": "input", "datatype": "FP32", "shape": [-1, 64]}]));
+    assert_eq!(model["outputs"], json!([{"name": "logits", "datatype": "FP32", "shape": [-1, 10]}]));
+    assert_eq!(app.get("/v2/models/digits/versions/1").expect(200).json()["versions"], json!(["1"]));
+    assert_eq!(app.get("/v2/models/digits/ready").expect(200).json(), json!({"name": "digits", "ready": true}));
+    app.get("/v2/models/digits/versions/1/ready").expect(200);
+    app.get("/v2/models/digits/versions/2/ready").expect_problem(404, "not_found", "2");
+}

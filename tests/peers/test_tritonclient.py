@@ -1,0 +1,107 @@
+"""The client that inference servers are judged by, tritonclient[http], works against the program with JSON tensors.
+
+WEIGHTPRESS_BIN names the program."""
+
+import json
+import os
+import pathlib
+import subprocess
+import threading
+import urllib.request
+
+import numpy as np
+import pytest
+import tritonclient.http
+from tritonclient.utils import InferenceServerException
+
+ROOT = pathlib.Path(__file__).parents[2]
+FIXTURES = ROOT / "tests" / "fixtures"
+PROGRAM = os.environ.get("WEIGHTPRESS_BIN", ROOT / "target" / "release" / "weightpress")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """A running service with the model `digits`: version 0, and version 1, which is compressed."""
+    command = [PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir", tmp_path_factory.mktemp("data")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as program:
+        try:
+            line = next(line for line in program.stderr if "listening on http://" in line)
+            url = line.split("listening on ")[1].split()[0]
+            # The pipe must not fill up.
+            threading.Thread(target=program.stderr.read, daemon=True).start()
+            upload_and_compress(url)
+            yield url.removeprefix("http://")
+        finally:
+            program.terminate()
+
+
+def upload_and_compress(url):
+    post(f"{url}/api/v1/models?name=digits", (FIXTURES / "digits_mlp.onnx").read_bytes())
+    recipe = {"prune": {"sparsity": 0.5}, "quantize": {"method": "cws", "levels": 31}}
+    job = json.dumps({"kind": "compress", "model": "digits", "recipe": recipe}).encode()
+    assert post(f"{url}/api/v1/jobs", job, Prefer="wait=60")["state"] == "succeeded"
+
+
+def post(url, body, **headers):
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as answer:
+        return json.load(answer)
+
+
+@pytest.fixture
+def client(address):
+    with tritonclient.http.InferenceServerClient(address) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def digits():
+    with np.load(FIXTURES / "digits_val.npz") as arrays:
+        return arrays["x"], arrays["y"]
+
+
+def infer(client, x, version="", **settings):
+    tensor = tritonclient.http.InferInput("input", x.shape, "FP32")
+    tensor.set_data_from_numpy(x, binary_data=False)
+    return client.infer("digits", [tensor], model_version=version, **settings)
+
+
+def test_health_and_metadata(client):
+    assert client.is_server_live() and client.is_server_ready()
+    assert client.is_model_ready("digits") and client.is_model_ready("digits", "1")
+    assert not client.is_model_ready("nobody")
+    assert client.get_server_metadata()["name"] == "weightpress"
+    model = client.get_model_metadata("digits")
+    assert model["versions"] == ["0", "1"]
+    assert model["inputs"] == [{"name": "input", "datatype": "FP32", "shape": [-1, 64]}]
+    assert client.get_model_metadata("digits", "1")["outputs"][0]["name"] == "logits"
+
+
+def test_predictions_of_the_upload(client, digits):
+    x, y = digits
+    wanted = [tritonclient.http.InferRequestedOutput("logits", binary_data=False)]
+    result = infer(client, x, outputs=wanted, request_id="seven")
+    assert result.get_response()["id"] == "seven"
+    logits = result.as_numpy("logits")
+    assert logits.shape == (450, 10) and logits.dtype == np.float32
+    # By ONNX Runtime: 445 of 450.
+    assert (logits.argmax(axis=1) == y).sum() == 445
+
+
+def test_predictions_on_compressed_weights(client, digits):
+    x, y = digits
+    result = infer(client, x, version="1")
+    response = result.get_response()
+    assert response["model_version"] == "1" and response["parameters"]["residency"] == "coded"
+    assert (result.as_numpy("logits").argmax(axis=1) == y).mean() > 0.95
+
+
+def test_failures_reach_the_client(client, digits):
+    x, _ = digits
+    with pytest.raises(InferenceServerException, match="found 63"):
+        infer(client, x[:, :63])
+    with pytest.raises(InferenceServerException, match="no model nobody"):
+        client.get_model_metadata("nobody")
+    tensor = tritonclient.http.InferInput("input", [1, 64], "FP32")
+    tensor.set_data_from_numpy(x[:1], binary_data=True)
+    with pytest.raises(InferenceServerException, match="binary"):
+        client.infer("digits", [tensor])
