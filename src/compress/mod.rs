@@ -1,5 +1,7 @@
 //! Recipe in, artifact and report out: the pipeline.
 
+#[cfg(feature = "service")]
+mod methods;
 mod recipe;
 mod report;
 
@@ -8,6 +10,8 @@ use std::path::Path;
 use crate::model::Model;
 use crate::progress::Progress;
 
+#[cfg(feature = "service")]
+pub use methods::{MethodDescription, Methods, PresetDescription, methods};
 pub use recipe::{
     CodebookScope, CodecChoice, Encode, EncodeFields, Goal, LayerRule, LayerSettings, OpRule, Plain, Preset,
     PruneFields, Quantize, QuantizeFields, Recipe, RecipeError, Stage,

@@ -1,11 +1,10 @@
 //! `/api/v1/methods`: every criterion, quantiser, codec and preset, described by the types that parse them.
 
 use axum::Json;
-use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::compress;
+use crate::compress::{self, Methods};
 
 use super::Api;
 
@@ -18,8 +17,8 @@ pub fn router() -> OpenApiRouter<Api> {
     get,
     path = "/api/v1/methods",
     tag = "methods",
-    responses((status = OK, description = "The methods", body = Object))
+    responses((status = OK, description = "The methods", body = Methods))
 )]
-async fn list_methods() -> Json<Value> {
+async fn list_methods() -> Json<Methods> {
     Json(compress::methods())
 }

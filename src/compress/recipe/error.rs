@@ -30,12 +30,9 @@ pub enum RecipeError {
 }
 
 impl RecipeError {
-    pub(super) fn from_parser(error: serde_path_to_error::Error<serde_json::Error>) -> Self {
-        let path = error.path().to_string();
-        Self::Field {
-            field: if path == "." { "recipe".to_owned() } else { path },
-            reason: error.into_inner().to_string(),
-        }
+    pub(super) fn from_parser(path: &serde_path_to_error::Path, error: &serde_json::Error) -> Self {
+        let field = if path.iter().len() == 0 { "recipe".to_owned() } else { path.to_string() };
+        Self::Field { field, reason: error.to_string() }
     }
 
     pub(super) fn from_trailing(error: serde_json::Error) -> Self {

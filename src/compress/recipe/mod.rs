@@ -13,6 +13,7 @@ mod stage;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_path_to_error::Track;
 
 use stage::Overlay;
 
@@ -122,9 +123,11 @@ impl Recipe {
     /// [`RecipeError`], which names the field and what is wrong with its value.
     pub fn from_json(json: &str) -> Result<Self, RecipeError> {
         let mut deserializer = serde_json::Deserializer::from_str(json);
-        let recipe = serde_path_to_error::deserialize(&mut deserializer).map_err(RecipeError::from_parser)?;
+        let mut track = Track::new();
+        let recipe = Self::deserialize(serde_path_to_error::Deserializer::new(&mut deserializer, &mut track))
+            .map_err(|error| RecipeError::from_parser(&track.path(), &error))?;
         deserializer.end().map_err(RecipeError::from_trailing)?;
-        Ok(recipe)
+        recipe.check()
     }
 
     /// The recipe as compact JSON; the same recipe gives the same bytes.
@@ -240,3 +243,6 @@ mod pattern {
         Pattern::new(&text).map_err(|e| de::Error::custom(format_args!("{text:?} is not a glob: {e}")))
     }
 }
+
+#[cfg(test)]
+mod tests;

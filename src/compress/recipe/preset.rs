@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{EncodeFields, Level, Plain, PruneFields, QuantizeFields, Stage};
-use crate::prune::Sparsity;
+use super::{CodebookScope, CodecChoice, EncodeFields, Level, Plain, PruneFields, QuantizeFields, Recipe, Stage};
+use crate::prune::{Criterion, Scope, Sparsity};
 use crate::quantize::{Levels, Method};
 
 /// A starting point; it expands to the fields below and any of them can be set beside it.
@@ -11,33 +11,57 @@ use crate::quantize::{Levels, Method};
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Preset {
-    /// Nothing is lost: no pruning, no sharing, the smallest exact code for every tensor.
+    /// No stage that loses anything.
     Lossless,
-    /// A third of the weights pruned, 31 shared values a layer: small, and most networks keep their quality.
+    /// A little pruning, plenty of values.
     Balanced,
-    /// Nine of ten weights pruned over the whole network, 15 shared values, float16 for the rest: as small as it goes,
-    /// meant to be followed by fine-tuning.
+    /// Much pruning, few values.
     Smallest,
 }
 
 impl Preset {
-    pub(super) fn level(self) -> Level {
-        let (sparsity, levels) = match self {
-            Self::Lossless => {
-                return Level { prune: Stage::Off, quantize: Stage::Off, ..Level::default() };
+    /// Every preset, from the most careful on.
+    pub const ALL: [Self; 3] = [Self::Lossless, Self::Balanced, Self::Smallest];
+
+    /// What it is for, in a sentence.
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Lossless => "Nothing is lost: no pruning, no sharing, the smallest exact code for every tensor.",
+            Self::Balanced => {
+                "A third of the weights pruned and 31 shared values a layer: most networks keep their quality."
             }
-            Self::Balanced => (0.33, 31),
-            Self::Smallest => (0.9, 15),
-        };
-        let prune = PruneFields { sparsity: Sparsity::new(sparsity).ok(), ..PruneFields::default() };
-        let quantize =
-            QuantizeFields { method: Some(Method::Cws), levels: Levels::new(levels).ok(), ..QuantizeFields::default() };
-        let plain = (self == Self::Smallest).then_some(Plain::F16);
-        Level {
-            skip: None,
-            prune: Stage::On(prune),
-            quantize: Stage::On(quantize),
-            encode: EncodeFields { plain, ..EncodeFields::default() },
+            Self::Smallest => {
+                "Nine of ten weights pruned over the whole network, 15 shared values, float16 for the rest: the smallest \
+                 file, meant to be followed by fine-tuning."
+            }
         }
+    }
+
+    pub(super) fn level(self) -> Level {
+        let (sparsity, scope, levels, plain) = match self {
+            Self::Lossless => return Level { prune: Stage::Off, quantize: Stage::Off, ..Level::default() },
+            Self::Balanced => (0.33, Scope::Tensor, 31, None),
+            Self::Smallest => (0.9, Scope::Global, 15, Some(Plain::F16)),
+        };
+        let prune = PruneFields {
+            criterion: Some(Criterion::Magnitude),
+            sparsity: Sparsity::new(sparsity).ok(),
+            scope: Some(scope),
+        };
+        let quantize = QuantizeFields {
+            method: Some(Method::Cws),
+            levels: Levels::new(levels).ok(),
+            codebook: Some(CodebookScope::PerLayer),
+            ..QuantizeFields::default()
+        };
+        let encode = EncodeFields { codec: Some(CodecChoice::Auto), plain, ..EncodeFields::default() };
+        Level { skip: None, prune: Stage::On(prune), quantize: Stage::On(quantize), encode }
+    }
+}
+
+impl From<Preset> for Recipe {
+    fn from(preset: Preset) -> Self {
+        let Level { prune, quantize, encode, .. } = preset.level();
+        Self { preset: Some(preset), prune, quantize, encode, ..Self::default() }
     }
 }
