@@ -3,7 +3,16 @@
 //! An artifact is a safetensors file whose tensors are *records*: byte strings with a compact header of their own and a
 //! CRC-32C. It is self-contained (graph, encoded weights, recipe) and deterministic (no times, ids or metrics).
 
+mod error;
+mod export;
+mod graph;
+mod inflate;
 mod reader;
+mod record;
+#[cfg(test)]
+mod tests;
+mod wire;
+mod writer;
 
 use std::sync::Arc;
 
@@ -12,10 +21,17 @@ use bytes::Bytes;
 use crate::codec::CodecId;
 use crate::tensor::{Codebook, FloatType, Layout};
 
-pub use reader::{Artifact, ArtifactError, ExportFormat};
+pub use error::{ArtifactError, RecordError};
+pub use export::ExportFormat;
+pub use reader::Artifact;
+pub use record::CodebookRef;
+pub use writer::{ArtifactWriter, EncodedWeight, PlainTensor, Provenance, Sizes};
 
 /// The version of the format that this program writes, and the only one it reads.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// The one key of the safetensors metadata.
+const METADATA_KEY: &str = "weightpress";
 
 /// One stored tensor.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,4 +71,14 @@ pub enum Body {
         /// Little-endian elements.
         bytes: Bytes,
     },
+}
+
+/// ONNX's lower-case name of a float type, as [`Body::Plain`] has it.
+pub fn onnx_name(dtype: FloatType) -> &'static str {
+    match dtype {
+        FloatType::F16 => "float16",
+        FloatType::Bf16 => "bfloat16",
+        FloatType::F32 => "float32",
+        FloatType::F64 => "float64",
+    }
 }

@@ -1,31 +1,92 @@
 //! Recipe in, artifact and report out: the pipeline.
+//!
+//! Each weight goes through read, prune, share, encode and record on one thread; as many are on the way as the pool has
+//! threads, so memory follows the largest tensor and not the model. What several layers decide together (global
+//! thresholds, unified codebooks) is fitted in passes before.
 
+mod estimate;
+mod joint;
+mod layer;
+mod meter;
 #[cfg(feature = "service")]
 mod methods;
+mod pipeline;
 mod recipe;
 mod report;
 
-use std::path::Path;
+use crate::artifact::ArtifactError;
+use crate::codec::EncodeError;
+use crate::model::ModelError;
+use crate::progress::Cancelled;
+use crate::quantize::QuantizeError;
 
-use crate::model::Model;
-use crate::progress::Progress;
-
+pub use estimate::{Estimate, LayerEstimate, estimate};
+pub use pipeline::compress;
 #[cfg(feature = "service")]
 pub use methods::{MethodDescription, Methods, PresetDescription, methods};
 pub use recipe::{
     CodebookScope, CodecChoice, Encode, EncodeFields, Goal, LayerRule, LayerSettings, OpRule, Plain, Preset,
-    PruneFields, Quantize, QuantizeFields, Recipe, RecipeError, Stage,
+    PruneFields, PruneStage, Quantize, QuantizeFields, QuantizeStage, Recipe, RecipeError, Stage,
 };
-pub use report::{LayerReport, Report};
+pub use report::{CodebookReport, LayerReport, Report};
 
-/// Compresses `model` by `recipe` into a file at `out` (created or replaced whole; nothing is left there on failure).
-pub fn compress(model: &Model, recipe: &Recipe, out: &Path, progress: &dyn Progress) -> Result<Report, CompressError> {
-    todo!()
-}
-
+/// Why a model could not be compressed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompressError {
+    /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,
+    /// Rules of the recipe that apply to no layer of this model: most likely typing errors.
+    #[error("the recipe names what the model does not have: {}", .entries.join(", "))]
+    Unmatched {
+        /// The rules, as the recipe writes them.
+        entries: Vec<String>,
+    },
+    /// A NaN or an infinity in a tensor chosen for compression.
+    #[error("tensor {tensor:?} is not finite at element {index}")]
+    NonFinite {
+        /// The weight's name.
+        tensor: String,
+        /// Counted in the order of the file.
+        index: usize,
+    },
+    /// The uploaded file could not be read.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The weights of a layer could not be shared.
+    #[error("tensor {tensor:?}: {source}")]
+    Quantize {
+        /// The weight's name.
+        tensor: String,
+        /// Why.
+        source: QuantizeError,
+    },
+    /// The weights of a layer could not be encoded.
+    #[error("tensor {tensor:?}: {source}")]
+    Encode {
+        /// The weight's name.
+        tensor: String,
+        /// Why.
+        source: EncodeError,
+    },
+    /// The artifact could not be written.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+}
+
+impl From<Cancelled> for CompressError {
+    fn from(_: Cancelled) -> Self {
+        Self::Cancelled
+    }
+}
+
+impl CompressError {
+    /// A quantiser's error with the name of the layer; a cancellation stays one.
+    fn quantize(tensor: &str, source: QuantizeError) -> Self {
+        match source {
+            QuantizeError::Cancelled => Self::Cancelled,
+            source => Self::Quantize { tensor: tensor.to_owned(), source },
+        }
+    }
 }

@@ -1,60 +1,177 @@
-//! What a compression measured.
+//! What a compression measured: every byte of the artifact, and where it went.
+
 use serde::{Deserialize, Serialize};
 
+use super::layer::{LayerMeasures, Task};
+use crate::artifact::Sizes;
 use crate::codec::CodecId;
-use crate::model::{Kept, Role};
+use crate::model::{Family, Kept, Model, Role};
 
-/// Sizes of a compression, in total and per layer. `artifact_bytes` = the file; every byte counted.
+/// Sizes of a compression, in total and per layer.
+///
+/// `artifact_bytes` is the file that a user downloads, and the sum of `compressed_bytes` of the layers, `size_bytes` of
+/// the codebooks, `plain_bytes`, `graph_bytes` and `container_bytes`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 pub struct Report {
+    /// The uploaded file.
     pub source_bytes: u64,
+    /// The artifact, every byte of it.
     pub artifact_bytes: u64,
-    /// source_bytes / artifact_bytes
+    /// `source_bytes / artifact_bytes`.
     pub ratio: f64,
     /// Weights in all compressed layers.
     pub weights: u64,
+    /// Bits of the compressed layers and their codebooks, headers included, for each weight.
     pub bits_per_weight: f64,
+    /// The papers' figure: bytes of all streams and codebooks / (4 x weights).
+    pub psi: f64,
+    /// Fraction of +0.0 among the weights.
     pub sparsity: f64,
+    /// One row per compressed weight, in file order.
     pub layers: Vec<LayerReport>,
     /// One row per codebook shared by several layers.
     pub codebooks: Vec<CodebookReport>,
+    /// What stays as it is, and why.
     pub kept: Vec<Kept>,
-    /// Bytes of the deflated graph.
+    /// Remarks for people, e.g. on rules of the recipe that applied to nothing.
+    pub notes: Vec<String>,
+    /// The record of the graph, small constants inside.
     pub graph_bytes: u64,
-    /// Container header and metadata; so that layers + codebooks + plain tensors + graph + container = artifact_bytes.
+    /// The safetensors header: entries, recipe, digest of the source.
     pub container_bytes: u64,
+    /// Records of the tensors that are kept outside the graph.
     pub plain_bytes: u64,
+    /// Time the compression took.
     pub seconds: f64,
 }
 
+/// A codebook shared by several layers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 pub struct CodebookReport {
-    pub family: String,
+    /// Which layers share it: `dense` or `convolution`.
+    #[cfg_attr(feature = "service", schema(value_type = String))]
+    pub family: Family,
+    /// Values, zero included.
     pub levels: usize,
+    /// Its record in the artifact.
     pub size_bytes: u64,
 }
 
+/// One compressed weight.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 pub struct LayerReport {
+    /// The weight tensor's name.
     pub name: String,
+    /// Operator type of its readers.
     pub op: String,
+    /// Dimensions in the model.
     pub shape: Vec<usize>,
+    /// How predictions use it.
     pub role: Role,
+    /// Number of weights.
     pub weights: u64,
+    /// In the uploaded file's type.
     pub original_bytes: u64,
-    /// Payload, tensor header and own codebook (a unified codebook is a row of its own).
+    /// Its record in the artifact: stream, own codebook, header and checksum (a shared codebook is a row of its own).
     pub compressed_bytes: u64,
+    /// Of these, the stream: codes, dictionary, indices and block table.
+    pub stream_bytes: u64,
+    /// Of these, its own codebook.
+    pub codebook_bytes: u64,
+    /// `original_bytes / compressed_bytes`.
     pub ratio: f64,
+    /// Bits of `compressed_bytes` for each weight.
     pub bits_per_weight: f64,
+    /// The papers' figure: stream and own codebook / (4 x weights).
+    pub psi: f64,
     /// Fraction of +0.0 among the weights.
     pub sparsity: f64,
+    /// Distinct values, zero included.
     pub distinct_values: usize,
+    /// How it is written.
     pub codec: CodecId,
-    /// Signal to noise of the weights in dB: 10 log10(sum w^2 / sum (w - q)^2); null when lossless.
+    /// Signal to noise of the weights in dB: 10 log10(sum w^2 / sum (w - q)^2); null when nothing was lost.
     pub weight_snr_db: Option<f64>,
-    /// Notes for people: why it was kept dense, or skipped.
+    /// A remark for people, e.g. why it is stored raw.
     pub note: Option<String>,
+}
+
+/// What the pipeline hands over.
+pub(super) struct Measured<'a> {
+    pub tasks: &'a [Task<'a>],
+    /// In the order of the tasks.
+    pub layers: &'a [LayerMeasures],
+    pub sizes: &'a Sizes,
+    pub kept: Vec<Kept>,
+    pub notes: Vec<String>,
+}
+
+/// Draws up the report.
+pub(super) fn build(model: &Model, measured: Measured, seconds: f64) -> Report {
+    let Measured { tasks, layers: measures, sizes, kept, notes } = measured;
+    let codebooks = shared_codebooks(tasks, sizes);
+    let rows = tasks.iter().zip(measures).zip(&sizes.weight_bytes);
+    let layers: Vec<LayerReport> = rows.map(|((task, layer), &bytes)| layer_row(task, layer, bytes)).collect();
+    let weights = layers.iter().map(|layer| layer.weights).sum();
+    let record_bytes = sizes.weight_bytes.iter().chain(&sizes.codebook_bytes).sum();
+    let own_bytes: u64 = layers.iter().map(|layer| layer.stream_bytes + layer.codebook_bytes).sum();
+    let zeros: u64 = measures.iter().map(|layer| layer.zeros).sum();
+    Report {
+        source_bytes: model.size_bytes(),
+        artifact_bytes: sizes.artifact_bytes,
+        ratio: fraction(model.size_bytes(), sizes.artifact_bytes),
+        weights,
+        bits_per_weight: 8.0 * fraction(record_bytes, weights),
+        psi: fraction(own_bytes + sizes.codebook_bytes.iter().sum::<u64>(), 4 * weights),
+        sparsity: fraction(zeros, weights),
+        layers,
+        codebooks,
+        kept,
+        notes,
+        graph_bytes: sizes.graph_bytes,
+        container_bytes: sizes.container_bytes,
+        plain_bytes: sizes.plain_bytes,
+        seconds,
+    }
+}
+
+fn layer_row(task: &Task, layer: &LayerMeasures, compressed_bytes: u64) -> LayerReport {
+    let weight = task.weight;
+    let weights = task.elements();
+    let original_bytes = weights * weight.dtype.size_bytes() as u64;
+    LayerReport {
+        name: weight.name.clone(),
+        op: weight.op.clone(),
+        shape: weight.dims.clone(),
+        role: weight.role.clone(),
+        weights,
+        original_bytes,
+        compressed_bytes,
+        stream_bytes: layer.stream_bytes,
+        codebook_bytes: layer.codebook_bytes,
+        ratio: fraction(original_bytes, compressed_bytes),
+        bits_per_weight: 8.0 * fraction(compressed_bytes, weights),
+        psi: fraction(layer.stream_bytes + layer.codebook_bytes, 4 * weights),
+        sparsity: fraction(layer.zeros, weights),
+        distinct_values: layer.distinct_values,
+        codec: layer.codec,
+        weight_snr_db: layer.weight_snr_db,
+        note: layer.note.clone(),
+    }
+}
+
+fn shared_codebooks(tasks: &[Task], sizes: &Sizes) -> Vec<CodebookReport> {
+    let row = |(index, &size_bytes): (usize, &u64)| {
+        let unified = tasks.iter().filter_map(|task| task.unified.as_ref()).find(|u| u.index == Some(index))?;
+        Some(CodebookReport { family: unified.family, levels: unified.fitted.codebook().len(), size_bytes })
+    };
+    sizes.codebook_bytes.iter().enumerate().filter_map(row).collect()
+}
+
+/// `a / b`, and 0 where there is nothing to divide by.
+fn fraction(a: u64, b: u64) -> f64 {
+    if b == 0 { 0.0 } else { a as f64 / b as f64 }
 }

@@ -1,0 +1,109 @@
+//! What several layers decide together, found in passes over them before any is encoded: thresholds of global pruning
+//! and codebooks that are unified.
+
+use std::sync::Arc;
+
+use super::layer::{Loaded, Task};
+use super::meter::Meter;
+use super::{CodebookScope, CompressError};
+use crate::artifact::ArtifactWriter;
+use crate::model::{Family, Model};
+use crate::prune::{Prune, Scope, Threshold, ThresholdSearch};
+use crate::quantize::{DistributionBuilder, Fitted, Quantizer};
+use crate::tensor::FloatType;
+
+/// Passes over the weights that a global threshold takes: two, by the construction of [`ThresholdSearch`].
+const THRESHOLD_PASSES: u64 = 2;
+
+/// A codebook that several layers share.
+#[derive(Debug, Clone)]
+pub(super) struct Unified {
+    pub fitted: Fitted,
+    pub family: Family,
+    /// Index among the artifact's codebooks; `None` where one layer alone came to it, which then holds it itself.
+    pub index: Option<usize>,
+}
+
+/// Layers that share a codebook: one family, one element type, one quantiser.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct CodebookKey {
+    family: Family,
+    dtype: FloatType,
+    quantizer: Quantizer,
+}
+
+/// Work of the joint passes over one task, in weights read.
+pub(super) fn work(task: &Task) -> u64 {
+    let passes = if global(task).is_some() { THRESHOLD_PASSES } else { 0 };
+    (passes + u64::from(codebook_key(task).is_some())) * task.elements()
+}
+
+/// Gives every task of a [`Scope::Global`] its threshold.
+pub(super) fn find_thresholds(model: &Model, tasks: &mut [Task], meter: &Meter) -> Result<(), CompressError> {
+    let mut searches: Vec<(Prune, ThresholdSearch, Option<Threshold>)> = Vec::new();
+    for prune in tasks.iter().filter_map(global) {
+        if !searches.iter().any(|(key, ..)| *key == prune) {
+            searches.push((prune, prune.search(), None));
+        }
+    }
+    while searches.iter().any(|(.., threshold)| threshold.is_none()) {
+        for task in tasks.iter() {
+            let Some(prune) = global(task) else { continue };
+            let search = searches.iter_mut().find(|(key, ..)| *key == prune);
+            let Some((_, search, None)) = search else { continue };
+            Loaded::read(model, task)?.show(&task.weight.name, |layer| search.observe(layer));
+            meter.advance(task.elements(), "threshold", &task.weight.name)?;
+        }
+        for (_, search, threshold) in searches.iter_mut().filter(|(.., threshold)| threshold.is_none()) {
+            *threshold = search.end_pass();
+        }
+    }
+    for task in tasks {
+        let prune = global(task);
+        task.threshold = searches.iter().find(|(key, ..)| Some(*key) == prune).and_then(|(.., threshold)| *threshold);
+    }
+    Ok(())
+}
+
+/// Fits the unified codebooks on the weights that survive, gives each task its own, and stores those that are shared.
+pub(super) fn fit_codebooks(
+    model: &Model,
+    tasks: &mut [Task],
+    writer: &mut ArtifactWriter,
+    meter: &Meter,
+) -> Result<(), CompressError> {
+    let mut keys: Vec<CodebookKey> = Vec::new();
+    for key in tasks.iter().filter_map(codebook_key) {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    for key in keys {
+        let mut builder = DistributionBuilder::default();
+        let (mut layers, mut last) = (0, "");
+        for task in tasks.iter().filter(|task| codebook_key(task) == Some(key)) {
+            let mut loaded = Loaded::read(model, task)?;
+            loaded.prune(task);
+            loaded.show(&task.weight.name, |layer| builder.observe(layer.weights));
+            meter.advance(task.elements(), "codebook", &task.weight.name)?;
+            (layers, last) = (layers + 1, &task.weight.name);
+        }
+        let fitted = key.quantizer.fit(&builder.finish(), key.dtype, &meter.inner());
+        let fitted = fitted.map_err(|e| CompressError::quantize(last, e))?;
+        let index = if layers > 1 { Some(writer.add_codebook(fitted.codebook())?) } else { None };
+        let unified = Arc::new(Unified { fitted, family: key.family, index });
+        for task in tasks.iter_mut().filter(|task| codebook_key(task) == Some(key)) {
+            task.unified = Some(unified.clone());
+        }
+    }
+    Ok(())
+}
+
+fn global(task: &Task) -> Option<Prune> {
+    task.settings.prune.filter(|prune| prune.scope == Scope::Global)
+}
+
+fn codebook_key(task: &Task) -> Option<CodebookKey> {
+    let quantize = task.settings.quantize.filter(|quantize| quantize.codebook == CodebookScope::Unified)?;
+    Some(CodebookKey { family: task.weight.family, dtype: task.weight.dtype, quantizer: quantize.quantizer })
+}

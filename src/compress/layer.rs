@@ -1,0 +1,213 @@
+//! One layer on its way through the pipeline: read, prune, share, encode.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::joint::Unified;
+use super::meter::Meter;
+use super::{CodecChoice, CompressError, LayerSettings};
+use crate::artifact::CodebookRef;
+use crate::codec::{self, CodecId, EncodeError};
+use crate::model::{Model, Weight};
+use crate::prune::Threshold;
+use crate::quantize::{Distribution, share_exact};
+use crate::tensor::{FloatData, LayerContext, MAX_LEVELS, Matrix, Values};
+
+/// Work of the passes of one layer, in weights: pruning, sharing and encoding count one each.
+const PASSES: u64 = 3;
+
+/// A weight and what is to be done with it.
+pub(super) struct Task<'a> {
+    /// Position among the model's weights.
+    pub index: usize,
+    pub weight: &'a Weight,
+    pub settings: LayerSettings,
+    /// Found before, where several layers decide it together.
+    pub threshold: Option<Threshold>,
+    /// Fitted before, where several layers share it.
+    pub unified: Option<Arc<Unified>>,
+}
+
+impl Task<'_> {
+    /// Number of weights.
+    pub(super) fn elements(&self) -> u64 {
+        self.weight.dims.iter().product::<usize>() as u64
+    }
+
+    /// Work of [`run`], in the unit of the [`Meter`].
+    pub(super) fn work(&self) -> u64 {
+        PASSES * self.elements()
+    }
+}
+
+/// The weights of a layer in matrix order.
+pub(super) struct Loaded {
+    rows: usize,
+    cols: usize,
+    data: FloatData,
+}
+
+/// An encoded layer, and what was measured on the way.
+pub(super) struct Encoded {
+    pub rows_per_block: usize,
+    pub codebook: CodebookRef,
+    pub payload: Vec<u8>,
+    pub measured: LayerMeasures,
+}
+
+/// What is known of a layer once it is encoded.
+pub(super) struct LayerMeasures {
+    pub codec: CodecId,
+    /// Bytes of the payload: codes, dictionary, indices, block table.
+    pub stream_bytes: u64,
+    /// Bytes of its own codebook; 0 where it has none, or shares one.
+    pub codebook_bytes: u64,
+    /// Cells that are +0.0.
+    pub zeros: u64,
+    pub distinct_values: usize,
+    /// `None` when nothing was lost.
+    pub weight_snr_db: Option<f64>,
+    pub note: Option<String>,
+}
+
+impl Loaded {
+    /// Reads a layer and checks that it is finite.
+    pub(super) fn read(model: &Model, task: &Task) -> Result<Self, CompressError> {
+        let Weight { name, dims, layout, .. } = task.weight;
+        let data = model.read(task.weight)?;
+        if let Some(index) = data.first_non_finite() {
+            return Err(CompressError::NonFinite { tensor: name.clone(), index });
+        }
+        let (rows, cols) = layout.shape(dims).expect("a model's layouts fit its tensors");
+        let data = match data {
+            FloatData::F32(values) => FloatData::F32(layout.to_matrix(dims, values)),
+            FloatData::F64(values) => FloatData::F64(layout.to_matrix(dims, values)),
+        };
+        Ok(Self { rows, cols, data })
+    }
+
+    /// Shows the layer to a method, f64 weights rounded to f32.
+    pub(super) fn show<T>(&self, name: &str, method: impl FnOnce(&LayerContext) -> T) -> T {
+        let weights = match &self.data {
+            FloatData::F32(values) => Cow::Borrowed(values.as_slice()),
+            FloatData::F64(values) => Cow::Owned(values.iter().map(|&v| v as f32).collect()),
+        };
+        method(&LayerContext::new(name, self.rows, self.cols, &weights))
+    }
+
+    /// Sets what the task prunes to zero, and returns the sum of the squares that went.
+    pub(super) fn prune(&mut self, task: &Task) -> f64 {
+        let Some(prune) = task.settings.prune else { return 0.0 };
+        let mask = self.show(&task.weight.name, |layer| {
+            prune.mask(layer, task.threshold.unwrap_or_else(|| prune.threshold(layer)))
+        });
+        let pruned = (0..self.data.len()).filter(|&i| !mask.is_kept(i)).map(|i| self.data.get(i));
+        let lost = energy(pruned);
+        mask.apply(&mut self.data);
+        lost
+    }
+
+    /// Replaces the weights by symbols, as the task asks; returns the sum of the squared errors.
+    fn share(self, task: &Task, meter: &Meter) -> Result<(Matrix, f64), CompressError> {
+        let (name, dtype) = (&task.weight.name, task.weight.dtype);
+        let fail = |e| CompressError::quantize(name, e);
+        let Some(quantize) = task.settings.quantize else {
+            let shape = (self.rows, self.cols);
+            return Ok((share_exact(shape, dtype, self.data, &meter.inner()).map_err(fail)?, 0.0));
+        };
+        let matrix = self.show(name, |layer| match &task.unified {
+            Some(unified) => unified.fitted.assign(layer, &meter.inner()),
+            None => {
+                let distribution = Distribution::of(layer.weights);
+                quantize.quantizer.fit(&distribution, dtype, &meter.inner())?.assign(layer, &meter.inner())
+            }
+        });
+        let matrix = matrix.map_err(fail)?;
+        let errors = energy((0..self.data.len()).map(|i| self.data.get(i) - matrix.value(i)));
+        Ok((matrix, errors))
+    }
+}
+
+/// Takes one layer through all stages.
+pub(super) fn run(model: &Model, task: &Task, meter: &Meter) -> Result<Encoded, CompressError> {
+    let name = &task.weight.name;
+    let mut loaded = Loaded::read(model, task)?;
+    let signal = energy((0..loaded.data.len()).map(|i| loaded.data.get(i)));
+    let pruned = loaded.prune(task);
+    meter.advance(task.elements(), "prune", name)?;
+    let (matrix, errors) = loaded.share(task, meter)?;
+    meter.advance(task.elements(), "quantize", name)?;
+    let noise = pruned + errors;
+    let weight_snr_db = (noise > 0.0).then(|| 10.0 * libm::log10(signal / noise));
+    let encoded = encode(task, &matrix, weight_snr_db)?;
+    meter.advance(task.elements(), "encode", name)?;
+    Ok(encoded)
+}
+
+fn encode(task: &Task, matrix: &Matrix, weight_snr_db: Option<f64>) -> Result<Encoded, CompressError> {
+    let rows_per_block = codec::rows_per_block(matrix.rows(), matrix.cols());
+    let fail = |source| CompressError::Encode { tensor: task.weight.name.clone(), source };
+    let (codec, payload, note) = choose(task, matrix, rows_per_block).map_err(fail)?;
+    let codebook = match (matrix.values(), &task.unified) {
+        (Values::Raw { .. }, _) => CodebookRef::Raw,
+        (Values::Shared { codebook, .. }, unified) => match unified.as_ref().and_then(|unified| unified.index) {
+            Some(index) => CodebookRef::Shared(index),
+            None => CodebookRef::Own(codebook.clone()),
+        },
+    };
+    let codebook_bytes = match &codebook {
+        CodebookRef::Own(codebook) => (codebook.len() * codebook.dtype().size_bytes()) as u64,
+        _ => 0,
+    };
+    let (zeros, distinct_values) = census(matrix);
+    let stream_bytes = payload.len() as u64;
+    let measured = LayerMeasures { codec, stream_bytes, codebook_bytes, zeros, distinct_values, weight_snr_db, note };
+    Ok(Encoded { rows_per_block, codebook, payload, measured })
+}
+
+/// Encodes with the codec that the recipe asks for, or with the smallest where it leaves that open or the codec cannot
+/// represent the matrix. The note tells a person what came otherwise.
+fn choose(
+    task: &Task,
+    matrix: &Matrix,
+    rows_per_block: usize,
+) -> Result<(CodecId, Vec<u8>, Option<String>), EncodeError> {
+    let mut note = matches!(matrix.values(), Values::Raw { .. }).then(|| {
+        format!("more than {MAX_LEVELS} distinct values, which no codebook holds: every value is stored in full")
+    });
+    if let CodecChoice::Only(codec) = task.settings.encode.codec {
+        match codec::encode(matrix, codec, rows_per_block) {
+            Ok(payload) => return Ok((codec, payload, note)),
+            Err(EncodeError::NeedsCodebook { .. }) => {
+                note = note.map(|note| format!("{note}, which {} cannot", codec.name()));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let (codec, payload) = codec::encode_smallest(matrix, CodecId::ALL, rows_per_block)?;
+    Ok((codec, payload, note))
+}
+
+/// Counts the cells that are +0.0, and the distinct values.
+fn census(matrix: &Matrix) -> (u64, usize) {
+    match matrix.values() {
+        Values::Shared { codebook, indices } => {
+            let mut counts = vec![0u64; codebook.len()];
+            indices.iter().for_each(|&index| counts[usize::from(index)] += 1);
+            let zeros = codebook.zero().map_or(0, |zero| counts[usize::from(zero)]);
+            (zeros, counts.iter().filter(|&&count| count > 0).count())
+        }
+        Values::Raw { data, .. } => {
+            let mut bits: Vec<u64> = (0..data.len()).map(|i| data.get(i).to_bits()).collect();
+            bits.sort_unstable();
+            let zeros = bits.partition_point(|&b| b == 0) as u64;
+            bits.dedup();
+            (zeros, bits.len())
+        }
+    }
+}
+
+/// Sum of squares, in the order given.
+fn energy(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(0.0, |sum, value| sum + value * value)
+}

@@ -1,0 +1,206 @@
+//! The compression of a whole model: tasks, passes, workers, assembly.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use super::layer::{self, LayerMeasures, Task};
+use super::meter::Meter;
+use super::report::{self, Measured};
+use super::{CompressError, Encode, Plain, Recipe, Report, joint};
+use crate::artifact::{ArtifactWriter, EncodedWeight, PlainTensor, Provenance, onnx_name};
+use crate::model::{Kept, Model};
+use crate::progress::Progress;
+
+/// Operators that may hold weights. A rule for one of these fits many models, so that this one has none is worth a note;
+/// a rule for any other operator that the model does not have is a typing error.
+const WEIGHT_OPERATORS: [&str; 12] = [
+    "Attention",
+    "Conv",
+    "ConvTranspose",
+    "Einsum",
+    "Gather",
+    "Gemm",
+    "GRU",
+    "LSTM",
+    "MatMul",
+    "MultiHeadAttention",
+    "RNN",
+    "Tensor",
+];
+
+/// Compresses `model` by `recipe` into a file at `out`, which is created or replaced whole; on failure nothing is left
+/// there. Runs on the current rayon pool. The same model and recipe give the same bytes.
+///
+/// # Errors
+/// A [`CompressError`]; [`CompressError::Cancelled`] soon after `progress` asks for it.
+pub fn compress(model: &Model, recipe: &Recipe, out: &Path, progress: &dyn Progress) -> Result<Report, CompressError> {
+    let started = Instant::now();
+    let notes = check_rules(model, recipe)?;
+    let Plan { mut tasks, skipped } = plan(model, recipe);
+    let work = tasks.iter().map(|task| task.work() + joint::work(task)).sum();
+    let meter = Meter::new(progress, work);
+    let mut writer = ArtifactWriter::new(out);
+
+    joint::find_thresholds(model, &mut tasks, &meter)?;
+    joint::fit_codebooks(model, &mut tasks, &mut writer, &meter)?;
+    let layers = encode_all(model, &tasks, &writer, &meter)?;
+    let kept = add_plain(model, recipe, &skipped, &mut writer)?;
+    if let Some(skeleton) = model.skeleton() {
+        writer.set_graph(skeleton, halves(&recipe.resolve("", "").encode))?;
+    }
+    progress.check()?;
+    let provenance = Provenance { source_sha256: &model.sha256()?, recipe: &recipe.to_json() };
+    let sizes = writer.finish(&provenance)?;
+    progress.report(1.0, "done", "artifact written");
+    let measured = Measured { tasks: &tasks, layers: &layers, sizes: &sizes, kept, notes };
+    Ok(report::build(model, measured, started.elapsed().as_secs_f64()))
+}
+
+/// What a recipe comes to for a model.
+pub(super) struct Plan<'a> {
+    pub tasks: Vec<Task<'a>>,
+    /// Weights that stay as they are, and why.
+    pub skipped: Vec<(usize, &'static str)>,
+}
+
+/// Resolves the settings of every weight.
+pub(super) fn plan<'a>(model: &'a Model, recipe: &Recipe) -> Plan<'a> {
+    let mut plan = Plan { tasks: Vec::new(), skipped: Vec::new() };
+    for (index, weight) in model.weights().iter().enumerate() {
+        let settings = recipe.resolve(&weight.name, &weight.op);
+        if settings.skip {
+            plan.skipped.push((index, "skipped by the recipe"));
+        } else if weight.dims.contains(&0) {
+            plan.skipped.push((index, "without elements"));
+        } else {
+            plan.tasks.push(Task { index, weight, settings, threshold: None, unified: None });
+        }
+    }
+    plan
+}
+
+/// Checks that every rule of the recipe applies to something; returns notes for people on those that may well not.
+pub(super) fn check_rules(model: &Model, recipe: &Recipe) -> Result<Vec<String>, CompressError> {
+    let weights = model.weights().iter().map(|w| (w.name.as_str(), w.op.as_str()));
+    let is_known = |entry: &String| entry.strip_prefix("by_op.").is_some_and(|op| WEIGHT_OPERATORS.contains(&op));
+    let (known, unknown): (Vec<_>, Vec<_>) = recipe.unmatched(weights).into_iter().partition(is_known);
+    if !unknown.is_empty() {
+        return Err(CompressError::Unmatched { entries: unknown });
+    }
+    Ok(known.into_iter().map(|entry| format!("{entry} applies to no layer of this model")).collect())
+}
+
+/// Runs every task, as many at a time as the pool has threads. What was measured comes back in the order of the tasks.
+///
+/// The workers are rayon jobs of their own that draw tasks from a counter, and not a parallel iterator: a thread that
+/// waits inside one layer for a block that another thread took would start a further layer meanwhile, and hold its
+/// memory too.
+fn encode_all(
+    model: &Model,
+    tasks: &[Task],
+    writer: &ArtifactWriter,
+    meter: &Meter,
+) -> Result<Vec<LayerMeasures>, CompressError> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::with_capacity(tasks.len()));
+    let failed = Mutex::new(None::<(usize, CompressError)>);
+    rayon::scope(|scope| {
+        for _ in 0..rayon::current_num_threads().min(tasks.len()) {
+            scope.spawn(|_| {
+                while failed.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+                    let position = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(task) = tasks.get(position) else { break };
+                    match encode_one(model, task, writer, meter) {
+                        Ok(measured) => {
+                            results.lock().unwrap_or_else(PoisonError::into_inner).push((position, measured));
+                        }
+                        Err(error) => keep_first(&failed, position, error),
+                    }
+                }
+            });
+        }
+    });
+    if let Some((_, error)) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_unstable_by_key(|(position, _)| *position);
+    Ok(results.into_iter().map(|(_, measured)| measured).collect())
+}
+
+fn encode_one(
+    model: &Model,
+    task: &Task,
+    writer: &ArtifactWriter,
+    meter: &Meter,
+) -> Result<LayerMeasures, CompressError> {
+    let encoded = layer::run(model, task, meter)?;
+    let weight = EncodedWeight {
+        name: &task.weight.name,
+        dims: &task.weight.dims,
+        dtype: task.weight.dtype,
+        layout: task.weight.layout,
+        codec: encoded.measured.codec,
+        rows_per_block: encoded.rows_per_block,
+        codebook: encoded.codebook,
+        payload: &encoded.payload,
+    };
+    writer.add_weight(task.index, &weight)?;
+    Ok(encoded.measured)
+}
+
+/// Of several layers that fail, the first in the model is reported, whatever the threads did.
+fn keep_first(failed: &Mutex<Option<(usize, CompressError)>>, position: usize, error: CompressError) {
+    let mut first = failed.lock().unwrap_or_else(PoisonError::into_inner);
+    if first.as_ref().is_none_or(|(known, _)| position < *known) {
+        *first = Some((position, error));
+    }
+}
+
+/// Stores what is not compressed and not in the graph; returns the list of everything that stays as it is.
+fn add_plain(
+    model: &Model,
+    recipe: &Recipe,
+    skipped: &[(usize, &'static str)],
+    writer: &mut ArtifactWriter,
+) -> Result<Vec<Kept>, CompressError> {
+    let mut kept = Vec::with_capacity(skipped.len() + model.kept().len());
+    for &(index, reason) in skipped {
+        let weight = &model.weights()[index];
+        let mut bytes = Vec::new();
+        model.read(weight)?.write_le_bytes(weight.dtype, &mut bytes);
+        let row = kept_row(model, index, reason);
+        writer.add_plain(&plain_tensor(&row, &bytes, false))?;
+        kept.push(row);
+    }
+    for tensor in model.detached() {
+        let bytes = model.read_detached(tensor)?;
+        let halve = halves(&recipe.resolve(&tensor.name, "").encode);
+        writer.add_plain(&plain_tensor(tensor, &bytes, halve))?;
+    }
+    kept.extend_from_slice(model.kept());
+    Ok(kept)
+}
+
+/// The row of a weight that stays as it is.
+pub(super) fn kept_row(model: &Model, index: usize, reason: &str) -> Kept {
+    let weight = &model.weights()[index];
+    let elements = weight.dims.iter().product::<usize>();
+    Kept {
+        name: weight.name.clone(),
+        dims: weight.dims.clone(),
+        dtype: onnx_name(weight.dtype).to_owned(),
+        size_bytes: (elements * weight.dtype.size_bytes()) as u64,
+        reason: reason.to_owned(),
+    }
+}
+
+fn plain_tensor<'a>(tensor: &'a Kept, bytes: &'a [u8], halve: bool) -> PlainTensor<'a> {
+    PlainTensor { name: &tensor.name, dims: &tensor.dims, dtype: &tensor.dtype, bytes, halve }
+}
+
+fn halves(encode: &Encode) -> bool {
+    encode.plain == Plain::F16
+}
