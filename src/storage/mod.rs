@@ -5,6 +5,8 @@
 
 mod blob_rows;
 mod blobs;
+#[cfg(test)]
+mod contract;
 mod database;
 mod datasets;
 mod error;
