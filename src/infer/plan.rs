@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tract_onnx::pb;
 use tract_onnx::tract_hir::internal::*;
 use tract_onnx::tract_hir::tract_core::ops::konst::Const;
+use tract_onnx::tract_hir::tract_core::ops::matmul::optimized::{MatMulOperand, OptMatMul, ProtoFusedSpec};
 use tract_onnx::tract_hir::tract_core::ops::scan::OptScan;
 
 use super::InferError;
@@ -127,14 +128,24 @@ fn specialized(
     Ok(plan)
 }
 
+/// Bytes of the constants of an optimized graph: of its nodes, of those packed into matrix products, and of loop bodies.
 fn constants(model: &TypedModel, seen: &mut HashSet<*const Tensor>) -> u64 {
+    let size = |size: TDim| size.as_i64().and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
     let mut bytes = 0;
     for node in model.nodes() {
         if let Some(constant) = node.op_as::<Const>() {
             if seen.insert(Arc::as_ptr(constant.val())) {
-                // The fact knows the size of packed constants, whose tensor says nothing of it.
-                let size = node.outputs[0].fact.mem_size().as_i64();
-                bytes += size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
+                // The fact knows the size of a packed tensor, which says nothing of it.
+                bytes += size(node.outputs[0].fact.mem_size());
+            }
+        } else if let Some(product) = node.op_as::<OptMatMul>() {
+            for spec in &product.micro_ops {
+                let ProtoFusedSpec::AddMatMul { a, b, .. } = spec else { continue };
+                for operand in [a, b] {
+                    if let MatMulOperand::Const(packed) = operand {
+                        bytes += size(packed.exotic_fact().mem_size());
+                    }
+                }
             }
         } else if let Some(scan) = node.op_as::<OptScan>() {
             bytes += constants(scan.plan.model(), seen);

@@ -7,7 +7,7 @@ use tract_onnx::pb;
 use tract_onnx::tract_hir::prelude::{IntoTValue, TValue, TVec};
 
 use super::plan::Plan;
-use super::ports::{self, Ports};
+use super::ports::{Ports, ports};
 use super::rewrite::{Products, rewrite};
 use super::widen::widen_halves;
 use super::{Array, ArrayData, Datatype, InferError, Residency, restore};
@@ -69,8 +69,7 @@ impl Predictor {
     }
 
     fn new(mut model: pb::ModelProto, products: Products, encoded_bytes: u64) -> Result<Self, InferError> {
-        let graph = model.graph.as_mut().ok_or(InferError::NoGraph)?;
-        let (inputs, outputs) = (ports::inputs(graph)?, ports::outputs(graph)?);
+        let (inputs, outputs) = ports(&mut model)?;
         widen_halves(&mut model);
         let plan = Plan::new(&model, products)?;
         Ok(Self { plan, inputs, outputs, encoded_bytes })
@@ -100,10 +99,10 @@ impl Predictor {
             values.push(tensor.into_tvalue());
         }
         let values = self.plan.run(values)?;
-        let ports = self.outputs.ports.iter().zip(&self.outputs.typed);
-        let named = ports.zip(&values).map(|((port, typed), value)| {
+        let ports = self.outputs.ports.iter().zip(&self.outputs.datatypes);
+        let named = ports.zip(&values).map(|((port, &datatype), value)| {
             let array = Array::from_tensor(value).map_err(|error| InferError::Run { reason: error.to_string() })?;
-            Ok((port.name.clone(), narrowed(array, typed.datatype)))
+            Ok((port.name.clone(), narrowed(array, datatype)))
         });
         named.collect()
     }

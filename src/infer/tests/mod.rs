@@ -10,9 +10,10 @@ use std::sync::Arc;
 use tract_onnx::pb;
 use tract_onnx::tract_hir::prelude::{IntoTValue, TValue, TVec, Tensor};
 
+use super::InferError;
 use super::plan::Plan;
+use super::ports::ports;
 use super::rewrite::{Products, rewrite};
-use super::{InferError, ports};
 use crate::codec::{self, CodecId, CompressedMatrix, Head, Words};
 use crate::model::Weight;
 use crate::tensor::{Codebook, FloatData, FloatType, Matrix};
@@ -37,7 +38,7 @@ fn coded(model: &pb::ModelProto, codec: CodecId) -> Plan {
 }
 
 fn planned(mut model: pb::ModelProto, products: Products) -> Result<Plan, InferError> {
-    ports::inputs(model.graph.as_mut().unwrap()).unwrap();
+    ports(&mut model).unwrap();
     Plan::new(&model, products)
 }
 

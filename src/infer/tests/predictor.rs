@@ -59,7 +59,7 @@ fn inputs_at_fault_are_named_with_their_numbers() {
     graph.input("a", &[None, Some(3)]);
     graph.input("b", &[None, Some(3)]);
     let mut model = graph.build();
-    let ports = ports::inputs(model.graph.as_mut().unwrap()).unwrap();
+    let (ports, _) = ports(&mut model).unwrap();
     let array = |dims: &[usize]| Array { dims: dims.to_vec(), data: ArrayData::F32(vec![0.0; dims.iter().product()]) };
     let good = || array(&[2, 3]);
     let message = |given: Vec<(&str, Array)>| {
