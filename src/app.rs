@@ -17,7 +17,7 @@ const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often gauges are set and histograms are emptied into their buckets.
 const METRICS_INTERVAL: Duration = Duration::from_secs(5);
 /// Delay before the second attempt of a job.
-const RETRY_BACKOFF: Duration = Duration::from_secs(2);
+const RETRY_BACKOFF: Duration = Duration::from_millis(500);
 
 /// What every request handler is given, in an [`Arc`].
 pub struct App {

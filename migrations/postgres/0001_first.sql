@@ -153,7 +153,7 @@ CREATE TABLE metrics (
     version    BIGINT           NOT NULL,
     job_id     TEXT             NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
     name       TEXT             NOT NULL, -- accuracy, mse, output_snr_db, ...
-    value      DOUBLE PRECISION NOT NULL,
+    value      DOUBLE PRECISION,          -- null where it is undefined
     dataset    TEXT             NOT NULL, -- its name at that time
     split      TEXT,                      -- train, validation, test; null: the whole dataset
     samples    BIGINT           NOT NULL,

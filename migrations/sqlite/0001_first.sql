@@ -153,7 +153,7 @@ CREATE TABLE metrics (
     version    INTEGER NOT NULL,
     job_id     TEXT    NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
     name       TEXT    NOT NULL, -- accuracy, mse, output_snr_db, ...
-    value      REAL    NOT NULL,
+    value      REAL,             -- null where it is undefined
     dataset    TEXT    NOT NULL, -- its name at that time
     split      TEXT,             -- train, validation, test; null: the whole dataset
     samples    INTEGER NOT NULL,

@@ -12,7 +12,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::storage::{ArraySummary, DatasetFormat, DatasetRecord, Timestamp};
+use crate::model::Format;
+use crate::storage::{ArraySummary, DatasetRecord, Timestamp};
 
 use super::models::{UploadQuery, location, stored};
 use super::page::{List, ListResponse, PageQuery};
@@ -33,7 +34,7 @@ pub fn upload_router() -> OpenApiRouter<Api> {
 #[derive(Debug, Serialize, ToSchema)]
 struct Dataset {
     name: String,
-    format: DatasetFormat,
+    format: Format,
     /// SHA-256 of the file, hex.
     sha256: String,
     size_bytes: i64,

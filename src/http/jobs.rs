@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::compress::Report;
+use crate::compress::Estimate;
 use crate::jobs::{JobKind, JobResult, JobSpec};
 use crate::storage::{Failure, JobFilter, JobId, JobRecord, JobState, Timestamp};
 
@@ -131,7 +131,7 @@ struct DryRun {
     /// Always true: a job that is not valid is answered with a problem.
     valid: bool,
     /// Sizes to expect of a compression; null for other kinds.
-    estimate: Option<Report>,
+    estimate: Option<Estimate>,
 }
 
 /// Queues a job.

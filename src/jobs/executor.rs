@@ -83,6 +83,25 @@ impl Executor {
     }
 }
 
+#[cfg(test)]
+impl Executor {
+    /// Keeps the threads of jobs busy until the result is dropped.
+    pub(super) fn hold_jobs(&self) -> std::sync::mpsc::Sender<()> {
+        use std::sync::{Mutex, mpsc::channel};
+        let (hold, held) = channel::<()>();
+        let (enter, entered) = channel();
+        let (pool, held) = (self.jobs.clone(), Mutex::new(held));
+        let wait = move || {
+            enter.send(()).expect("somebody waits");
+            // Fails once `hold` is dropped.
+            _ = held.lock().map(|held| held.recv());
+        };
+        std::thread::spawn(move || pool.broadcast(|_| wait()));
+        (0..self.jobs.current_num_threads()).for_each(|_| entered.recv().expect("a thread"));
+        hold
+    }
+}
+
 /// The one place where CPU work leaves tokio.
 async fn run_on<T, F>(pool: Arc<ThreadPool>, work: F) -> Result<T, ExecuteError>
 where

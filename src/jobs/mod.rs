@@ -9,6 +9,8 @@ mod executor;
 mod predictors;
 mod progress;
 mod spec;
+#[cfg(test)]
+mod tests;
 mod work;
 mod worker;
 
@@ -17,19 +19,18 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::compress::Report;
+use crate::compress::Estimate;
 use crate::storage::{JobId, JobRecord, NewJob, Storage, StoreError};
 
 pub use changes::Watch;
 pub use executor::{ExecuteError, Executor, Refusal, Work};
 pub(crate) use predictors::PredictorSettings;
 pub use predictors::{LoadError, Loaded, Predictors};
-pub use spec::{CompressSpec, DataSpec, EvaluateSpec, EvaluationSpec, JobKind, JobResult, JobSpec};
+pub use spec::{CompressSpec, EvaluateSpec, EvaluationSpec, JobKind, JobResult, JobSpec};
 pub use work::{InspectDataset, InspectModel};
 pub(crate) use worker::{WorkerSettings, Workers};
 
 use changes::Changes;
-use work::Check;
 
 /// The queue as its clients see it. Clones share it.
 #[derive(Debug, Clone)]
@@ -51,13 +52,13 @@ impl Jobs {
     /// # Errors
     /// [`SubmitError`] names what is wrong with the spec.
     pub async fn submit(&self, spec: &JobSpec) -> Result<JobRecord, SubmitError> {
-        self.check(spec).await?;
+        self.dry_run(spec).await?;
         let job = NewJob {
             kind: spec.kind(),
             priority: spec.priority().into(),
             spec: to_json(spec),
             model: spec.model().to_owned(),
-            dataset: spec.evaluation().map(|evaluation| evaluation.data.dataset.clone()),
+            dataset: spec.evaluation().and_then(|evaluation| evaluation.data.dataset.clone()),
             max_attempts: self.max_attempts.into(),
         };
         let queued = self.storage.store.enqueue(&job).await?;
@@ -68,19 +69,18 @@ impl Jobs {
         Ok(queued)
     }
 
-    /// Checks `spec` as [`Jobs::submit`] does and computes what a compression would produce, exactly: the same work,
-    /// its file thrown away. Queues nothing. `None` for an evaluation, which has nothing to estimate.
+    /// Checks `spec` as [`Jobs::submit`] does and estimates what a compression would produce; queues nothing. `None` for
+    /// an evaluation, which has nothing to estimate.
     ///
     /// # Errors
     /// As [`Jobs::submit`].
-    pub async fn dry_run(&self, spec: &JobSpec) -> Result<Option<Report>, SubmitError> {
-        self.check(spec).await?;
-        match spec {
-            JobSpec::Compress(spec) => {
-                Ok(Some(self.executor.execute(work::estimate(&self.storage, spec).await?).await?))
-            }
-            JobSpec::Evaluate(_) => Ok(None),
+    pub async fn dry_run(&self, spec: &JobSpec) -> Result<Option<Estimate>, SubmitError> {
+        if spec.evaluation().is_some_and(|evaluation| evaluation.data.dataset.is_none()) {
+            let detail = "evaluation.data.dataset is missing".to_owned();
+            return Err(SubmitError::Invalid { refusal: Refusal::DataMismatch, detail });
         }
+        let check = work::check(&self.storage, spec).await?;
+        Ok(self.executor.execute(check).await?)
     }
 
     /// Asks a job to stop. A queued one is cancelled at once, a running one soon; a finished one stays as it is.
@@ -114,12 +114,6 @@ impl Jobs {
     /// Watches a job for changes. Made before the job is read, it misses none.
     pub fn watch(&self, id: &JobId) -> Watch {
         self.changes.watch(id)
-    }
-
-    /// Whether what `spec` names exists and fits together, as far as headers tell.
-    async fn check(&self, spec: &JobSpec) -> Result<(), SubmitError> {
-        let check: Check = work::check(&self.storage, spec).await?;
-        Ok(self.executor.execute(check).await?)
     }
 }
 

@@ -1,11 +1,10 @@
 //! What a job is asked to do, as it stands in `POST /api/v1/jobs`, and what it answers.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::compress::{Recipe, Report};
+use crate::evaluate::{DataMap, Metric};
 use crate::storage::NewMetric;
 
 /// A job to queue.
@@ -105,26 +104,15 @@ impl JobSpec {
     }
 }
 
-/// What to measure, and on which data. (The types of the core's evaluation replace these.)
+/// What to measure, and on which data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluationSpec {
-    #[serde(default)]
-    pub metrics: Vec<String>,
-    pub data: DataSpec,
-}
-
-/// A dataset and how its arrays map to a graph.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DataSpec {
-    pub dataset: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub split: Option<String>,
-    #[serde(default)]
-    pub inputs: BTreeMap<String, serde_json::Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<serde_json::Value>,
+    /// All that apply to the data when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<Metric>,
+    /// The dataset, which must be named, and how its arrays map to the graph.
+    pub data: DataMap,
 }
 
 /// What a job that succeeded produced.

@@ -74,7 +74,7 @@ impl Workers {
 /// Takes jobs from workers that fell silent, until `stop`.
 async fn reap(jobs: Jobs, settings: WorkerSettings, stop: CancellationToken) {
     let interval = (settings.lease / 2).min(Duration::from_secs(5));
-    while !sleep_or_stop(interval, &stop).await {
+    loop {
         match jobs.storage.store.reap(settings.backoff).await {
             Ok(reaped) => {
                 for job in reaped {
@@ -84,6 +84,9 @@ async fn reap(jobs: Jobs, settings: WorkerSettings, stop: CancellationToken) {
                 }
             }
             Err(error) => tracing::error!(%error, "the reaper failed"),
+        }
+        if sleep_or_stop(interval, &stop).await {
+            return;
         }
     }
 }
@@ -149,10 +152,11 @@ impl Worker {
             end = self.keep(&lease, &progress) => {
                 // CPU work stops at its next look at the flag; it must, before the job is anybody else's.
                 progress.stop();
-                (self.while_alive(&lease, end, work).await, Some(end))
+                (self.while_alive(&lease, Some(end), work).await, Some(end))
             }
         };
-        match self.settle(&storage, &lease, (outcome, end)).await {
+        let settled = self.settle(&storage, &lease, (outcome, end));
+        match self.while_alive(&lease, end, settled).await {
             Ok(job) => {
                 tracing::info!(job = %job.id, state = ?job.state, attempt = job.attempt, "job left its worker");
                 count_finished(&job);
@@ -167,13 +171,13 @@ impl Worker {
         }
     }
 
-    /// Awaits work that was told to stop, and keeps the lease meanwhile unless it is lost.
-    async fn while_alive<T>(&self, lease: &Lease, end: End, work: impl Future<Output = T>) -> T {
+    /// Awaits work that cannot be cut short, and keeps the lease meanwhile unless it is lost.
+    async fn while_alive<T>(&self, lease: &Lease, end: Option<End>, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
         loop {
             match tokio::time::timeout(self.heartbeat_interval(), &mut work).await {
                 Ok(outcome) => return outcome,
-                Err(_elapsed) if end == End::Lost => {}
+                Err(_elapsed) if end == Some(End::Lost) => {}
                 Err(_elapsed) => {
                     let _ = self.jobs.storage.store.heartbeat(lease, self.settings.lease, None).await;
                 }

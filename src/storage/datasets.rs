@@ -4,18 +4,12 @@ use serde::{Deserialize, Serialize};
 use sqlx::types::Json;
 use utoipa::ToSchema;
 
+use crate::model::Format;
+
 use super::blob_rows::{free_blobs, insert_blob};
 use super::blobs::Published;
 use super::database::{read, write};
 use super::{DatasetId, Kind, Page, Store, StoreError, TenantId, Timestamp};
-
-/// File formats of datasets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DatasetFormat {
-    Npz,
-    Safetensors,
-}
 
 /// A stored dataset.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
@@ -24,7 +18,8 @@ pub struct DatasetRecord {
     pub tenant_id: TenantId,
     /// Unique within the tenant; matches `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`.
     pub name: String,
-    pub format: DatasetFormat,
+    /// `npz` or `safetensors`.
+    pub format: Format,
     /// SHA-256 of the file, hex.
     pub sha256: String,
     pub size_bytes: i64,
@@ -49,7 +44,8 @@ pub struct ArraySummary {
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewDataset {
     pub name: String,
-    pub format: DatasetFormat,
+    /// `npz` or `safetensors`.
+    pub format: Format,
     pub samples: i64,
     pub arrays: Vec<ArraySummary>,
 }

@@ -24,7 +24,7 @@ use std::path::Path;
 
 pub use blobs::{Blobs, StagedBlob};
 pub(crate) use database::sqlite_url;
-pub use datasets::{ArraySummary, DatasetFormat, DatasetRecord, NewDataset};
+pub use datasets::{ArraySummary, DatasetRecord, NewDataset};
 pub use error::{Kind, StoreError};
 pub use id::{DatasetId, InvalidId, JobId, ModelId, TenantId};
 pub use jobs::{EventKind, Failure, JobEvent, JobFilter, JobRecord, JobState};
@@ -106,17 +106,21 @@ impl Storage {
     /// # Errors
     /// [`StoreError::NameTaken`] by other bytes.
     pub async fn add_model(&self, file: StagedBlob, model: &NewModel) -> Result<(ModelRecord, bool), StoreError> {
-        let sha256 = file.sha256().to_owned();
-        let published = self.blobs.publish(file).await?;
-        let inserted = self.store.insert_model(model, &published).await;
-        drop(published);
-        let is_new = self.accept_taken_name(inserted, &sha256).await?;
-        let stored = self.store.model(&model.name).await?;
-        if stored.sha256 == sha256 {
-            Ok((stored, is_new))
-        } else {
-            Err(StoreError::NameTaken { kind: Kind::Model, name: model.name.clone() })
-        }
+        let (storage, model) = (self.clone(), model.clone());
+        to_its_end(async move {
+            let sha256 = file.sha256().to_owned();
+            let published = storage.blobs.publish(file).await?;
+            let inserted = storage.store.insert_model(&model, &published).await;
+            drop(published);
+            let is_new = storage.accept_taken_name(inserted, &sha256).await?;
+            let stored = storage.store.model(&model.name).await?;
+            if stored.sha256 == sha256 {
+                Ok((stored, is_new))
+            } else {
+                Err(StoreError::NameTaken { kind: Kind::Model, name: model.name })
+            }
+        })
+        .await
     }
 
     /// Publishes an upload as a new dataset. Returns it, and false if it was there already with the same bytes.
@@ -128,17 +132,21 @@ impl Storage {
         file: StagedBlob,
         dataset: &NewDataset,
     ) -> Result<(DatasetRecord, bool), StoreError> {
-        let sha256 = file.sha256().to_owned();
-        let published = self.blobs.publish(file).await?;
-        let inserted = self.store.insert_dataset(dataset, &published).await;
-        drop(published);
-        let is_new = self.accept_taken_name(inserted, &sha256).await?;
-        let stored = self.store.dataset(&dataset.name).await?;
-        if stored.sha256 == sha256 {
-            Ok((stored, is_new))
-        } else {
-            Err(StoreError::NameTaken { kind: Kind::Dataset, name: dataset.name.clone() })
-        }
+        let (storage, dataset) = (self.clone(), dataset.clone());
+        to_its_end(async move {
+            let sha256 = file.sha256().to_owned();
+            let published = storage.blobs.publish(file).await?;
+            let inserted = storage.store.insert_dataset(&dataset, &published).await;
+            drop(published);
+            let is_new = storage.accept_taken_name(inserted, &sha256).await?;
+            let stored = storage.store.dataset(&dataset.name).await?;
+            if stored.sha256 == sha256 {
+                Ok((stored, is_new))
+            } else {
+                Err(StoreError::NameTaken { kind: Kind::Dataset, name: dataset.name })
+            }
+        })
+        .await
     }
 
     /// Ends a compression job: publishes its artifact as a new version, with layers, metrics and events.
@@ -166,8 +174,8 @@ impl Storage {
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::InUse`] while a job of it is queued or running.
     pub async fn delete_model(&self, name: &str) -> Result<(), StoreError> {
-        let freed = self.store.delete_model_rows(name).await?;
-        self.remove_unwanted(&freed).await
+        let (storage, name) = (self.clone(), name.to_owned());
+        to_its_end(async move { storage.remove_unwanted(&storage.store.delete_model_rows(&name).await?).await }).await
     }
 
     /// Deletes a compressed version and its blob.
@@ -176,8 +184,11 @@ impl Storage {
     /// [`StoreError::NotFound`]; [`StoreError::InUse`] while a job of the model is queued or running;
     /// [`StoreError::UploadVersion`]; [`StoreError::DefaultVersion`].
     pub async fn delete_version(&self, name: &str, version: i64) -> Result<(), StoreError> {
-        let freed = self.store.delete_version_rows(name, version).await?;
-        self.remove_unwanted(&freed).await
+        let (storage, name) = (self.clone(), name.to_owned());
+        to_its_end(
+            async move { storage.remove_unwanted(&storage.store.delete_version_rows(&name, version).await?).await },
+        )
+        .await
     }
 
     /// Deletes a dataset and its blob.
@@ -185,16 +196,15 @@ impl Storage {
     /// # Errors
     /// [`StoreError::NotFound`]; [`StoreError::InUse`] while a queued or running job reads it.
     pub async fn delete_dataset(&self, name: &str) -> Result<(), StoreError> {
-        let freed = self.store.delete_dataset_rows(name).await?;
-        self.remove_unwanted(&freed).await
+        let (storage, name) = (self.clone(), name.to_owned());
+        to_its_end(async move { storage.remove_unwanted(&storage.store.delete_dataset_rows(&name).await?).await }).await
     }
 
-    /// Removes what processes that were killed left in the folder: staging files, and blobs without a row.
+    /// Clears up after processes that were killed: staging files, blobs without a row, and leases that nobody holds.
     async fn sweep(&self) -> Result<(), StoreError> {
-        let alone = self.blobs.sweep_staging()?;
-        if alone {
-            let blobs = self.blobs.list().await?;
-            self.remove_unwanted(&blobs).await?;
+        if self.blobs.sweep_staging()? {
+            self.remove_unwanted(&self.blobs.list().await?).await?;
+            self.store.expire_leases_of_this_machine().await?;
         }
         Ok(())
     }
@@ -224,4 +234,12 @@ impl Storage {
         }
         Ok(())
     }
+}
+
+/// Runs `work` to its end even if the caller goes away, as a request does when its client hangs up: a file and its row
+/// must not be parted.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::spawn(work).await.map_err(std::io::Error::other)?
 }

@@ -12,7 +12,7 @@ use sqlx::types::Json;
 
 use crate::jobs::JobKind;
 
-use super::database::{read, skip_locked, write};
+use super::database::{Database, read, skip_locked, write};
 use super::datasets::LOCK_DATASET;
 use super::models::LOCK_MODEL;
 use super::{DatasetId, EventKind, Failure, JobId, JobRecord, JobState, Kind, ModelId, Store, StoreError};
@@ -293,6 +293,17 @@ impl Store {
             }
             reaped
         })
+    }
+
+    /// Ends all leases, if the database is a file of this machine. For a process that knows that it is the only one: the
+    /// reaper need not wait for workers that died with the last one.
+    pub(super) async fn expire_leases_of_this_machine(&self) -> Result<(), StoreError> {
+        const SQL: &str = "UPDATE jobs SET lease_until = 0 WHERE lease_until IS NOT NULL";
+        match &self.database {
+            Database::Sqlite { writer, .. } => _ = sqlx::query(SQL).execute(writer).await?,
+            Database::Postgres(_) => {}
+        }
+        Ok(())
     }
 
     /// Gives a job back after a failure that may pass (a full disk, a lost connection), to be started again after

@@ -65,7 +65,8 @@ pub struct MetricRecord {
     pub version: i64,
     /// E.g. `accuracy`, `mse`, `output_snr_db`.
     pub name: String,
-    pub value: f64,
+    /// Null where it is undefined: the signal to noise ratio of equal outputs.
+    pub value: Option<f64>,
     /// The dataset's name at that time.
     pub dataset: String,
     /// `train`, `validation` or `test`; null when the whole dataset was used.
@@ -83,7 +84,8 @@ pub struct NewMetric {
     pub version: i64,
     /// E.g. `accuracy`, `mse`, `output_snr_db`.
     pub name: String,
-    pub value: f64,
+    /// Null where it is undefined: the signal to noise ratio of equal outputs.
+    pub value: Option<f64>,
     /// The dataset's name.
     pub dataset: String,
     /// `train`, `validation` or `test`; null when the whole dataset was used.

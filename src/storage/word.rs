@@ -8,7 +8,6 @@ use crate::codec::CodecId;
 use crate::jobs::JobKind;
 use crate::model::Format;
 
-use super::datasets::DatasetFormat;
 use super::jobs::{EventKind, JobState};
 
 /// The word serde writes for `variant`, a unit variant.
@@ -62,4 +61,4 @@ macro_rules! stored_as_word {
     )*};
 }
 
-stored_as_word!(CodecId, DatasetFormat, EventKind, Format, JobKind, JobState);
+stored_as_word!(CodecId, EventKind, Format, JobKind, JobState);

@@ -4,14 +4,19 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::artifact::ArtifactError;
 use crate::compress::{self, CompressError, Recipe, Report};
 use crate::jobs::progress::Part;
 use crate::jobs::{ExecuteError, Refusal, Work};
+use crate::model::ModelError;
 use crate::progress::Progress;
 use crate::storage::{Compression, NewMetric};
 
-use super::evaluate::{Measurement, VersionFile};
+use super::evaluate::Measurement;
 use super::inspect::open_model;
+
+/// How much of the progress bar is the compression, when an evaluation follows.
+const COMPRESSION_SHARE: f64 = 0.7;
 
 /// Compresses `model` by `recipe` into the file `out`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -26,26 +31,22 @@ impl Work for Compress {
     type Answer = (Report, Vec<NewMetric>);
 
     fn run(&self, progress: &dyn Progress) -> Result<Self::Answer, ExecuteError> {
+        progress.check().map_err(|_| ExecuteError::Cancelled)?;
         let model = open_model(&self.model)?;
-        let Some(measurement) = &self.measurement else {
-            return Ok((self.compress(&model, progress)?, Vec::new()));
+        let compress = |progress: &dyn Progress| {
+            compress::compress(&model, &self.recipe, &self.out, progress).map_err(refused_or_failed)
         };
-        // Version 0 is measured first: data that do not fit are found before the long work.
-        let part = |from, to| Part { whole: progress, from, to };
-        let upload = VersionFile::Upload(self.model.clone());
-        let before = measurement.measure(&upload, None, &part(0.0, 0.2))?;
-        let report = self.compress(&model, &part(0.2, 0.8))?;
-        let artifact = VersionFile::Artifact(self.out.clone());
-        let after = measurement.measure(&artifact, Some(&upload), &part(0.8, 1.0))?;
-        let mut metrics = measurement.metrics(0, &before);
-        metrics.extend(measurement.metrics(Compression::NEW, &after));
+        let Some(measurement) = &self.measurement else {
+            return Ok((compress(progress)?, Vec::new()));
+        };
+        // Data that do not fit are found before the long work.
+        measurement.check(&model)?;
+        let report = compress(&Part { whole: progress, from: 0.0, to: COMPRESSION_SHARE })?;
+        let evaluation = Part { whole: progress, from: COMPRESSION_SHARE, to: 1.0 };
+        let measured = measurement.run(&self.model, Some(&self.out), &evaluation)?;
+        let mut metrics = measurement.rows(0, &measured, &measured.reference);
+        metrics.extend(measurement.rows(Compression::NEW, &measured, &measured.metrics));
         Ok((report, metrics))
-    }
-}
-
-impl Compress {
-    fn compress(&self, model: &crate::model::Model, progress: &dyn Progress) -> Result<Report, ExecuteError> {
-        compress::compress(model, &self.recipe, &self.out, progress).map_err(refused_or_failed)
     }
 }
 
@@ -53,6 +54,11 @@ impl Compress {
 pub(super) fn refused_or_failed(error: CompressError) -> ExecuteError {
     match error {
         CompressError::Cancelled => ExecuteError::Cancelled,
+        CompressError::Model(ModelError::Io(_)) | CompressError::Artifact(ArtifactError::Io(_)) => {
+            ExecuteError::failed(error)
+        }
+        CompressError::Unmatched { .. } => Refusal::InvalidRecipe.because(error),
+        CompressError::Model(_) => Refusal::InvalidModel.because(error),
         error => Refusal::NotCompressible.because(error),
     }
 }

@@ -1,34 +1,33 @@
 //! Measures a version on a dataset.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::jobs::{EvaluationSpec, ExecuteError, Work};
-use crate::model::Model;
+use crate::artifact::Artifact;
+use crate::evaluate::{self, Dataset, EvaluateError, Evaluation, Measured, MetricValue};
+use crate::infer::{InferError, Predictor, Residency};
+use crate::jobs::{EvaluationSpec, ExecuteError, Refusal, Work};
+use crate::model::{Model, ModelError};
 use crate::progress::Progress;
 use crate::storage::NewMetric;
-
-/// The file of a version.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) enum VersionFile {
-    /// Version 0.
-    Upload(PathBuf),
-    Artifact(PathBuf),
-}
 
 /// What to measure, on which file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Measurement {
+    /// The file of the dataset.
     pub(super) dataset: PathBuf,
     pub(super) spec: EvaluationSpec,
 }
 
-/// Measures `version`, beside the upload it came from.
+/// Measures one version.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Evaluate {
+    /// Version 0.
     pub(super) upload: PathBuf,
-    pub(super) version: VersionFile,
+    /// The artifact of the version; version 0 itself when absent.
+    pub(super) artifact: Option<PathBuf>,
+    /// Number of the version.
     pub(super) number: i64,
     pub(super) measurement: Measurement,
 }
@@ -37,41 +36,75 @@ impl Work for Evaluate {
     type Answer = Vec<NewMetric>;
 
     fn run(&self, progress: &dyn Progress) -> Result<Vec<NewMetric>, ExecuteError> {
-        let reference = match self.version {
-            VersionFile::Upload(_) => None,
-            VersionFile::Artifact(_) => Some(VersionFile::Upload(self.upload.clone())),
-        };
-        let found = self.measurement.measure(&self.version, reference.as_ref(), progress)?;
-        Ok(self.measurement.metrics(self.number, &found))
+        let measured = self.measurement.run(&self.upload, self.artifact.as_deref(), progress)?;
+        Ok(self.measurement.rows(self.number, &measured, &measured.metrics))
     }
 }
 
 impl Measurement {
-    /// Whether the dataset and its mapping fit `model`.
-    pub(super) fn check(&self, _model: &Model) -> Result<(), ExecuteError> {
-        todo!("waits for the evaluation of the core")
+    /// Whether the dataset and its mapping fit `model`, without running it.
+    pub(super) fn check(&self, model: &Model) -> Result<(), ExecuteError> {
+        let dataset = Dataset::open(&self.dataset).map_err(refused_or_failed)?;
+        let ports = (model.inputs(), model.outputs());
+        evaluate::check(&dataset, &self.spec.data, ports, &self.spec.metrics).map_err(refused_or_failed)?;
+        Ok(())
     }
 
-    /// Measures the version in `file`, and compares its outputs with those of `reference`.
-    pub(super) fn measure(
+    /// Runs the artifact with the upload beside it, or the upload alone, over the samples.
+    pub(super) fn run(
         &self,
-        _file: &VersionFile,
-        _reference: Option<&VersionFile>,
-        _progress: &dyn Progress,
-    ) -> Result<Vec<(String, f64)>, ExecuteError> {
-        todo!("waits for the evaluation of the core")
+        upload: &Path,
+        artifact: Option<&Path>,
+        progress: &dyn Progress,
+    ) -> Result<Measured, ExecuteError> {
+        let dataset = Dataset::open(&self.dataset).map_err(refused_or_failed)?;
+        let original = load_upload(upload).map_err(|error| refused_or_failed(error.into()))?;
+        let compressed = match artifact {
+            Some(path) => Some(load_artifact(path).map_err(|error| refused_or_failed(error.into()))?),
+            None => None,
+        };
+        let (predictor, reference) = match &compressed {
+            Some(compressed) => (compressed, Some(&original)),
+            None => (&original, None),
+        };
+        let (map, metrics) = (&self.spec.data, self.spec.metrics.as_slice());
+        let evaluation = Evaluation { predictor, reference, dataset: &dataset, map, metrics };
+        evaluation.run(progress).map_err(refused_or_failed)
     }
 
     /// The rows for what was found about version `number`.
-    pub(super) fn metrics(&self, number: i64, found: &[(String, f64)]) -> Vec<NewMetric> {
-        let row = |(name, value): &(String, f64)| NewMetric {
+    pub(super) fn rows(&self, number: i64, measured: &Measured, values: &[MetricValue]) -> Vec<NewMetric> {
+        let split =
+            self.spec.data.split.and_then(|split| serde_json::to_value(split).ok()?.as_str().map(str::to_owned));
+        let row = |found: &MetricValue| NewMetric {
             version: number,
-            name: name.clone(),
-            value: *value,
-            dataset: self.spec.data.dataset.clone(),
-            split: self.spec.data.split.clone(),
-            samples: 0,
+            name: found.metric.name().to_owned(),
+            value: found.value,
+            dataset: self.spec.data.dataset.clone().unwrap_or_default(),
+            split: split.clone(),
+            samples: i64::try_from(measured.samples).unwrap_or(i64::MAX),
         };
-        found.iter().map(row).collect()
+        values.iter().map(row).collect()
+    }
+}
+
+fn load_upload(path: &Path) -> Result<Predictor, InferError> {
+    Predictor::from_model(&Model::open(path)?)
+}
+
+/// Evaluated as it is served by default.
+fn load_artifact(path: &Path) -> Result<Predictor, InferError> {
+    Predictor::from_artifact(&Artifact::open(path)?, Residency::Coded)
+}
+
+/// Tells the user's faults from the machine's.
+pub(super) fn refused_or_failed(error: EvaluateError) -> ExecuteError {
+    match error {
+        EvaluateError::Cancelled(_) => ExecuteError::Cancelled,
+        EvaluateError::Io(_) | EvaluateError::File(ModelError::Io(_)) => ExecuteError::failed(error),
+        EvaluateError::File(_) | EvaluateError::NotADataset => Refusal::InvalidDataset.because(error),
+        EvaluateError::NoOutput => Refusal::NotPredictable.because(error),
+        EvaluateError::Infer(infer) if !infer.is_bad_input() => Refusal::NotPredictable.because(infer),
+        error => Refusal::DataMismatch.because(error),
     }
 }

@@ -1,14 +1,17 @@
 //! Looks at uploaded files before they are stored.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::evaluate::Dataset;
 use crate::infer::unsupported_operators;
 use crate::jobs::{ExecuteError, Refusal, Work};
 use crate::model::{Format, Kept, Model, ModelError, Port};
 use crate::progress::Progress;
-use crate::storage::{ArraySummary, DatasetFormat, WeightSummary};
+use crate::storage::{ArraySummary, WeightSummary};
+
+use super::evaluate::refused_or_failed;
 
 /// Opens a model file and describes it. Reads no weight.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -52,7 +55,7 @@ impl Work for InspectModel {
 }
 
 /// Opens a model file; a fault of the file is the user's.
-pub(super) fn open_model(path: &std::path::Path) -> Result<Model, ExecuteError> {
+pub(super) fn open_model(path: &Path) -> Result<Model, ExecuteError> {
     Model::open(path).map_err(|error| match error {
         ModelError::Io(error) => ExecuteError::failed(error),
         error => Refusal::InvalidModel.because(error),
@@ -68,7 +71,8 @@ pub struct InspectDataset {
 /// What a dataset file holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DatasetDescription {
-    pub format: DatasetFormat,
+    /// `npz` or `safetensors`.
+    pub format: Format,
     /// Common first extent of all arrays.
     pub samples: usize,
     pub arrays: Vec<ArraySummary>,
@@ -78,6 +82,13 @@ impl Work for InspectDataset {
     type Answer = DatasetDescription;
 
     fn run(&self, _progress: &dyn Progress) -> Result<DatasetDescription, ExecuteError> {
-        todo!("waits for the datasets of the core")
+        let dataset = Dataset::open(&self.path).map_err(refused_or_failed)?;
+        let samples = dataset.samples().map_err(|error| Refusal::InvalidDataset.because(error))?;
+        let arrays = dataset.arrays().map(|array| ArraySummary {
+            name: array.name.to_owned(),
+            dtype: array.dtype.to_owned(),
+            shape: array.dims.to_vec(),
+        });
+        Ok(DatasetDescription { format: dataset.format(), samples, arrays: arrays.collect() })
     }
 }

@@ -3,7 +3,6 @@
 
 mod check;
 mod compress;
-mod estimate;
 mod evaluate;
 mod inspect;
 
@@ -11,17 +10,16 @@ use std::sync::Arc;
 
 use tempfile::TempPath;
 
-use crate::storage::{Compression, JobRecord, Lease, Storage, StoreError, VersionRecord};
+use crate::storage::{Compression, JobRecord, Lease, Storage, StoreError};
 
-pub use estimate::Estimate;
 pub use inspect::{InspectDataset, InspectModel};
 
 pub(super) use check::Check;
 
 use super::progress::JobProgress;
-use super::{CompressSpec, EvaluationSpec, ExecuteError, Executor, JobResult, JobSpec, Refusal};
+use super::{EvaluationSpec, ExecuteError, Executor, JobResult, JobSpec, Refusal};
 use compress::Compress;
-use evaluate::{Evaluate, Measurement, VersionFile};
+use evaluate::{Evaluate, Measurement};
 
 /// What there is to check of a job before it is queued.
 pub(super) async fn check(storage: &Storage, spec: &JobSpec) -> Result<Check, StoreError> {
@@ -38,12 +36,6 @@ pub(super) async fn check(storage: &Storage, spec: &JobSpec) -> Result<Check, St
         JobSpec::Evaluate(_) => None,
     };
     Ok(Check { model: storage.blobs.path(&model.sha256), recipe, measurement })
-}
-
-/// What is needed to estimate a compression.
-pub(super) async fn estimate(storage: &Storage, spec: &CompressSpec) -> Result<Estimate, StoreError> {
-    let model = storage.store.model(&spec.model).await?;
-    Ok(Estimate { model: storage.blobs.path(&model.sha256), recipe: spec.recipe.clone() })
 }
 
 /// Does the work of a claimed job.
@@ -78,7 +70,7 @@ pub(super) async fn execute(
             let version = storage.store.version(&model, number).await.map_err(gone_or_failed)?;
             let work = Evaluate {
                 upload: storage.blobs.path(&model.sha256),
-                version: version_file(storage, &version),
+                artifact: (number > 0).then(|| storage.blobs.path(&version.sha256)),
                 number,
                 measurement: measurement(storage, &spec.evaluation).await.map_err(gone_or_failed)?,
             };
@@ -108,13 +100,9 @@ impl Done {
 }
 
 async fn measurement(storage: &Storage, spec: &EvaluationSpec) -> Result<Measurement, StoreError> {
-    let dataset = storage.store.dataset(&spec.data.dataset).await?;
+    let name = spec.data.dataset.as_deref().unwrap_or_default();
+    let dataset = storage.store.dataset(name).await?;
     Ok(Measurement { dataset: storage.blobs.path(&dataset.sha256), spec: spec.clone() })
-}
-
-fn version_file(storage: &Storage, version: &VersionRecord) -> VersionFile {
-    let path = storage.blobs.path(&version.sha256);
-    if version.number == 0 { VersionFile::Upload(path) } else { VersionFile::Artifact(path) }
 }
 
 /// What was named may have been deleted since the job was queued: that is final. Any other failure may pass.

@@ -110,7 +110,7 @@ fn evaluation_result() -> JobResult {
     let metric = NewMetric {
         version: 0,
         name: "accuracy".to_owned(),
-        value: 0.75,
+        value: Some(0.75),
         dataset: "digits".to_owned(),
         split: Some("test".to_owned()),
         samples: 4,

@@ -44,7 +44,7 @@ async fn a_compression_adds_version_layers_metrics_and_default_together() {
         add_model(&storage, "net").await;
         let lease = claimed(&storage).await;
         let metric = &evaluation_result().metrics[0];
-        let after = NewMetric { version: Compression::NEW, value: 0.5, ..metric.clone() };
+        let after = NewMetric { version: Compression::NEW, value: Some(0.5), ..metric.clone() };
         let done = compression(vec![metric.clone(), after]);
         let file = stage(&storage, b"artifact").await;
         let job = storage.finish_compression(&lease, file, &done).await.expect("the holder of the lease");
@@ -61,7 +61,7 @@ async fn a_compression_adds_version_layers_metrics_and_default_together() {
         assert_eq!(layers.iter().map(|layer| layer.name.as_str()).collect::<Vec<_>>(), ["fc1", "fc2"]);
         assert_eq!((layers[1].codec, layers[1].compressed_bytes, layers[1].position), (CodecId::Sham, 16, 1));
         let metrics = storage.store.metrics(&model.id, Some(1)).await.expect("metrics");
-        assert_eq!(metrics.iter().map(|metric| metric.value).collect::<Vec<_>>(), [0.5]);
+        assert_eq!(metrics.iter().map(|metric| metric.value).collect::<Vec<_>>(), [Some(0.5)]);
         assert_eq!(layer("fc1").role, Role::Product);
     })
     .await;

@@ -4,7 +4,7 @@ use super::*;
 
 fn new_dataset(name: &str) -> NewDataset {
     let array = ArraySummary { name: "x".to_owned(), dtype: "uint8".to_owned(), shape: vec![10, 4] };
-    NewDataset { name: name.to_owned(), format: DatasetFormat::Npz, samples: 10, arrays: vec![array] }
+    NewDataset { name: name.to_owned(), format: Format::Npz, samples: 10, arrays: vec![array] }
 }
 
 fn page(after: Option<&str>, limit: i64) -> Page {
