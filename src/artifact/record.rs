@@ -29,7 +29,7 @@ const MAX_RANK: u64 = 64;
 /// A record may stand for this many elements, and [`ELEMENTS_PER_BYTE`] more for each of its bytes: an empty matrix of
 /// any size costs next to nothing to claim, so what a reader may have to expand is tied to the bytes present.
 const FREE_ELEMENTS: u64 = 1 << 28;
-const ELEMENTS_PER_BYTE: u64 = 1 << 16;
+const ELEMENTS_PER_BYTE: u64 = 1 << 18;
 
 /// Where the values of an encoded weight are.
 #[derive(Debug, Clone, PartialEq)]

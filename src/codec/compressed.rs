@@ -25,27 +25,8 @@ pub struct CompressedMatrix {
     head: Head,
     codec: AnyCodec,
     payload: Bytes,
-    shared_bytes: usize,
     /// Where each block starts in the payload, and where the last one ends.
     starts: Vec<usize>,
-}
-
-/// The parts of a payload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PayloadSizes {
-    /// What all blocks share: the dictionary of a Huffman code.
-    pub shared_bytes: usize,
-    /// The lengths of the blocks.
-    pub table_bytes: usize,
-    /// Codes, values and positions.
-    pub block_bytes: usize,
-}
-
-impl PayloadSizes {
-    /// All of it.
-    pub fn total_bytes(&self) -> usize {
-        self.shared_bytes + self.table_bytes + self.block_bytes
-    }
 }
 
 impl CompressedMatrix {
@@ -61,9 +42,8 @@ impl CompressedMatrix {
         head.check()?;
         let mut input = &payload[..];
         let codec = AnyCodec::read_shared(id, &head, &mut input)?;
-        let shared_bytes = payload.len() - input.len();
         let starts = read_block_table(head.blocks(), payload.len(), &mut input)?;
-        let matrix = Self { id, head, codec, payload, shared_bytes, starts };
+        let matrix = Self { id, head, codec, payload, starts };
         let check = |block| {
             let source =
                 matrix.codec.check_block(&matrix.head, matrix.block(block), matrix.head.block_rows(block)).err()?;
@@ -151,16 +131,6 @@ impl CompressedMatrix {
     /// Bytes of the payload: codes, dictionary, indices and block table; codebook and header apart.
     pub fn size_bytes(&self) -> usize {
         self.payload.len()
-    }
-
-    /// What those bytes are.
-    pub fn sizes(&self) -> PayloadSizes {
-        let first_block = self.starts[0];
-        PayloadSizes {
-            shared_bytes: self.shared_bytes,
-            table_bytes: first_block - self.shared_bytes,
-            block_bytes: self.payload.len() - first_block,
-        }
     }
 
     /// Bytes this holds in memory, codebook apart (it may be shared).

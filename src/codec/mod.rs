@@ -49,7 +49,7 @@ use head::Cells;
 use visitors::Ignore;
 
 pub use any::CodecId;
-pub use compressed::{CompressedMatrix, PayloadSizes};
+pub use compressed::CompressedMatrix;
 pub use encode::{encode, encode_smallest, rows_per_block};
 pub use error::{DecodeError, EncodeError};
 pub use head::{Head, MAX_CELLS, Words};

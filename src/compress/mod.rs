@@ -13,6 +13,8 @@ mod methods;
 mod pipeline;
 mod recipe;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use crate::artifact::ArtifactError;
 use crate::codec::EncodeError;
@@ -21,9 +23,9 @@ use crate::progress::Cancelled;
 use crate::quantize::QuantizeError;
 
 pub use estimate::{Estimate, LayerEstimate, estimate};
-pub use pipeline::compress;
 #[cfg(feature = "service")]
 pub use methods::{MethodDescription, Methods, PresetDescription, methods};
+pub use pipeline::compress;
 pub use recipe::{
     CodebookScope, CodecChoice, Encode, EncodeFields, Goal, LayerRule, LayerSettings, OpRule, Plain, Preset,
     PruneFields, PruneStage, Quantize, QuantizeFields, QuantizeStage, Recipe, RecipeError, Stage,

@@ -10,6 +10,7 @@ use super::meter::Meter;
 use super::report::{self, Measured};
 use super::{CompressError, Encode, Plain, Recipe, Report, joint};
 use crate::artifact::{ArtifactWriter, EncodedWeight, PlainTensor, Provenance, onnx_name};
+use crate::codec::MAX_CELLS;
 use crate::model::{Kept, Model};
 use crate::progress::Progress;
 
@@ -74,6 +75,8 @@ pub(super) fn plan<'a>(model: &'a Model, recipe: &Recipe) -> Plan<'a> {
             plan.skipped.push((index, "skipped by the recipe"));
         } else if weight.dims.contains(&0) {
             plan.skipped.push((index, "without elements"));
+        } else if weight.dims.iter().product::<usize>() > MAX_CELLS {
+            plan.skipped.push((index, "more weights than a codec takes"));
         } else {
             plan.tasks.push(Task { index, weight, settings, threshold: None, unified: None });
         }
