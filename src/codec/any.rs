@@ -74,7 +74,7 @@ macro_rules! codecs {
                 head: &Head,
                 block: &[u8],
                 rows: Range<usize>,
-            ) -> Result<(), DecodeError> {
+            ) -> Result<usize, DecodeError> {
                 match self { $(Self::$id(codec) => codec.check_block(head, block, rows)),* }
             }
 

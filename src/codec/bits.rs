@@ -111,7 +111,9 @@ impl<'a> BitReader<'a> {
         if length == 0 {
             return Ok(0);
         }
-        self.refill();
+        if length > self.available {
+            self.refill();
+        }
         let bits = self.peek(length);
         self.consume(length)?;
         Ok(bits)

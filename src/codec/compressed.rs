@@ -3,6 +3,8 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use ndarray::linalg::general_mat_mul;
+use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
 use super::any::AnyCodec;
@@ -15,18 +17,41 @@ use crate::tensor::{FloatData, FloatType, Matrix};
 /// too often.
 const SAMPLES_PER_WALK: usize = 256;
 
+/// Most cells of a block that a product expands, in a buffer of the thread that multiplies by it: 1 MiB.
+const MOST_EXPANDED_CELLS: usize = 1 << 18;
+
 /// An encoded matrix that was checked from end to end when it was opened.
 ///
-/// Products add up each output in the order of the stored cells, on one f32 accumulator: a sample's result depends
-/// neither on the threads nor on the other samples of its batch.
+/// Products are sums in f32, whose order depends on the matrix and the size of the batch, never on the threads.
 #[derive(Debug)]
 pub struct CompressedMatrix {
     id: CodecId,
     head: Head,
     codec: AnyCodec,
     payload: Bytes,
+    shared_bytes: usize,
+    /// Cells that a walk visits.
+    stored_cells: usize,
     /// Where each block starts in the payload, and where the last one ends.
     starts: Vec<usize>,
+}
+
+/// The parts of a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PayloadSizes {
+    /// What all blocks share: the dictionary of a Huffman code.
+    pub shared_bytes: usize,
+    /// The lengths of the blocks.
+    pub table_bytes: usize,
+    /// Codes, values and positions.
+    pub block_bytes: usize,
+}
+
+impl PayloadSizes {
+    /// All of it.
+    pub fn total_bytes(&self) -> usize {
+        self.shared_bytes + self.table_bytes + self.block_bytes
+    }
 }
 
 impl CompressedMatrix {
@@ -42,15 +67,15 @@ impl CompressedMatrix {
         head.check()?;
         let mut input = &payload[..];
         let codec = AnyCodec::read_shared(id, &head, &mut input)?;
+        let shared_bytes = payload.len() - input.len();
         let starts = read_block_table(head.blocks(), payload.len(), &mut input)?;
-        let matrix = Self { id, head, codec, payload, starts };
-        let check = |block| {
-            let source =
-                matrix.codec.check_block(&matrix.head, matrix.block(block), matrix.head.block_rows(block)).err()?;
-            Some(DecodeError::Block { block, offset: matrix.starts[block], source: Box::new(source) })
-        };
-        let error = (0..matrix.head.blocks()).into_par_iter().find_map_first(check);
-        error.map_or(Ok(matrix), Err)
+        let mut matrix = Self { id, head, codec, payload, shared_bytes, stored_cells: 0, starts };
+        matrix.stored_cells = (0..matrix.head.blocks())
+            .into_par_iter()
+            .map(|block| matrix.check_block(block))
+            // The parts are joined in order, so of two errors the first is kept.
+            .reduce(|| Ok(0), |a, b| Ok(a? + b?))?;
+        Ok(matrix)
     }
 
     /// The codec that the payload was encoded with.
@@ -99,7 +124,8 @@ impl CompressedMatrix {
     /// # Panics
     /// If `out` is not of that size, or `rows` ends past the matrix.
     pub fn decode_rows(&self, rows: Range<usize>, out: &mut [f32]) {
-        self.expand(rows, out, 0.0, |word| self.head.words.to_f32(word));
+        let lookup = self.head.words.lookup();
+        self.expand(rows, out, 0.0, |word| lookup.to_f32(word));
     }
 
     /// Decodes the whole matrix, bit by bit as it was encoded. Allocates rows x cols cells, at most
@@ -121,16 +147,31 @@ impl CompressedMatrix {
             }
             Words::Values(dtype) => {
                 let mut data = vec![0.0; cells];
-                self.expand(all, &mut data, 0.0, |word| words.to_f32(word));
+                self.decode_rows(all, &mut data);
                 Matrix::raw(*rows, *cols, *dtype, FloatData::F32(data))
             }
         };
         matrix.expect("every cell was checked when the payload was opened")
     }
 
+    /// Cells that the codec stores and products visit; the others are zero.
+    pub fn stored_cells(&self) -> usize {
+        self.stored_cells
+    }
+
     /// Bytes of the payload: codes, dictionary, indices and block table; codebook and header apart.
     pub fn size_bytes(&self) -> usize {
         self.payload.len()
+    }
+
+    /// What those bytes are.
+    pub fn sizes(&self) -> PayloadSizes {
+        let first_block = self.starts[0];
+        PayloadSizes {
+            shared_bytes: self.shared_bytes,
+            table_bytes: first_block - self.shared_bytes,
+            block_bytes: self.payload.len() - first_block,
+        }
     }
 
     /// Bytes this holds in memory, codebook apart (it may be shared).
@@ -140,6 +181,12 @@ impl CompressedMatrix {
 
     fn block(&self, block: usize) -> &[u8] {
         &self.payload[self.starts[block]..self.starts[block + 1]]
+    }
+
+    fn check_block(&self, block: usize) -> Result<usize, DecodeError> {
+        self.codec
+            .check_block(&self.head, self.block(block), self.head.block_rows(block))
+            .map_err(|source| DecodeError::Block { block, offset: self.starts[block], source: Box::new(source) })
     }
 
     fn visit<V: Visitor>(&self, block: usize, visitor: &mut V) {
@@ -163,7 +210,7 @@ impl CompressedMatrix {
     /// The product of `rows`; `x` is as large as their groups need.
     fn product(&self, rows: Range<usize>, rows_per_group: usize, x: &[f32], batch: usize, out: &mut [f32]) {
         assert_eq!(out.len(), rows.len() * batch, "out is rows x batch");
-        let inputs = Inputs { words: &self.head.words, x, batch, cols: self.head.cols, rows_per_group };
+        let inputs = Inputs { lookup: self.head.words.lookup(), x, batch, cols: self.head.cols, rows_per_group };
         if batch > SAMPLES_PER_WALK {
             self.product_of_tiles(rows, inputs, out);
         } else {
@@ -181,8 +228,38 @@ impl CompressedMatrix {
                 self.visit(block, &mut dot);
                 dot.finish();
             }
+            _ if self.is_faster_expanded(inputs) => self.product_of_expanded(block, rows, inputs, out),
             _ => self.visit(block, &mut Axpy::new(inputs, rows, out)),
         });
+    }
+
+    /// Whether a block had better be expanded for a product: a dense product takes so much less time for a cell than a
+    /// sparse one that it may visit the zeros too, if there are enough samples to make up for the expansion.
+    fn is_faster_expanded(&self, inputs: Inputs) -> bool {
+        let block_cells = self.head.rows_per_block.min(self.head.rows).saturating_mul(self.head.cols);
+        block_cells <= MOST_EXPANDED_CELLS
+            && 4 * self.stored_cells >= self.head.cells()
+            && inputs.batch >= 4
+            && inputs.rows_per_group >= 4
+    }
+
+    /// A product by a block that is expanded into a buffer of its own: at most [`MOST_EXPANDED_CELLS`] at a time.
+    fn product_of_expanded(&self, block: usize, rows: Range<usize>, inputs: Inputs, out: &mut [f32]) {
+        let Inputs { cols, batch, rows_per_group, .. } = inputs;
+        let mut cells = vec![0.0; rows.len() * cols];
+        let value = |word| inputs.lookup.to_f32(word);
+        self.visit(block, &mut Expand { rows: rows.clone(), cols, value, out: &mut cells });
+        let mut row = rows.start;
+        while row < rows.end {
+            let end = rows.end.min((row / rows_per_group + 1) * rows_per_group);
+            let part = row - rows.start..end - rows.start;
+            let size = "slices are as long as their shape says";
+            let weights = ArrayView2::from_shape((part.len(), cols), &cells[part.start * cols..part.end * cols]);
+            let x = ArrayView2::from_shape((cols, batch), inputs.of_row(row));
+            let out = ArrayViewMut2::from_shape((part.len(), batch), &mut out[part.start * batch..part.end * batch]);
+            general_mat_mul(1.0, &weights.expect(size), &x.expect(size), 0.0, &mut out.expect(size));
+            row = end;
+        }
     }
 
     /// A product with many samples, a tile of them after the other: gathered, multiplied, and put in place.

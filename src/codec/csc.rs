@@ -61,10 +61,11 @@ impl Codec for Csc {
         let pattern = Pattern::take(&mut block, head.cols, rows.len())?;
         let words = Ints::take(&mut block, pattern.stored(), head.word_bytes())?;
         expect_end(block)?;
+        let check = head.word_check();
         let mut words = words.iter();
         pattern.walk(|col, line| {
             let word = words.next().unwrap_or_default();
-            visitor.cell(rows.start + line, col, head.check_word(word)?);
+            visitor.cell(rows.start + line, col, check.word(word)?);
             Ok(())
         })
     }

@@ -77,11 +77,12 @@ impl Codec for Cser {
         let counts = Ints::take(&mut block, total, width)?;
         let mut columns = Ints::take(&mut block, counts.sum(), width)?.iter();
         expect_end(block)?;
+        let check = head.word_check();
         let mut counts = counts.iter();
         for (row, groups) in rows.zip(groups.iter()) {
             let mut lowest_symbol = 0;
             for (symbol, count) in (&mut symbols).zip(&mut counts).take(groups as usize) {
-                let symbol = head.check_word(symbol)?;
+                let symbol = check.word(symbol)?;
                 rising(symbol as usize, &mut lowest_symbol, MAX_LEVELS)?;
                 if count == 0 {
                     return Err(DecodeError::EmptyGroup);
@@ -96,13 +97,13 @@ impl Codec for Cser {
     }
 
     /// Also refuses a column that stands in two groups of a row: one group does not know of another.
-    fn check_block(&self, head: &Head, block: &[u8], rows: Range<usize>) -> Result<(), DecodeError> {
+    fn check_block(&self, head: &Head, block: &[u8], rows: Range<usize>) -> Result<usize, DecodeError> {
         let mut stored = StoredCells::default();
         self.visit_block(head, block, rows, &mut stored)?;
         stored.end_row();
         match stored.duplicate {
             Some((row, col)) => Err(DecodeError::DuplicateCell { row, col }),
-            None => Ok(()),
+            None => Ok(stored.count),
         }
     }
 }
@@ -110,6 +111,7 @@ impl Codec for Cser {
 /// Looks for cells that are visited twice, row by row.
 #[derive(Default)]
 struct StoredCells {
+    count: usize,
     row: usize,
     cols: Vec<usize>,
     duplicate: Option<(usize, usize)>,
@@ -117,6 +119,7 @@ struct StoredCells {
 
 impl StoredCells {
     fn end_row(&mut self) {
+        self.count += self.cols.len();
         self.cols.sort_unstable();
         if let Some(pair) = self.cols.windows(2).find(|pair| pair[0] == pair[1]) {
             self.duplicate.get_or_insert((self.row, pair[0]));

@@ -47,13 +47,16 @@ impl Codec for Dense {
     ) -> Result<(), DecodeError> {
         let words = Ints::take(&mut block, rows.len() * head.cols, head.word_bytes())?;
         expect_end(block)?;
-        let mut words = words.iter();
-        for row in rows {
-            for (col, word) in (0..head.cols).zip(&mut words) {
-                visitor.cell(row, col, head.check_word(word)?);
+        let check = head.word_check();
+        let (mut row, mut col) = (rows.start, 0);
+        words.try_for_each(|word| {
+            visitor.cell(row, col, check.word(word)?);
+            col += 1;
+            if col == head.cols {
+                (row, col) = (row + 1, 0);
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 

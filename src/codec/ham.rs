@@ -13,7 +13,8 @@ use std::ops::Range;
 
 use super::bits::{BitReader, BitWriter};
 use super::huffman::{Code, Decoder, Step, read_lengths, write_lengths};
-use super::{Codec, CodecId, DecodeError, EncodeError, Head, Ignore, Visitor, Words, symbol_counts, symbols};
+use super::visitors::Count;
+use super::{Codec, CodecId, DecodeError, EncodeError, Head, Visitor, Words, symbol_counts, symbols};
 use crate::tensor::Matrix;
 
 /// See the module.
@@ -84,11 +85,16 @@ impl Codec for Ham {
     }
 
     /// A code of one symbol has no bits to check, and no bytes that would bound the time to do so.
-    fn check_block(&self, head: &Head, block: &[u8], rows: Range<usize>) -> Result<(), DecodeError> {
-        match self.decoder.only_symbol() {
-            Some(_) => BitReader::new(block).finish(),
-            None => self.visit_block(head, block, rows, &mut Ignore),
+    fn check_block(&self, head: &Head, block: &[u8], rows: Range<usize>) -> Result<usize, DecodeError> {
+        let mut stored = Count(0);
+        match self.decoder.only_symbol().map(u64::from) {
+            None => self.visit_block(head, block, rows, &mut stored)?,
+            Some(symbol) => {
+                BitReader::new(block).finish()?;
+                stored.0 = if Some(symbol) == head.zero_word() { 0 } else { rows.len() * head.cols };
+            }
         }
+        Ok(stored.0)
     }
 
     fn resident_bytes(&self) -> usize {

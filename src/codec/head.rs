@@ -90,29 +90,65 @@ impl Head {
         }
     }
 
+    /// What words of this matrix must be.
+    pub(super) fn word_check(&self) -> WordCheck {
+        match &self.words {
+            Words::Symbols(codebook) => WordCheck { below: codebook.len() as u64, exponent: u64::MAX },
+            Words::Values(dtype) => WordCheck { below: u64::MAX, exponent: exponent_bits(*dtype) },
+        }
+    }
+}
+
+/// Tells the words that mean something from those that do not; held by value in the loops over them.
+#[derive(Clone, Copy)]
+pub(super) struct WordCheck {
+    /// A symbol is below the number of levels.
+    below: u64,
+    /// A value is finite: not all bits of its exponent are set.
+    exponent: u64,
+}
+
+impl WordCheck {
     /// Returns `word` if it is a symbol of the codebook or the bits of a finite value.
     #[inline]
-    pub(super) fn check_word(&self, word: u64) -> Result<u64, DecodeError> {
-        match &self.words {
-            Words::Symbols(codebook) if word < codebook.len() as u64 => Ok(word),
-            Words::Symbols(codebook) => Err(DecodeError::SymbolOutOfRange { symbol: word, levels: codebook.len() }),
-            Words::Values(dtype) if is_finite(*dtype, word) => Ok(word),
-            Words::Values(_) => Err(DecodeError::NonFinite),
+    pub(super) fn word(self, word: u64) -> Result<u64, DecodeError> {
+        if word < self.below && word & self.exponent != self.exponent { Ok(word) } else { Err(self.error(word)) }
+    }
+
+    #[cold]
+    fn error(self, word: u64) -> DecodeError {
+        match self.below {
+            u64::MAX => DecodeError::NonFinite,
+            levels => DecodeError::SymbolOutOfRange { symbol: word, levels: levels as usize },
         }
     }
 }
 
 impl Words {
-    /// The value of `word`, rounded to f32.
-    ///
-    /// # Panics
-    /// If `word` is outside the codebook.
-    #[inline]
-    pub fn to_f32(&self, word: u64) -> f32 {
+    /// What words stand for, held by value in the loops over them.
+    pub(super) fn lookup(&self) -> Lookup<'_> {
         match self {
-            Self::Symbols(codebook) => codebook.values()[word as usize] as f32,
-            Self::Values(FloatType::F32) => f32::from_bits(word as u32),
-            Self::Values(dtype) => dtype.from_bits(word) as f32,
+            Self::Symbols(codebook) => Lookup::Codebook(codebook.values()),
+            Self::Values(dtype) => Lookup::Bits(*dtype),
+        }
+    }
+}
+
+/// Turns words into values.
+#[derive(Clone, Copy)]
+pub(super) enum Lookup<'a> {
+    Codebook(&'a [f64]),
+    Bits(FloatType),
+}
+
+impl Lookup<'_> {
+    /// The value of `word`, which was checked, rounded to f32.
+    #[inline]
+    pub(super) fn to_f32(self, word: u64) -> f32 {
+        match self {
+            Self::Codebook(values) => values[word as usize] as f32,
+            Self::Bits(FloatType::F32) => f32::from_bits(word as u32),
+            Self::Bits(dtype) => dtype.from_bits(word) as f32,
         }
     }
 }
@@ -154,16 +190,14 @@ fn fits(rows: usize, cols: usize) -> bool {
     rows <= MAX_CELLS && cols <= MAX_CELLS && rows.checked_mul(cols).is_some_and(|cells| cells <= MAX_CELLS)
 }
 
-/// A value is NaN or infinite when all bits of its exponent are set.
-#[inline]
-fn is_finite(dtype: FloatType, bits: u64) -> bool {
-    let exponent = match dtype {
+/// The bits that are all set in a NaN or an infinity, and in no finite value.
+fn exponent_bits(dtype: FloatType) -> u64 {
+    match dtype {
         FloatType::F16 => 0x7c00,
         FloatType::Bf16 => 0x7f80,
         FloatType::F32 => 0x7f80_0000,
         FloatType::F64 => 0x7ff0_0000_0000_0000,
-    };
-    bits & exponent != exponent
+    }
 }
 
 #[cfg(test)]
@@ -173,11 +207,12 @@ mod tests {
     #[test]
     fn finite_values_are_told_from_the_others_in_every_type() {
         for dtype in [FloatType::F16, FloatType::Bf16, FloatType::F32, FloatType::F64] {
-            for value in [0.0, -0.0, 1.0, -65504.0] {
-                assert!(is_finite(dtype, dtype.to_bits(value)), "{dtype:?} {value}");
+            let check = Head { rows: 1, cols: 1, rows_per_block: 1, words: Words::Values(dtype) }.word_check();
+            for word in [0.0, -0.0, 1.0, -65504.0].map(|value| dtype.to_bits(value)) {
+                assert_eq!(check.word(word), Ok(word), "{dtype:?}");
             }
             for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-                assert!(!is_finite(dtype, dtype.to_bits(value)), "{dtype:?} {value}");
+                assert_eq!(check.word(dtype.to_bits(value)), Err(DecodeError::NonFinite), "{dtype:?} {value}");
             }
         }
     }

@@ -46,10 +46,10 @@ use std::ops::Range;
 use crate::tensor::Matrix;
 use encode::{symbol_counts, symbols};
 use head::Cells;
-use visitors::Ignore;
+use visitors::Count;
 
 pub use any::CodecId;
-pub use compressed::CompressedMatrix;
+pub use compressed::{CompressedMatrix, PayloadSizes};
 pub use encode::{encode, encode_smallest, rows_per_block};
 pub use error::{DecodeError, EncodeError};
 pub use head::{Head, MAX_CELLS, Words};
@@ -86,10 +86,12 @@ trait Codec: Sized + Send + Sync {
         visitor: &mut V,
     ) -> Result<(), DecodeError>;
 
-    /// Checks `block` when the matrix is opened; afterwards [`Codec::visit_block`] cannot fail on it. To override where
-    /// a walk does not see everything, or takes longer than the bytes warrant.
-    fn check_block(&self, head: &Head, block: &[u8], rows: Range<usize>) -> Result<(), DecodeError> {
-        self.visit_block(head, block, rows, &mut Ignore)
+    /// Checks `block` when the matrix is opened; afterwards [`Codec::visit_block`] cannot fail on it. Returns how many
+    /// cells a walk visits. To override where a walk does not see every fault, or takes longer than the bytes warrant.
+    fn check_block(&self, head: &Head, block: &[u8], rows: Range<usize>) -> Result<usize, DecodeError> {
+        let mut stored = Count(0);
+        self.visit_block(head, block, rows, &mut stored)?;
+        Ok(stored.0)
     }
 
     /// Bytes that this holds in memory, blocks apart.

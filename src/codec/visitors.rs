@@ -1,15 +1,18 @@
-//! What can be done with the cells of a block: nothing, expand them, multiply by them.
+//! What can be done with the cells of a block: count them, expand them, multiply by them.
 
 use std::ops::Range;
 
-use super::{Visitor, Words};
+use super::Visitor;
+use super::head::Lookup;
 
-/// Walks without looking.
-pub(super) struct Ignore;
+/// Counts the cells that are visited.
+pub(super) struct Count(pub(super) usize);
 
-impl Visitor for Ignore {
+impl Visitor for Count {
     #[inline]
-    fn cell(&mut self, _row: usize, _col: usize, _word: u64) {}
+    fn cell(&mut self, _row: usize, _col: usize, _word: u64) {
+        self.0 += 1;
+    }
 }
 
 /// Writes the cells of `rows` into `out`, rows.len() x cols, row-major, which holds zeros before.
@@ -32,7 +35,7 @@ impl<T, F: Fn(u64) -> T> Visitor for Expand<'_, T, F> {
 /// The right-hand side of a product: inputs x batch, row-major, and which rows of the matrix read which of it.
 #[derive(Clone, Copy)]
 pub(super) struct Inputs<'a> {
-    pub(super) words: &'a Words,
+    pub(super) lookup: Lookup<'a>,
     pub(super) x: &'a [f32],
     pub(super) batch: usize,
     pub(super) cols: usize,
@@ -42,15 +45,13 @@ pub(super) struct Inputs<'a> {
 
 impl<'a> Inputs<'a> {
     /// What `row` reads: cols x batch.
-    fn of_row(&self, row: usize) -> &'a [f32] {
+    pub(super) fn of_row(&self, row: usize) -> &'a [f32] {
         let len = self.cols * self.batch;
         &self.x[row / self.rows_per_group * len..][..len]
     }
 }
 
 /// Adds the products of `rows` with one sample to `out`, rows.len().
-///
-/// Every row's sum runs in the order of the walk, on one accumulator: the same for one sample as for a batch.
 pub(super) struct Dot<'a> {
     inputs: Inputs<'a>,
     rows: Range<usize>,
@@ -88,7 +89,7 @@ impl Visitor for Dot<'_> {
             self.turn_to(row);
         }
         if let Some(x) = self.x.get(col) {
-            self.sum += self.inputs.words.to_f32(word) * x;
+            self.sum += self.inputs.lookup.to_f32(word) * x;
         }
     }
 }
@@ -128,7 +129,7 @@ impl Visitor for Axpy<'_> {
         }
         let batch = self.inputs.batch;
         if let Some(x) = self.x.get(col * batch..(col + 1) * batch) {
-            let weight = self.inputs.words.to_f32(word);
+            let weight = self.inputs.lookup.to_f32(word);
             let sums = &mut self.out[self.at..self.at + batch];
             sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += weight * x);
         }
