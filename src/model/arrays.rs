@@ -189,7 +189,64 @@ pub(super) fn row_major<T: Copy>(dims: &[usize], elements: Vec<T>) -> Vec<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::{npy, npz};
     use super::*;
+
+    #[test]
+    fn members_are_read_whatever_their_packing_and_byte_order() {
+        let values: Vec<f32> = (0..6).map(|i| i as f32 - 1.5).collect();
+        let little: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let big: Vec<u8> = values.iter().flat_map(|v| v.to_be_bytes()).collect();
+        let columns: Vec<u8> = [0, 3, 1, 4, 2, 5].iter().flat_map(|&i| values[i as usize].to_le_bytes()).collect();
+        let members = [
+            ("plain", npy("<f4", false, "(2, 3)", &little)),
+            ("big", npy(">f4", false, "(2, 3)", &big)),
+            ("columns", npy("<f4", true, "(2, 3)", &columns)),
+        ];
+        for deflated in [false, true] {
+            let file = ArrayFile::open(Source::Memory(npz(&members, deflated).into()), Format::Npz).unwrap();
+            assert_eq!(file.entries().iter().map(|e| e.name.as_str()).collect::<Vec<_>>(), ["plain", "big", "columns"]);
+            for entry in file.entries() {
+                assert_eq!(entry.dims, [2, 3]);
+                assert_eq!(file.read(entry).unwrap(), little, "{} {deflated}", entry.name);
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_refused() {
+        let open = |member| ArrayFile::open(Source::Memory(npz(&[("w", member)], true).into()), Format::Npz);
+        let error = open(npy("<f4", false, "(2, 3)", &[0; 20])).unwrap_err();
+        assert!(matches!(error, ModelError::DataSize { needed: 24, found: 20, .. }), "{error}");
+        let error = open(npy("<f8", false, "(4294967296, 4294967296)", &[])).unwrap_err();
+        assert!(matches!(error, ModelError::Overflow { .. }), "{error}");
+        assert!(matches!(open(b"not an array".to_vec()).unwrap_err(), ModelError::Npy { .. }));
+    }
+
+    #[test]
+    fn a_damaged_deflated_member_fails_its_checksum() {
+        let mut bytes = npz(&[("w", npy("|u1", false, "(64,)", &(0..64).collect::<Vec<_>>()))], true);
+        // The last data byte before the central directory, behind which the checksum is repeated.
+        let directory = bytes.windows(4).position(|w| w == b"PK\x01\x02").unwrap();
+        bytes[directory - 4] ^= 0x10;
+        let file = ArrayFile::open(Source::Memory(bytes.into()), Format::Npz).unwrap();
+        assert!(file.read(&file.entries()[0]).is_err());
+    }
+
+    #[test]
+    fn safetensors_are_read_in_place() {
+        use ::safetensors::tensor::{Dtype, TensorView, serialize};
+        let data: Vec<u8> = (0..24).collect();
+        let view = |dtype, shape: &[usize]| TensorView::new(dtype, shape.to_vec(), &data).unwrap();
+        let tensors = [("b", view(Dtype::BF16, &[3, 4])), ("a", view(Dtype::I64, &[3]))];
+        let bytes = bytes::Bytes::from(serialize(tensors, None).unwrap());
+        let open = |bytes| ArrayFile::open(Source::Memory(bytes), Format::Safetensors);
+        let file = open(bytes.clone()).unwrap();
+        let entry = file.entry("b").unwrap();
+        assert_eq!((entry.element.name, entry.dims.as_slice()), ("bfloat16", &[3, 4][..]));
+        assert_eq!(file.read(entry).unwrap(), data);
+        assert!(matches!(open(bytes.slice(..bytes.len() - 1)), Err(ModelError::Truncated { .. })));
+    }
 
     #[test]
     fn fortran_order_becomes_row_major() {

@@ -27,6 +27,9 @@ pub enum ModelError {
     /// An ONNX file without a graph.
     #[error("the ONNX file holds no graph")]
     MissingGraph,
+    /// An ONNX file that names no operator set; ONNX demands one, and a file that was cut short has lost it.
+    #[error("the ONNX file names no operator set (is it cut short?)")]
+    MissingOpset,
     /// Subgraphs nest too deeply.
     #[error("graphs nest more than {max} deep")]
     TooDeep { max: usize },

@@ -1,4 +1,6 @@
-//! Small ONNX models for tests, built with the same protobuf messages that the decoder uses.
+//! Small models and array files for tests. ONNX models are built with the protobuf messages that the decoder uses.
+
+use std::io::{Cursor, Write};
 
 use bytes::Bytes;
 use prost::Message;
@@ -8,6 +10,8 @@ use tract_onnx::pb::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
     ValueInfoProto, type_proto,
 };
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
 
 use super::Model;
 
@@ -78,4 +82,27 @@ pub(crate) fn model(graph: GraphProto) -> ModelProto {
 /// Encodes `graph` as a model file and opens it.
 pub(crate) fn open(graph: GraphProto) -> Result<Model, super::ModelError> {
     Model::from_bytes(Bytes::from(model(graph).encode_to_vec()))
+}
+
+/// A `.npy` file of version 1.0 as NumPy writes it.
+pub(crate) fn npy(descr: &str, column_major: bool, shape: &str, data: &[u8]) -> Vec<u8> {
+    let order = if column_major { "True" } else { "False" };
+    let mut header = format!("{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}");
+    while !(10 + header.len() + 1).is_multiple_of(64) {
+        header.push(' ');
+    }
+    header.push('\n');
+    [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), data].concat()
+}
+
+/// A `.npz` file of the `.npy` files `members`.
+pub(crate) fn npz(members: &[(&str, Vec<u8>)], deflated: bool) -> Vec<u8> {
+    let method = if deflated { CompressionMethod::Deflated } else { CompressionMethod::Stored };
+    let options = SimpleFileOptions::default().compression_method(method);
+    let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, bytes) in members {
+        writer.start_file(format!("{name}.npy"), options).unwrap();
+        writer.write_all(bytes).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
 }

@@ -24,7 +24,7 @@ mod wire;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use arrays::{ArrayEntry, ArrayFile};
+pub(crate) use arrays::{ArrayEntry, ArrayFile, Body as ArrayBody};
 pub(crate) use element::{DataField, ElementType, element_count, shape_of};
 pub use error::ModelError;
 pub use graph::{analyze, constants_mut};

@@ -7,10 +7,9 @@ use bytes::Bytes;
 use tract_onnx::pb;
 
 use super::arrays::row_major;
-use super::scan::{Scan, StoredTensor, opens_a_model, scan};
+use super::scan::{Scan, StoredTensor, scan};
 use super::source::Source;
 use super::tensor_proto::stream_elements;
-use super::wire::Cursor;
 use super::{ArrayEntry, ArrayFile, Family, Format, INLINE_LIMIT, Kept, ModelError, Port, Role, Weight};
 use super::{analyze, constants_mut, ports};
 use crate::tensor::{FloatData, FloatType, Layout};
@@ -57,7 +56,7 @@ impl Model {
     }
 
     fn from_source(source: Source) -> Result<Self, ModelError> {
-        match detect(&source)? {
+        match source.format()? {
             Format::Onnx => Self::from_onnx(source),
             format => Ok(Self::from_arrays(ArrayFile::open(source, format)?)),
         }
@@ -66,6 +65,10 @@ impl Model {
     fn from_onnx(source: Source) -> Result<Self, ModelError> {
         let Scan { mut skeleton, tensors } = scan(&source)?;
         check_names(skeleton.graph.as_ref().ok_or(ModelError::MissingGraph)?)?;
+        // The one mandatory field that writers put behind the graph: without it the file was cut short.
+        if skeleton.opset_import.is_empty() {
+            return Err(ModelError::MissingOpset);
+        }
         let (weights, kept) = analyze(&skeleton);
         let names: HashSet<&str> = weights.iter().map(|w| w.name.as_str()).collect();
         for (name, tensor) in constants_mut(&mut skeleton) {
@@ -225,28 +228,6 @@ impl Model {
                 None => Err(ModelError::UnknownTensor { name: name.to_owned() }),
             },
         }
-    }
-}
-
-/// Tells the format from the first bytes. ONNX has no magic number: it is what starts like a ModelProto.
-fn detect(source: &Source) -> Result<Format, ModelError> {
-    if source.len() == 0 {
-        return Err(ModelError::Empty);
-    }
-    let mut start = vec![0; source.len().min(9) as usize];
-    source.read_exact_at(&mut start, 0)?;
-    if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") {
-        return Ok(Format::Npz);
-    }
-    if let Some((header_len, [b'{'])) = start.split_first_chunk::<8>()
-        && u64::from_le_bytes(*header_len) <= source.len()
-    {
-        return Ok(Format::Safetensors);
-    }
-    match Cursor::new(source).field(source.len()) {
-        Ok(Some(field)) if opens_a_model(&field) => Ok(Format::Onnx),
-        Err(error @ ModelError::Truncated { .. }) if start[0] < 0x40 && start[0] & 7 == 2 => Err(error),
-        _ => Err(ModelError::UnknownFormat),
     }
 }
 
@@ -419,7 +400,7 @@ mod tests {
     fn every_truncation_is_an_error() {
         let bytes = Bytes::from(perceptron_bytes());
         for len in 0..bytes.len() {
-            // What is left after a whole top-level field is a model without a graph.
+            // Cuts between two fields leave sound protobuf: there the graph is missing, or the operator set.
             assert!(Model::from_bytes(bytes.slice(..len)).is_err(), "{len} bytes");
         }
     }

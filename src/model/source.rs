@@ -8,6 +8,10 @@ use std::path::Path;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+use super::scan::opens_a_model;
+use super::wire::Cursor;
+use super::{Format, ModelError};
+
 /// Bytes read at a time when a tensor is streamed; a multiple of every element size.
 pub(super) const CHUNK_BYTES: usize = 1 << 18;
 
@@ -30,6 +34,28 @@ impl Source {
         match self {
             Self::File { len, .. } => *len,
             Self::Memory(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// Tells the format from the first bytes. ONNX has no magic number: it is what starts like a ModelProto.
+    pub(crate) fn format(&self) -> Result<Format, ModelError> {
+        if self.len() == 0 {
+            return Err(ModelError::Empty);
+        }
+        let mut start = vec![0; self.len().min(9) as usize];
+        self.read_exact_at(&mut start, 0)?;
+        if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") {
+            return Ok(Format::Npz);
+        }
+        if let Some((header_len, [b'{'])) = start.split_first_chunk::<8>()
+            && u64::from_le_bytes(*header_len) <= self.len()
+        {
+            return Ok(Format::Safetensors);
+        }
+        match Cursor::new(self).field(self.len()) {
+            Ok(Some(field)) if opens_a_model(&field) => Ok(Format::Onnx),
+            Err(error @ ModelError::Truncated { .. }) if start[0] < 0x40 && start[0] & 7 == 2 => Err(error),
+            _ => Err(ModelError::UnknownFormat),
         }
     }
 

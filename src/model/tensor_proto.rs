@@ -23,7 +23,6 @@ const MAX_RANK: usize = 64;
 #[derive(Debug)]
 pub(super) struct TensorHead {
     pub name: String,
-    pub dims: Vec<usize>,
     pub element: &'static ElementType,
     /// Bytes of the elements as `raw_data` holds them; for strings, of the strings.
     pub size_bytes: u64,
@@ -145,7 +144,7 @@ impl Draft {
             return Err(ModelError::DataSize { tensor, dims, dtype: element.name, needed, found });
         }
         let size_bytes = if element.bits == 0 { self.string_bytes } else { needed };
-        Ok(TensorHead { name, dims, element, size_bytes })
+        Ok(TensorHead { name, element, size_bytes })
     }
 }
 

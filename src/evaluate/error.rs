@@ -1,0 +1,85 @@
+//! Why an evaluation cannot be run, in words that say what to change.
+
+use std::io;
+
+use super::Metric;
+use crate::infer::{ArrayError, InferError};
+use crate::model::ModelError;
+use crate::progress::Cancelled;
+
+/// What is wrong with a dataset, or with how it is mapped onto a graph.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EvaluateError {
+    /// The file is no `.npz` or `.safetensors`, or is damaged.
+    #[error("dataset: {0}")]
+    File(#[from] ModelError),
+    /// Large arrays could not be unpacked to a temporary file.
+    #[error("dataset: {0}")]
+    Io(#[from] io::Error),
+    /// The file is a model with a graph.
+    #[error("an ONNX file is no dataset; .npz and .safetensors are")]
+    NotADataset,
+    /// The mapping names an array that the dataset lacks.
+    #[error("the dataset has no array {name:?}; it has {}", list(known))]
+    UnknownArray { name: String, known: Vec<String> },
+    /// The mapping names an input that the graph lacks.
+    #[error("the graph has no input {name:?}; it has {}", list(known))]
+    UnknownInput { name: String, known: Vec<String> },
+    /// An input of the graph is fed by nothing.
+    #[error("input {name:?} is mapped to no array; the dataset has {}", list(arrays))]
+    UnmappedInput { name: String, arrays: Vec<String> },
+    /// Elements that cannot be computed with.
+    #[error("array {name:?} holds {dtype} elements, which cannot be used here")]
+    ElementType { name: String, dtype: String },
+    /// An array without a first dimension has no samples.
+    #[error("array {name:?} is a single number; its first dimension should count samples")]
+    NoSampleDimension { name: String },
+    /// Arrays count different numbers of samples.
+    #[error("array {first:?} has {first_len} samples and array {second:?} has {second_len}")]
+    LengthsDiffer { first: String, first_len: usize, second: String, second_len: usize },
+    /// The samples of an array do not fill the input.
+    #[error("input {input:?} takes {needed} per sample, array {array:?} has {found:?} per sample")]
+    SampleShape { input: String, array: String, needed: String, found: Vec<usize> },
+    /// Two inputs, or an input and its array, fix different batch sizes.
+    #[error("the inputs of the graph fix different batch sizes: {first} and {second}")]
+    BatchSizes { first: usize, second: usize },
+    /// A split was asked for, and nothing says which samples belong to it.
+    #[error("a split was asked for, but the dataset has no array \"split\"")]
+    NoSplit,
+    /// The array `split` holds something else than 0, 1 and 2.
+    #[error("sample {sample}: split is {value}; 0 is train, 1 validation, 2 test")]
+    SplitValue { sample: usize, value: f64 },
+    /// Nothing to evaluate on.
+    #[error("no samples are left to evaluate on")]
+    NoSamples,
+    /// A label is no class of the output.
+    #[error("sample {sample}: label {label} is outside the {classes} classes of the output")]
+    LabelOutOfRange { sample: usize, label: f64, classes: usize },
+    /// A class label is not a whole number.
+    #[error("sample {sample}: label {label} is not a whole number, as a class must be")]
+    FractionalLabel { sample: usize, label: f64 },
+    /// The output cannot be compared with the target.
+    #[error("output {output:?} of shape {shape:?} does not match {per_sample} targets for each of {batch} samples")]
+    OutputShape { output: String, shape: Vec<usize>, per_sample: usize, batch: usize },
+    /// A metric lacks what it compares with.
+    #[error("{} needs {needs}", metric.name())]
+    MetricNeeds { metric: Metric, needs: &'static str },
+    /// The graph has no output.
+    #[error("the graph has no output")]
+    NoOutput,
+    /// A prediction failed.
+    #[error(transparent)]
+    Infer(#[from] InferError),
+    /// The datatype of an input is not one that arrays can be cast to.
+    #[error(transparent)]
+    Array(#[from] ArrayError),
+    /// The caller asked to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+fn list(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    if quoted.is_empty() { "none".into() } else { quoted.join(", ") }
+}

@@ -1,0 +1,270 @@
+//! Batches of a dataset in the shape and type that a graph takes.
+
+use std::ops::Range;
+
+use super::mapping::SPLIT_ARRAY;
+use super::{DataMap, Dataset, EvaluateError, InputMap, Split};
+use crate::infer::{Array, ArrayData, Datatype};
+use crate::model::Port;
+
+/// Samples in a batch, where the graph does not say.
+const MAX_BATCH: usize = 256;
+/// Bytes of all inputs of a batch, where the graph does not say.
+const MAX_BATCH_BYTES: usize = 8 << 20;
+
+/// A mapping bound to a dataset and a graph: every name found, every shape checked.
+pub(super) struct Feed<'a> {
+    dataset: &'a Dataset,
+    inputs: Vec<Bound>,
+    target: Option<String>,
+    /// Samples to go through, as runs of neighbours.
+    runs: Vec<Range<usize>>,
+    /// Samples in `runs`.
+    pub samples: usize,
+    /// Samples in every batch but the last.
+    pub batch: usize,
+    /// The graph takes whole batches only, so that a short one must be filled up.
+    is_fixed: bool,
+}
+
+/// An input with what feeds it.
+struct Bound {
+    port: Port,
+    datatype: Datatype,
+    from: InputMap,
+    /// Extents of one sample.
+    shape: Vec<usize>,
+}
+
+/// The samples of one batch.
+pub(super) struct Batch {
+    /// One array per input.
+    pub inputs: Vec<(String, Array)>,
+    /// Their targets.
+    pub target: Option<Array>,
+    /// The samples' numbers in the dataset, without those that only fill the batch up.
+    pub samples: Vec<usize>,
+}
+
+impl<'a> Feed<'a> {
+    /// Binds a completed mapping.
+    pub(super) fn new(dataset: &'a Dataset, map: &DataMap, ports: &[Port]) -> Result<Self, EvaluateError> {
+        let mut inputs = Vec::with_capacity(ports.len());
+        let mut fixed = None;
+        let mut sample_bytes = 1;
+        for port in ports {
+            let from = map.inputs[&port.name].clone();
+            let bound = Bound::new(dataset, port, from)?;
+            sample_bytes += bound.shape.iter().product::<usize>() * bound.datatype.size_bytes();
+            if let Some(&Some(batch)) = port.dims.first() {
+                match fixed.replace(batch) {
+                    Some(first) if first != batch => return Err(EvaluateError::BatchSizes { first, second: batch }),
+                    _ => {}
+                }
+            }
+            inputs.push(bound);
+        }
+        let target = map.target.as_ref().map(|target| target.array.clone());
+        let arrays = inputs.iter().map(|input| input.from.array.as_str()).chain(target.as_deref());
+        let split = map.split.map(|_| SPLIT_ARRAY).filter(|&name| dataset.arrays().any(|a| a.name == name));
+        let len = dataset.samples_of(arrays.chain(split))?;
+        let runs = match (map.split, split) {
+            (None, _) => vec![0..len],
+            (Some(_), None) => return Err(EvaluateError::NoSplit),
+            (Some(wanted), Some(_)) => runs_of(&dataset.read_all(SPLIT_ARRAY)?, wanted)?,
+        };
+        let samples = runs.iter().map(ExactSizeIterator::len).sum();
+        if samples == 0 || fixed == Some(0) {
+            return Err(EvaluateError::NoSamples);
+        }
+        let batch = fixed.unwrap_or((MAX_BATCH_BYTES / sample_bytes).clamp(1, MAX_BATCH));
+        Ok(Self { dataset, inputs, target, runs, samples, batch, is_fixed: fixed.is_some() })
+    }
+
+    /// Number of batches.
+    pub(super) fn batches(&self) -> usize {
+        self.samples.div_ceil(self.batch)
+    }
+
+    /// Reads batch `index`.
+    pub(super) fn read(&self, index: usize) -> Result<Batch, EvaluateError> {
+        let own = self.slice(index * self.batch, self.batch);
+        let samples: Vec<usize> = own.iter().cloned().flatten().collect();
+        let target = self.target.as_ref().map(|name| self.dataset.read_samples(name, &own)).transpose()?;
+        let mut ranges = own;
+        if self.is_fixed {
+            let last = samples[samples.len() - 1];
+            ranges.extend(vec![last..last + 1; self.batch - samples.len()]);
+        }
+        let inputs = self.inputs.iter().map(|input| input.read(self.dataset, &ranges));
+        Ok(Batch { inputs: inputs.collect::<Result<_, _>>()?, target, samples })
+    }
+
+    /// At most `count` of the selected samples, from number `skip` of them on.
+    fn slice(&self, mut skip: usize, mut count: usize) -> Vec<Range<usize>> {
+        let mut ranges = Vec::new();
+        for run in &self.runs {
+            let start = run.start + skip.min(run.len());
+            let end = run.end.min(start.saturating_add(count));
+            skip -= start - run.start;
+            count -= end - start;
+            if start < end {
+                ranges.push(start..end);
+            }
+            if count == 0 {
+                break;
+            }
+        }
+        ranges
+    }
+}
+
+impl Bound {
+    fn new(dataset: &Dataset, port: &Port, from: InputMap) -> Result<Self, EvaluateError> {
+        let entry = dataset.entry(&from.array)?;
+        let datatype = port.datatype.parse()?;
+        let Some((_, found)) = entry.dims.split_first() else {
+            return Err(EvaluateError::NoSampleDimension { name: from.array });
+        };
+        let Some(shape) = sample_shape(port, found) else {
+            let extents = port.dims.iter().skip(1).map(|d| d.map_or("?".into(), |d| d.to_string()));
+            let needed = format!("[{}]", extents.collect::<Vec<_>>().join(", "));
+            let (input, array) = (port.name.clone(), from.array);
+            return Err(EvaluateError::SampleShape { input, array, needed, found: found.to_vec() });
+        };
+        Ok(Self { port: port.clone(), datatype, from, shape })
+    }
+
+    fn read(&self, dataset: &Dataset, ranges: &[Range<usize>]) -> Result<(String, Array), EvaluateError> {
+        let Array { dims, data } = dataset.read_samples(&self.from.array, ranges)?;
+        let data = if self.from.is_identity() && data.datatype() == self.datatype {
+            data
+        } else {
+            let InputMap { scale, offset, .. } = self.from;
+            ArrayData::from_f64(self.datatype, (0..data.len()).map(|i| data.get_f64(i) * scale + offset))
+        };
+        let dims = [&dims[..1], &self.shape].concat();
+        Ok((self.port.name.clone(), Array::new(dims, data)?))
+    }
+}
+
+/// The extents that samples of shape `found` take at `port`: the port's own where the element counts match; where it
+/// leaves some open, the array's, or the one open extent that makes the counts match.
+fn sample_shape(port: &Port, found: &[usize]) -> Option<Vec<usize>> {
+    let Some((_, wanted)) = port.dims.split_first() else { return Some(found.to_vec()) };
+    let count: usize = found.iter().product();
+    let known: usize = wanted.iter().flatten().product();
+    let fits = |(&wanted, &found): (&Option<usize>, &usize)| wanted.is_none_or(|wanted| wanted == found);
+    if wanted.len() == found.len() && wanted.iter().zip(found).all(fits) {
+        return Some(found.to_vec());
+    }
+    let open = match wanted.iter().filter(|d| d.is_none()).count() {
+        0 if known == count => 0,
+        1 if known > 0 && count.is_multiple_of(known) => count / known,
+        _ => return None,
+    };
+    Some(wanted.iter().map(|d| d.unwrap_or(open)).collect())
+}
+
+/// The samples that belong to `wanted`.
+fn runs_of(split: &Array, wanted: Split) -> Result<Vec<Range<usize>>, EvaluateError> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for sample in 0..split.len() {
+        let value = split.data.get_f64(sample);
+        if ![0.0, 1.0, 2.0].contains(&value) {
+            return Err(EvaluateError::SplitValue { sample, value });
+        }
+        if value == f64::from(wanted as u8) {
+            match runs.last_mut() {
+                Some(run) if run.end == sample => run.end += 1,
+                _ => runs.push(sample..sample + 1),
+            }
+        }
+    }
+    Ok(runs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::TargetMap;
+    use crate::evaluate::mapping::TargetKind;
+    use crate::model::fixture::{npy, npz};
+
+    fn port(dims: &[Option<usize>], datatype: &str) -> Port {
+        Port { name: "in".into(), datatype: datatype.into(), dims: dims.to_vec() }
+    }
+
+    /// Ten samples of 2 x 3 bytes, their numbers as targets, every third one of the test split.
+    fn dataset(deflated: bool) -> Dataset {
+        let bytes: Vec<u8> = (0..60).collect();
+        let split: Vec<u8> = (0..10).map(|i| if i % 3 == 0 { 2 } else { 0 }).collect();
+        let members = [
+            ("x", npy("|u1", false, "(10, 2, 3)", &bytes)),
+            ("y", npy("|u1", false, "(10,)", &(0..10).collect::<Vec<_>>())),
+            ("split", npy("|u1", false, "(10,)", &split)),
+            ("short", npy("|u1", false, "(9,)", &[0; 9])),
+        ];
+        Dataset::from_bytes(npz(&members, deflated).into()).unwrap()
+    }
+
+    fn map(array: &str, split: Option<Split>) -> DataMap {
+        let input = InputMap { array: array.into(), scale: 0.5, offset: 1.0 };
+        let target = TargetMap { array: "y".into(), kind: TargetKind::Class };
+        DataMap { dataset: None, split, inputs: [("in".into(), input)].into(), target: Some(target) }
+    }
+
+    #[test]
+    fn samples_are_scaled_cast_and_reshaped() {
+        for deflated in [false, true] {
+            let data = dataset(deflated);
+            let feed = Feed::new(&data, &map("x", None), &[port(&[None, Some(6)], "FP32")]).unwrap();
+            assert_eq!((feed.samples, feed.batch, feed.batches()), (10, 256, 1));
+            let batch = feed.read(0).unwrap();
+            let expected = ArrayData::F32((0..60).map(|i| i as f32 * 0.5 + 1.0).collect());
+            assert_eq!(batch.inputs, [("in".to_owned(), Array { dims: vec![10, 6], data: expected })]);
+        }
+    }
+
+    #[test]
+    fn a_split_and_a_fixed_batch_select_and_fill_up() {
+        let data = dataset(false);
+        let feed = Feed::new(&data, &map("y", Some(Split::Test)), &[port(&[Some(3)], "INT64")]).unwrap();
+        assert_eq!((feed.samples, feed.batches()), (4, 2));
+        let batches: Vec<_> = (0..2).map(|i| feed.read(i).unwrap()).collect();
+        assert_eq!(batches[0].samples, [0, 3, 6]);
+        assert_eq!(batches[1].samples, [9]);
+        // 9 / 2 + 1, truncated, three times.
+        assert_eq!(batches[1].inputs[0].1, Array { dims: vec![3], data: ArrayData::I64(vec![5; 3]) });
+        assert_eq!(batches[1].target, Some(Array { dims: vec![1], data: ArrayData::U8(vec![9]) }));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let data = dataset(false);
+        let error = |map: &DataMap, dims: &[Option<usize>]| {
+            Feed::new(&data, map, &[port(dims, "FP32")]).err().map(|e| e.to_string()).unwrap_or_default()
+        };
+        assert_eq!(
+            error(&map("x", None), &[None, Some(7)]),
+            r#"input "in" takes [7] per sample, array "x" has [2, 3] per sample"#
+        );
+        assert_eq!(error(&map("short", None), &[None]), r#"array "short" has 9 samples and array "y" has 10"#);
+        assert_eq!(
+            error(&map("z", None), &[None]),
+            r#"the dataset has no array "z"; it has "x", "y", "split", "short""#
+        );
+        assert_eq!(error(&map("x", Some(Split::Validation)), &[None, Some(6)]), "no samples are left to evaluate on");
+    }
+
+    #[test]
+    fn open_extents_come_from_the_array() {
+        let shape = |dims: &[Option<usize>], found: &[usize]| sample_shape(&port(dims, "FP32"), found);
+        assert_eq!(shape(&[None, None, Some(4)], &[7, 4]), Some(vec![7, 4]));
+        assert_eq!(shape(&[None, Some(1), Some(2), Some(3)], &[6]), Some(vec![1, 2, 3]));
+        assert_eq!(shape(&[None, None, Some(2)], &[6]), Some(vec![3, 2]));
+        assert_eq!(shape(&[None, None, None], &[6]), None);
+        assert_eq!(shape(&[None, Some(5)], &[6]), None);
+        assert_eq!(shape(&[Some(1)], &[]), Some(vec![]));
+    }
+}
