@@ -1,35 +1,35 @@
 //! Request bodies, read with a limit and without endless patience.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
+use axum::extract::Request;
+use axum::http::header;
+use axum::middleware::Next;
+use axum::response::Response;
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
 use super::Error;
 
 /// Time that may pass between two chunks of a body.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How much of a refused body is still read, so that a client that is writing gets to see why it was refused instead
-/// of a reset connection.
+/// How much of a refused body is still read, and for how long.
 const DRAIN_BYTES: usize = 64 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
-/// The chunks of `body`.
+/// The chunks of `body`; an error when it breaks off, and when nothing arrives for too long.
 pub fn chunks(body: Body) -> impl Stream<Item = Result<Bytes, Error>> + Send + Unpin {
-    body.into_data_stream().map(|chunk| chunk.map_err(|error| Error::BodyAborted(error.to_string())))
-}
-
-/// The next chunk of `stream`.
-///
-/// # Errors
-/// Those of the stream; [`Error::BodyStalled`] when nothing arrives for too long.
-pub async fn next_chunk(
-    stream: &mut (impl Stream<Item = Result<Bytes, Error>> + Unpin),
-) -> Result<Option<Bytes>, Error> {
-    let stalled = |_| Error::BodyStalled { idle_seconds: IDLE_TIMEOUT.as_secs() };
-    tokio::time::timeout(IDLE_TIMEOUT, stream.next()).await.map_err(stalled)?.transpose()
+    let chunks = stream::unfold(body.into_data_stream(), async |mut body| {
+        let chunk = match tokio::time::timeout(IDLE_TIMEOUT, body.next()).await {
+            Ok(chunk) => chunk?.map_err(|error| Error::BodyAborted(error.to_string())),
+            Err(_) => Err(Error::BodyStalled { idle_seconds: IDLE_TIMEOUT.as_secs() }),
+        };
+        Some((chunk, body))
+    });
+    Box::pin(chunks)
 }
 
 /// All of `body`, in memory.
@@ -39,9 +39,8 @@ pub async fn next_chunk(
 pub async fn collect(body: Body, limit_bytes: usize) -> Result<Vec<u8>, Error> {
     let mut stream = chunks(body);
     let mut bytes = Vec::new();
-    while let Some(chunk) = next_chunk(&mut stream).await? {
+    while let Some(chunk) = stream.try_next().await? {
         if chunk.len() > limit_bytes - bytes.len() {
-            drain(&mut stream).await;
             return Err(Error::TooLarge { limit_bytes: limit_bytes as u64 });
         }
         bytes.extend_from_slice(&chunk);
@@ -49,16 +48,39 @@ pub async fn collect(body: Body, limit_bytes: usize) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// Reads and forgets the rest of a body that is about to be refused, within bounds.
-pub async fn drain(stream: &mut (impl Stream<Item = Result<Bytes, Error>> + Unpin)) {
-    let read = async {
+/// Middleware that reads, within bounds, what is left of a request's body when the request is refused.
+///
+/// A connection that is closed with unread bytes is reset, and a client that is still writing would see that instead of
+/// the reason. One that said `Expect: 100-continue` does not write before it is told to.
+pub async fn drain_when_refused(request: Request, next: Next) -> Response {
+    let waits = request.headers().contains_key(header::EXPECT);
+    let (head, body) = request.into_parts();
+    let body = Lent(Arc::new(Mutex::new(body.into_data_stream())));
+    let response = next.run(Request::from_parts(head, Body::from_stream(body.stream()))).await;
+    if (response.status().is_client_error() || response.status().is_server_error()) && !waits {
+        // Whether the rest was short enough is all the same.
+        let _ = tokio::time::timeout(DRAIN_TIME, body.drain()).await;
+    }
+    response
+}
+
+/// A body whose unread rest can be had back after it was given away.
+struct Lent(Arc<Mutex<BodyDataStream>>);
+
+impl Lent {
+    fn stream(&self) -> impl Stream<Item = Result<Bytes, axum::Error>> + Send + use<> {
+        let body = Arc::clone(&self.0);
+        stream::poll_fn(move |context| body.lock().unwrap_or_else(PoisonError::into_inner).poll_next_unpin(context))
+    }
+
+    async fn drain(&self) {
+        let mut rest = self.stream();
         let mut left = DRAIN_BYTES;
-        while let Some(Ok(chunk)) = stream.next().await {
+        while let Some(Ok(chunk)) = rest.next().await {
             left = left.saturating_sub(chunk.len());
             if left == 0 {
                 return;
             }
         }
-    };
-    let _ = tokio::time::timeout(DRAIN_TIME, read).await;
+    }
 }

@@ -1,8 +1,8 @@
 //! The HTTP face of the service: its own API under `/api/v1`, the Open Inference Protocol under `/v2`, and operations.
 //!
 //! One file per resource, each with a `router()`; handlers translate and delegate. A request passes, from the outside
-//! in: [`observe`] (request id, span, metrics), [`problem`] (every failure becomes `application/problem+json`), a guard
-//! against panics, and its handler.
+//! in: [`observe`] (request id, span, metrics), [`problem`] (every failure becomes `application/problem+json`), [`body`]
+//! (a refused body is read to its end), a guard against panics, and its handler.
 //!
 //! **Invariant**: [`Error`] is the only place that knows which failure has which status code.
 
@@ -15,7 +15,7 @@ mod error;
 mod events;
 mod extract;
 mod jobs;
-// mod methods;
+mod methods;
 mod models;
 mod name;
 mod observe;
@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::FromRef;
+use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::StatusCode;
 use axum::middleware::from_fn;
 use tokio::net::TcpListener;
@@ -73,7 +73,7 @@ fn documented() -> OpenApiRouter<Api> {
         .merge(datasets::router())
         .merge(jobs::router())
         .merge(events::router())
-        // .merge(methods::router())
+        .merge(methods::router())
         .merge(oip::router())
         .merge(operations::router())
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, HANDLER_TIMEOUT));
@@ -86,7 +86,10 @@ fn router(app: Arc<App>, closing: watch::Receiver<bool>) -> Router {
     routes
         .merge(docs::router(document))
         .with_state(Api { app, closing })
+        // Bodies are limited where they are read.
+        .layer(DefaultBodyLimit::disable())
         .layer(CatchPanicLayer::custom(problem::of_panic))
+        .layer(from_fn(body::drain_when_refused))
         .layer(from_fn(problem::render))
         .layer(from_fn(observe::observe))
 }

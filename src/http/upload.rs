@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::{FromRequest, Multipart, Request};
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use utoipa::ToSchema;
 
 use crate::app::App;
@@ -35,10 +35,14 @@ pub struct FileForm {
 pub async fn receive(app: &App, request: Request) -> Result<StagedBlob, Error> {
     let declared = digest::declared_sha256(request.headers())?;
     let mut sink = Sink { upload: app.storage.blobs.upload().await?, limit_bytes: app.config.max_body_bytes };
-    if is_multipart(request.headers()) {
-        receive_part(request, &mut sink).await?;
+    let filled = if is_multipart(request.headers()) {
+        receive_part(request, &mut sink).await
     } else {
-        sink.fill(body::chunks(request.into_body())).await?;
+        sink.fill(body::chunks(request.into_body())).await
+    };
+    if let Err(error) = filled {
+        sink.upload.abort().await;
+        return Err(error);
     }
     let file = sink.upload.finish().await?;
     match declared {
@@ -57,7 +61,7 @@ fn is_multipart(headers: &HeaderMap) -> bool {
 /// Receives the first part that is a file; other parts are ignored.
 async fn receive_part(request: Request, sink: &mut Sink) -> Result<(), Error> {
     let refused = |error: axum::extract::multipart::MultipartError| Error::InvalidMultipart(error.body_text());
-    let mut form = Multipart::from_request(request.map(Body::new), &())
+    let mut form = Multipart::from_request(request.map(|body| Body::from_stream(body::chunks(body))), &())
         .await
         .map_err(|rejection| Error::InvalidMultipart(rejection.body_text()))?;
     while let Some(part) = form.next_field().await.map_err(refused)? {
@@ -76,9 +80,8 @@ struct Sink {
 
 impl Sink {
     async fn fill(&mut self, mut stream: impl Stream<Item = Result<Bytes, Error>> + Unpin) -> Result<(), Error> {
-        while let Some(chunk) = body::next_chunk(&mut stream).await? {
+        while let Some(chunk) = stream.try_next().await? {
             if chunk.len() as u64 > self.limit_bytes - self.upload.size_bytes() {
-                body::drain(&mut stream).await;
                 return Err(Error::TooLarge { limit_bytes: self.limit_bytes });
             }
             self.upload.write(chunk).await?;

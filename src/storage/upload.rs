@@ -58,6 +58,13 @@ impl Upload {
         Ok(StagedBlob { file, sha256: hex(&self.hasher.finalize()), size_bytes: self.size_bytes })
     }
 
+    /// Gives up: once this returns, nothing is left. Dropping does the same, but a moment later.
+    pub async fn abort(mut self) {
+        if let Err(error) = self.parts.abort().await {
+            tracing::warn!(%error, "a staging file was not removed");
+        }
+    }
+
     /// Writes what is pending while it is hashed on another thread.
     async fn flush(&mut self) -> Result<(), StoreError> {
         if self.pending.is_empty() {

@@ -29,7 +29,10 @@ fn uploaded_model_is_described() {
 #[test]
 fn multipart_upload_is_the_same_as_a_raw_one() {
     let app = TestApp::start();
-    let mut form = b"--b\r\ncontent-disposition: form-data; name=\"note\"\r\n\r\nhi\r\n".to_vec();
+    // The note is larger than what frameworks take by default.
+    let mut form = b"--b\r\ncontent-disposition: form-data; name=\"note\"\r\n\r\n".to_vec();
+    form.extend(vec![b'n'; 3 << 20]);
+    form.extend(b"\r\n");
     form.extend(b"--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"d.onnx\"\r\n\r\n");
     form.extend(fixtures::DIGITS);
     form.extend(b"\r\n--b--\r\n");
