@@ -65,13 +65,11 @@ impl Mask {
         }
     }
 
-    fn zero_others<T: Default + Send>(&self, values: &mut [T]) {
+    fn zero_others<T: Copy + Default + Send>(&self, values: &mut [T]) {
         values.par_chunks_mut(CHUNK).zip(self.words.par_chunks(CHUNK / 64)).for_each(|(values, words)| {
             for (values, &word) in values.chunks_mut(64).zip(words) {
                 for (i, value) in values.iter_mut().enumerate() {
-                    if word >> i & 1 == 0 {
-                        *value = T::default();
-                    }
+                    *value = if word >> i & 1 == 1 { *value } else { T::default() };
                 }
             }
         });

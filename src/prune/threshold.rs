@@ -99,8 +99,13 @@ impl ThresholdSearch {
                 let uppers = [ranks[0].upper, ranks[1].upper];
                 let seen = count(criterion, layer, 2, |counts, bits| {
                     let (upper, lower) = (bits >> 16, (bits & 0xFFFF) as usize);
-                    counts[lower] += u64::from(upper == uppers[0]);
-                    counts[BUCKETS + lower] += u64::from(upper == uppers[1]);
+                    // Rarely true, so cheaper to ask than to count.
+                    if upper == uppers[0] {
+                        counts[lower] += 1;
+                    }
+                    if upper == uppers[1] {
+                        counts[BUCKETS + lower] += 1;
+                    }
                 });
                 add(&mut ranks[0].lower, &seen[..BUCKETS]);
                 add(&mut ranks[1].lower, &seen[BUCKETS..]);

@@ -41,6 +41,8 @@ enum Rule {
 struct Knot {
     value: f64,
     symbol: u16,
+    /// 2^32 over the distance to the next knot: the last one's is never used.
+    scale: f64,
 }
 
 impl Fitted {
@@ -91,8 +93,12 @@ impl Fitted {
         let codebook = codebook(distribution, dtype, &values)?;
         let zero = codebook.zero().unwrap_or(UNSEEN_ZERO);
         let intervals = Intervals::new(values.iter().map(|&value| key_of(ceil_f32(value))).collect());
-        let knot = |value: f64| Knot { value, symbol: codebook.symbol(value).unwrap_or(zero) };
-        let knots = values.iter().copied().map(knot).collect();
+        let nexts = values.iter().skip(1).chain(values.last());
+        let knot = |(&value, &next): (&f64, &f64)| {
+            let symbol = codebook.symbol(value).unwrap_or(zero);
+            Knot { value, symbol, scale: 4_294_967_296.0 / (next - value) }
+        };
+        let knots = values.iter().zip(nexts).map(knot).collect();
         Ok(Self { codebook: Arc::new(codebook), rule: Rule::Probabilistic { intervals, knots, zero, seed } })
     }
 
@@ -188,10 +194,9 @@ fn round_randomly(knots: &[Knot], above: usize, weight: f32, random: &mut ChaCha
     if above == 0 || above == knots.len() {
         return knots.get(above.saturating_sub(1)).map_or(0, |knot| knot.symbol);
     }
-    let (low, high) = (knots[above - 1], knots[above]);
-    let probability = (f64::from(weight) - low.value) / (high.value - low.value);
-    let draw = f64::from(random.next_u32()) / 4_294_967_296.0;
-    if draw < probability { high.symbol } else { low.symbol }
+    let low = knots[above - 1];
+    let draws_that_go_up = (f64::from(weight) - low.value) * low.scale;
+    if f64::from(random.next_u32()) < draws_that_go_up { knots[above].symbol } else { low.symbol }
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ const PAGE_CELLS: usize = 1 << (PAGE_BITS - CELL_BITS);
 const CHUNK: usize = 4096;
 
 /// Fewest weights for which another thread is worth its own histogram.
-const WEIGHTS_PER_TASK: usize = 1 << 20;
+const WEIGHTS_PER_TASK: usize = 1 << 19;
 
 /// The surviving (non-zero) weights of one layer or several: ascending values with counts, and the number of zeros.
 #[derive(Debug, Clone, PartialEq)]
@@ -131,10 +131,18 @@ impl Default for DistributionBuilder {
 impl DistributionBuilder {
     /// Adds the weights of a layer, pruned ones as zeros.
     pub fn observe(&mut self, weights: &[f32]) {
-        if weights.len() < 2 * WEIGHTS_PER_TASK {
-            return self.observe_part(weights);
+        let (head, tail) = weights.split_at(weights.len().min(WEIGHTS_PER_TASK));
+        self.observe_part(head);
+        if tail.is_empty() {
+            return;
         }
-        let parts = weights.par_chunks(WEIGHTS_PER_TASK).fold(Self::default, |mut builder, part| {
+        // Once there are too many values here, other threads need not find out for themselves.
+        let values = match self.values {
+            Values::Exact(_) => Values::Exact(Distinct::new(EXACT_LIMIT)),
+            Values::Cells(_) => Values::Cells(Cells::default()),
+        };
+        let empty = || Self { values: values.clone(), ..Self::default() };
+        let parts = tail.par_chunks(WEIGHTS_PER_TASK).fold(empty, |mut builder, part| {
             builder.observe_part(part);
             builder
         });
@@ -268,9 +276,15 @@ impl Cell {
     }
 }
 
+impl Default for Cells {
+    fn default() -> Self {
+        Self(vec![None; 1 << (32 - PAGE_BITS)])
+    }
+}
+
 impl From<Distinct<u32>> for Cells {
     fn from(distinct: Distinct<u32>) -> Self {
-        let mut cells = Self(vec![None; 1 << (32 - PAGE_BITS)]);
+        let mut cells = Self::default();
         distinct.into_counts().for_each(|(key, count)| cells.add(key, count));
         cells
     }

@@ -75,7 +75,7 @@ impl Tolerance {
 
 impl Default for Tolerance {
     fn default() -> Self {
-        Self(1e-5)
+        Self(1e-4)
     }
 }
 

@@ -31,47 +31,60 @@ pub(super) fn ceil_f32(bound: f64) -> f32 {
     if f64::from(nearest) < bound { nearest.next_up() } else { nearest }
 }
 
-/// Fewest buckets of a search table: 16 KiB, within a first-level cache.
+/// Buckets of a search table: 16 KiB at first, more until no bucket holds many bounds.
 const MIN_BUCKETS: usize = 1 << 12;
+const MAX_BUCKETS: usize = 1 << 18;
+
+/// Bounds that are compared with a key at once.
+const WIDTH: usize = 4;
 
 /// The line of keys cut into intervals at ascending bounds, with a table that finds a key's interval.
+///
+/// Keys that share `(key - first) >> shift` share a bucket, and the table tells how many bounds lie before it. Most
+/// buckets hold few bounds, so comparing the next [`WIDTH`] bounds, wherever they lie, settles the rest without a branch.
 #[derive(Debug, Clone)]
 pub(super) struct Intervals {
-    /// Interval `i` ends before `bounds[i]`, and interval `i + 1` starts there.
+    /// Interval `i` ends before `bounds[i]`, and interval `i + 1` starts there; then [`WIDTH`] times the largest key.
     bounds: Vec<u32>,
-    /// Keys that share `(key - bounds[0]) >> shift` share a bucket.
     shift: u32,
     /// Number of bounds before each bucket, and their total at the end.
     before: Vec<u32>,
+    /// Most bounds in a bucket.
+    widest: usize,
 }
 
 impl Intervals {
-    /// Cuts at `bounds`, strictly ascending.
-    pub(super) fn new(bounds: Vec<u32>) -> Self {
-        let (Some(&first), Some(&last)) = (bounds.first(), bounds.last()) else {
-            return Self { bounds, shift: 0, before: vec![0, 0] };
-        };
-        let buckets = (4 * bounds.len()).next_power_of_two().max(MIN_BUCKETS);
-        let shift = (0..32).find(|&s| ((last - first) >> s) < buckets as u32).unwrap_or(31);
-        let used = ((last - first) >> shift) as usize + 1;
-        let mut before = vec![0u32; used + 1];
-        bounds.iter().for_each(|&bound| before[((bound - first) >> shift) as usize + 1] += 1);
-        for bucket in 1..before.len() {
-            before[bucket] += before[bucket - 1];
+    /// Cuts at `bounds`, strictly ascending and below the largest key (which is that of a NaN).
+    pub(super) fn new(mut bounds: Vec<u32>) -> Self {
+        let span = bounds.last().map_or(0, |last| last - bounds[0]);
+        let mut buckets = MIN_BUCKETS;
+        loop {
+            let shift = (0..32).find(|&s| ((span >> s) as usize) < buckets).unwrap_or(31);
+            let mut before = vec![0u32; (span >> shift) as usize + 2];
+            bounds.iter().for_each(|&bound| before[((bound - bounds[0]) >> shift) as usize + 1] += 1);
+            let widest = before.iter().copied().max().unwrap_or(0) as usize;
+            if widest <= WIDTH || buckets == MAX_BUCKETS || shift == 0 {
+                (1..before.len()).for_each(|bucket| before[bucket] += before[bucket - 1]);
+                bounds.extend([u32::MAX; WIDTH]);
+                return Self { bounds, shift, before, widest };
+            }
+            buckets *= 4;
         }
-        Self { bounds, shift, before }
     }
 
-    /// The interval of `key`: the number of bounds at or below it.
+    /// The interval of `key`, which is below the largest: the number of bounds at or below it.
     #[inline]
     pub(super) fn find(&self, key: u32) -> usize {
-        let Some(&first) = self.bounds.first() else { return 0 };
-        if key < first {
-            return 0;
+        let bucket = (key.saturating_sub(self.bounds[0]) >> self.shift) as usize;
+        let bucket = bucket.min(self.before.len() - 2);
+        let start = self.before[bucket] as usize;
+        if self.widest <= WIDTH {
+            let next = &self.bounds[start..start + WIDTH];
+            start + next.iter().map(|&bound| usize::from(bound <= key)).sum::<usize>()
+        } else {
+            let end = self.before[bucket + 1] as usize;
+            start + self.bounds[start..end].partition_point(|&bound| bound <= key)
         }
-        let bucket = (((key - first) >> self.shift) as usize).min(self.before.len() - 2);
-        let (start, end) = (self.before[bucket] as usize, self.before[bucket + 1] as usize);
-        start + self.bounds[start..end].partition_point(|&bound| bound <= key)
     }
 }
 
@@ -102,18 +115,22 @@ mod tests {
     proptest! {
         #[test]
         fn intervals_count_the_bounds_at_or_below_a_key(
-            mut bounds in proptest::collection::vec(any::<u32>(), 0..200),
-            near in proptest::collection::vec(any::<u32>(), 1..50),
+            mut bounds in proptest::collection::vec(0..u32::MAX, 0..200),
+            near in proptest::collection::vec(0..u32::MAX, 1..50),
             narrow in any::<bool>(),
+            crowded in any::<bool>(),
         ) {
             if narrow {
                 bounds.iter_mut().for_each(|b| *b = 1_000_000 + *b % 500);
             }
+            if crowded {
+                bounds.extend(5_000..5_100);
+            }
             bounds.sort_unstable();
             bounds.dedup();
             let intervals = Intervals::new(bounds.clone());
-            let keys = near.into_iter().chain(bounds.iter().flat_map(|&b| [b.wrapping_sub(1), b, b.wrapping_add(1)]));
-            for key in keys.chain([0, u32::MAX]) {
+            let keys = near.into_iter().chain(bounds.iter().flat_map(|&b| [b.saturating_sub(1), b, (b + 1).min(u32::MAX - 1)]));
+            for key in keys.chain([0, u32::MAX - 1]) {
                 prop_assert_eq!(intervals.find(key), bounds.iter().filter(|&&b| b <= key).count());
             }
         }

@@ -9,8 +9,9 @@ use super::{Distribution, Fitted, Levels, QuantizeError};
 use crate::progress::{Cancelled, Progress};
 use crate::tensor::FloatType;
 
-/// Points of a histogram that the search for the step sees.
-const MAX_POINTS: usize = 1 << 15;
+/// Fewest points of a histogram that the search for the step sees, and how many there are for each level beyond.
+const MIN_POINTS: usize = 1 << 13;
+const POINTS_PER_LEVEL: usize = 16;
 
 /// Steps tried between half the step that bisection finds and that step.
 const FINER_STEPS: usize = 128;
@@ -32,7 +33,7 @@ impl Uq {
         dtype: FloatType,
         progress: &dyn Progress,
     ) -> Result<Fitted, QuantizeError> {
-        let points = distribution.coarsened(MAX_POINTS);
+        let points = distribution.coarsened(MIN_POINTS.max(POINTS_PER_LEVEL * self.levels.get()));
         if points.is_empty() {
             return Fitted::nearest(distribution, dtype, []);
         }

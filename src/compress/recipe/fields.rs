@@ -56,7 +56,7 @@ pub struct QuantizeFields {
     pub codebook: Option<CodebookScope>,
     /// `ecsq` only: it stops once a round improves its objective by no more than this fraction.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "service", schema(value_type = Option<f64>, exclusive_minimum = 0, maximum = 1, default = 1e-5))]
+    #[cfg_attr(feature = "service", schema(value_type = Option<f64>, exclusive_minimum = 0, maximum = 1, default = 1e-4))]
     pub tolerance: Option<Tolerance>,
 }
 

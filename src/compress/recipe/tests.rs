@@ -125,7 +125,7 @@ fn json_is_deterministic_and_reads_back() {
 #[test]
 fn what_is_wrong_is_named_with_its_field_and_value() {
     let cases = [
-        (r#"{"sparsity": 0.5}"#, "recipe: unknown field `sparsity`, expected one of `preset`, `prune`"),
+        (r#"{"sparsity": 0.5}"#, "sparsity: unknown field `sparsity`, expected one of `preset`, `prune`"),
         (
             r#"{"prune": {"sparsty": 0.5}}"#,
             "prune.sparsty: unknown field `sparsty`, expected one of `criterion`, `sparsity`",
