@@ -8,12 +8,12 @@ use tract_onnx::tract_hir::prelude::{IntoTValue, TValue, TVec};
 
 use super::plan::Plan;
 use super::ports::{Ports, ports};
-use super::rewrite::{Products, rewrite};
+use super::rewrite::{Products, misread_by_tract, rewrite};
 use super::widen::widen_halves;
 use super::{Array, ArrayData, Datatype, InferError, Residency, restore};
-use crate::artifact::{Artifact, Body};
+use crate::artifact::{Artifact, Body, StoredTensor};
 use crate::codec::{CompressedMatrix, Words};
-use crate::model::{Model, Port};
+use crate::model::{Model, Port, Weight};
 
 /// A graph ready to run; shared by threads.
 pub struct Predictor {
@@ -33,28 +33,21 @@ impl Predictor {
     pub fn from_artifact(artifact: &Artifact, residency: Residency) -> Result<Self, InferError> {
         let mut graph = artifact.graph()?.ok_or(InferError::NoGraph)?;
         check_operators(&graph)?;
+        let misread = misread_by_tract(&graph);
+        let tensors: HashMap<_, _> = artifact.tensors().iter().map(|t| (t.name.as_str(), t)).collect();
         let mut matrices: Vec<Arc<CompressedMatrix>> = Vec::new();
-        let products = match residency {
-            Residency::Dense => Products::new(),
-            Residency::Coded => {
-                let tensors: HashMap<_, _> = artifact.tensors().iter().map(|t| (t.name.as_str(), t)).collect();
-                rewrite(&mut graph, |weight| {
-                    let Some(tensor) = tensors.get(weight.name.as_str()) else { return Ok(None) };
-                    match &tensor.body {
-                        Body::Encoded { layout, .. } if *layout == weight.layout && tensor.dims == weight.dims => {
-                            let matrix = Arc::new(restore::open(artifact, tensor)?);
-                            matrices.push(matrix.clone());
-                            Ok(Some(matrix))
-                        }
-                        _ => Ok(None),
-                    }
-                })?
+        let products = rewrite(&mut graph, |weight| {
+            let wanted = residency == Residency::Coded || misread.contains(&weight.name);
+            let Some(tensor) = tensors.get(weight.name.as_str()).filter(|_| wanted) else { return Ok(None) };
+            if !fits(tensor, weight) {
+                return Ok(None);
             }
-        };
+            let Some(matrix) = artifact.matrix(tensor)? else { return Ok(None) };
+            matrices.push(Arc::new(matrix));
+            Ok(matrices.last().cloned())
+        })?;
         restore::restore(&mut graph, restore::from_artifact(artifact))?;
-        // Matrices that no product took up are gone again.
-        matrices.retain(|matrix| Arc::strong_count(matrix) > 1);
-        Self::new(graph, products, encoded_bytes(&matrices))
+        Self::new(graph, products, matrices)
     }
 
     /// Loads an uploaded model, version 0: all weights dense.
@@ -64,11 +57,27 @@ impl Predictor {
     pub fn from_model(model: &Model) -> Result<Self, InferError> {
         let mut graph = model.skeleton().ok_or(InferError::NoGraph)?.clone();
         check_operators(&graph)?;
+        let misread = misread_by_tract(&graph);
+        let mut matrices = Vec::new();
+        let products = rewrite(&mut graph, |weight| {
+            if misread.contains(&weight.name) {
+                matrices.push(Arc::new(restore::matrix_of(model, weight)?));
+                return Ok(matrices.last().cloned());
+            }
+            Ok(None)
+        })?;
         restore::restore(&mut graph, restore::from_model(model))?;
-        Self::new(graph, Products::new(), 0)
+        Self::new(graph, products, matrices)
     }
 
-    fn new(mut model: pb::ModelProto, products: Products, encoded_bytes: u64) -> Result<Self, InferError> {
+    fn new(
+        mut model: pb::ModelProto,
+        products: Products,
+        mut matrices: Vec<Arc<CompressedMatrix>>,
+    ) -> Result<Self, InferError> {
+        // Those that no product took up go away again.
+        matrices.retain(|matrix| Arc::strong_count(matrix) > 1);
+        let encoded_bytes = encoded_bytes(&matrices);
         let (inputs, outputs) = ports(&mut model)?;
         widen_halves(&mut model);
         let plan = Plan::new(&model, products)?;
@@ -112,6 +121,11 @@ impl Predictor {
     pub fn weights_resident_bytes(&self) -> u64 {
         self.encoded_bytes + self.plan.constant_bytes()
     }
+}
+
+/// Whether a stored tensor is encoded as the matrix that the graph multiplies by.
+fn fits(tensor: &StoredTensor, weight: &Weight) -> bool {
+    matches!(&tensor.body, Body::Encoded { layout, .. } if *layout == weight.layout) && tensor.dims == weight.dims
 }
 
 /// Operators of `model` that predictions lack, each once, sorted; empty when it can be served.

@@ -4,112 +4,71 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use tract_onnx::pb;
-use tract_onnx::pb::tensor_proto::DataType;
 
 use super::InferError;
-use crate::artifact::{Artifact, Body, StoredTensor};
-use crate::codec::CompressedMatrix;
-use crate::model::{self, Model};
-use crate::tensor::{FloatData, FloatType, Layout};
+use crate::artifact::Artifact;
+use crate::codec::{self, CodecId, CompressedMatrix, Head, Words};
+use crate::model::{self, Model, Weight};
+use crate::tensor::{FloatData, Matrix};
 
-/// The values of a constant.
-pub(super) enum Constant {
-    /// Floats, to be widened to at least f32.
-    Floats(FloatData),
-    /// Little-endian elements of the type that the graph declares.
-    Bytes(Bytes),
-}
-
-/// Fills every constant of `graph` that `read` knows by name; the others are in the graph already.
+/// Fills every constant of `graph` that `read` knows by name, with little-endian elements of the type that the graph
+/// declares; the others are in the graph already. tract checks the lengths against the dimensions before it allocates.
 ///
 /// # Errors
-/// Those of `read`; [`InferError::Misfit`] where the values are not as many as the dimensions say.
+/// Those of `read`.
 pub(super) fn restore(
     graph: &mut pb::ModelProto,
-    mut read: impl FnMut(&str) -> Result<Option<Constant>, InferError>,
+    mut read: impl FnMut(&str) -> Result<Option<Bytes>, InferError>,
 ) -> Result<(), InferError> {
     for (name, tensor) in model::constants_mut(graph) {
-        let Some(constant) = read(&name)? else { continue };
-        let count = tensor.dims.iter().try_fold(1usize, |n, &d| n.checked_mul(usize::try_from(d).ok()?));
-        if let Constant::Floats(floats) = &constant
-            && count != Some(floats.len())
-        {
-            let reason = format!("{} values for the shape {:?}", floats.len(), tensor.dims);
-            return Err(InferError::Misfit { name, reason });
-        }
-        *tensor = pb::TensorProto {
-            name: std::mem::take(&mut tensor.name),
-            dims: std::mem::take(&mut tensor.dims),
-            data_type: tensor.data_type,
-            ..Default::default()
-        };
-        match constant {
-            Constant::Bytes(bytes) => tensor.raw_data = bytes.into(),
-            Constant::Floats(FloatData::F32(values)) => {
-                tensor.data_type = DataType::Float.into();
-                tensor.raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-            }
-            Constant::Floats(FloatData::F64(values)) => {
-                tensor.data_type = DataType::Double.into();
-                tensor.raw_data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-            }
+        if let Some(bytes) = read(&name)? {
+            *tensor = pb::TensorProto {
+                name: std::mem::take(&mut tensor.name),
+                dims: std::mem::take(&mut tensor.dims),
+                data_type: tensor.data_type,
+                raw_data: bytes.into(),
+                ..Default::default()
+            };
         }
     }
     Ok(())
 }
 
 /// Reads the constants of an uploaded model.
-pub(super) fn from_model(model: &Model) -> impl FnMut(&str) -> Result<Option<Constant>, InferError> {
+pub(super) fn from_model(model: &Model) -> impl FnMut(&str) -> Result<Option<Bytes>, InferError> {
     let weights: HashMap<_, _> = model.weights().iter().map(|weight| (weight.name.as_str(), weight)).collect();
     let detached: HashMap<_, _> = model.detached().map(|kept| (kept.name.as_str(), kept)).collect();
     move |name| {
-        Ok(match (weights.get(name), detached.get(name)) {
-            (Some(weight), _) => Some(Constant::Floats(model.read(weight)?)),
-            (_, Some(kept)) => Some(Constant::Bytes(model.read_detached(kept)?.into())),
-            _ => None,
-        })
+        if let Some(weight) = weights.get(name) {
+            let mut bytes = Vec::new();
+            model.read(weight)?.write_le_bytes(weight.dtype, &mut bytes);
+            return Ok(Some(bytes.into()));
+        }
+        Ok(detached.get(name).map(|kept| model.read_detached(kept)).transpose()?.map(Bytes::from))
     }
 }
 
 /// Reads, and decodes, the constants of an artifact.
-pub(super) fn from_artifact(artifact: &Artifact) -> impl FnMut(&str) -> Result<Option<Constant>, InferError> {
+pub(super) fn from_artifact(artifact: &Artifact) -> impl FnMut(&str) -> Result<Option<Bytes>, InferError> {
     let tensors: HashMap<_, _> = artifact.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
-    move |name| {
-        let Some(tensor) = tensors.get(name) else { return Ok(None) };
-        Ok(Some(match &tensor.body {
-            Body::Plain { bytes, .. } => Constant::Bytes(bytes.clone()),
-            Body::Encoded { dtype, layout, .. } => {
-                let matrix = open(artifact, tensor)?;
-                Constant::Floats(expand(&matrix, &tensor.dims, (*dtype, *layout)))
-            }
-        }))
-    }
+    move |name| Ok(tensors.get(name).map(|tensor| artifact.raw_data(tensor)).transpose()?)
 }
 
-/// Opens an encoded tensor and checks its matrix against its dimensions.
+/// A weight of an uploaded model as a matrix to multiply by, its values as they are.
 ///
 /// # Errors
-/// [`InferError::Artifact`]; [`InferError::Misfit`].
-pub(super) fn open(artifact: &Artifact, tensor: &StoredTensor) -> Result<CompressedMatrix, InferError> {
-    let misfit = |reason: String| InferError::Misfit { name: tensor.name.clone(), reason };
-    let Body::Encoded { layout, .. } = &tensor.body else { return Err(misfit("it is not encoded".into())) };
-    let matrix = artifact.matrix(tensor)?.ok_or_else(|| misfit("it is not encoded".into()))?;
-    let head = matrix.head();
-    if layout.shape(&tensor.dims) != Some((head.rows, head.cols)) {
-        return Err(misfit(format!("a {} x {} matrix for the shape {:?}", head.rows, head.cols, tensor.dims)));
-    }
-    Ok(matrix)
-}
-
-/// The whole tensor, in tensor order.
-fn expand(matrix: &CompressedMatrix, dims: &[usize], (dtype, layout): (FloatType, Layout)) -> FloatData {
-    let head = matrix.head();
-    if dtype == FloatType::F64 {
-        let decoded = matrix.decode();
-        let values = (0..head.rows * head.cols).map(|i| decoded.value(i)).collect();
-        return FloatData::F64(layout.to_tensor(dims, values));
-    }
-    let mut values = vec![0.0; head.rows * head.cols];
-    matrix.decode_rows(0..head.rows, &mut values);
-    FloatData::F32(layout.to_tensor(dims, values))
+/// [`InferError::Model`] when it cannot be read; [`InferError::Misfit`] when it is no matrix of finite values.
+pub(super) fn matrix_of(model: &Model, weight: &Weight) -> Result<CompressedMatrix, InferError> {
+    let misfit = |reason: String| InferError::Misfit { name: weight.name.clone(), reason };
+    let shape = weight.layout.shape(&weight.dims).ok_or_else(|| misfit("it is no matrix".into()))?;
+    let (rows, cols) = shape;
+    let values = match model.read(weight)? {
+        FloatData::F32(values) => FloatData::F32(weight.layout.to_matrix(&weight.dims, values)),
+        FloatData::F64(values) => FloatData::F64(weight.layout.to_matrix(&weight.dims, values)),
+    };
+    let rows_per_block = codec::rows_per_block(rows, cols);
+    let matrix = Matrix::raw(rows, cols, weight.dtype, values).map_err(|error| misfit(error.to_string()))?;
+    let payload = codec::encode(&matrix, CodecId::Dense, rows_per_block).map_err(|error| misfit(error.to_string()))?;
+    let head = Head { rows, cols, rows_per_block, words: Words::Values(weight.dtype) };
+    CompressedMatrix::open(CodecId::Dense, head, payload.into()).map_err(|error| misfit(error.to_string()))
 }

@@ -61,6 +61,15 @@ pub(super) fn rewrite(
     Ok(products)
 }
 
+/// Weights that tract itself would use wrongly: a ConvTranspose with `output_shape`, whose padding tract takes from
+/// `pads` where ONNX derives it from the output's extents. Such a weight is a product even where all others are dense.
+pub(super) fn misread_by_tract(model: &pb::ModelProto) -> HashSet<String> {
+    let (weights, _) = model::analyze(model);
+    let Some(graph) = &model.graph else { return HashSet::new() };
+    let misread = |usage: &Use| graph.node[usage.node].attribute.iter().any(|a| a.name == "output_shape");
+    weights.into_iter().filter(|weight| weight.uses.iter().any(misread)).map(|weight| weight.name).collect()
+}
+
 /// Puts the products where the parser left placeholders.
 pub(super) fn install(model: &mut InferenceModel, mut products: Products) {
     for node in model.nodes_mut() {
