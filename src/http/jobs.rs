@@ -33,13 +33,15 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 struct Job {
     id: JobId,
     kind: JobKind,
-    state: JobState,
+    status: JobState,
     /// The model's name.
     model: String,
     progress: JobProgress,
     /// What was asked for.
     #[schema(value_type = JobSpec)]
     spec: Value,
+    /// What it measured: a row per metric of version 0 (before) and of the version made or measured (after).
+    metrics: Vec<NewMetric>,
     /// What it produced, once it succeeded.
     #[schema(value_type = Option<JobResult>)]
     result: Option<Value>,
@@ -87,9 +89,10 @@ impl From<JobRecord> for Job {
             progress: JobProgress { fraction: job.fraction, stage: job.stage, message: job.message },
             id: job.id,
             kind: job.kind,
-            state: job.state,
+            status: job.state,
             model: job.model,
             spec: job.spec,
+            metrics: metrics_of(job.result.as_ref()),
             result: job.result,
             failure: job.failure,
             attempt: job.attempt,
@@ -205,7 +208,7 @@ fn pace(job: &JobRecord) -> Header {
 struct JobQuery {
     /// Only jobs in this state.
     #[param(inline)]
-    state: Option<JobState>,
+    status: Option<JobState>,
     /// Only jobs of this kind.
     #[param(inline)]
     kind: Option<JobKind>,
@@ -225,12 +228,12 @@ async fn list_jobs(
     State(app): State<Arc<App>>,
     uri: Uri,
     extract::Query(page): extract::Query<PageQuery>,
-    extract::Query(JobQuery { state, kind, model }): extract::Query<JobQuery>,
+    extract::Query(JobQuery { status, kind, model }): extract::Query<JobQuery>,
 ) -> Result<ListResponse<Job>, Error> {
     if let Some(after) = &page.after {
         parse_id(after)?;
     }
-    let jobs = app.storage.store.jobs(&JobFilter { state, kind, model }, &page.to_page()?).await?;
+    let jobs = app.storage.store.jobs(&JobFilter { state: status, kind, model }, &page.to_page()?).await?;
     let items = jobs.into_iter().map(Job::from).collect();
     ListResponse::new(&uri, &page, items, |job| job.id.to_string())
 }

@@ -97,7 +97,7 @@ impl Client {
         loop {
             let job =
                 self.send("GET", &format!("/api/v1/jobs/{id}"), &[("prefer", "wait=60")], None).expect(200).json();
-            if matches!(job["state"].as_str(), Some("succeeded" | "failed" | "cancelled")) {
+            if matches!(job["status"].as_str(), Some("succeeded" | "failed" | "cancelled")) {
                 return job;
             }
         }

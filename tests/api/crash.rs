@@ -102,7 +102,7 @@ fn killed_program_loses_no_job_and_publishes_no_half_file() {
     let program = Program::start(data_dir.path(), database.as_ref());
     for id in &accepted {
         let job = program.client.wait_for_job(id);
-        assert_eq!(job["state"], "succeeded", "{job}");
+        assert_eq!(job["status"], "succeeded", "{job}");
     }
     let mut files = BTreeSet::new();
     collect_files(&data_dir.path().join("blobs"), &mut files);
