@@ -56,7 +56,7 @@ pub struct ConfigArgs {
     pub predictor_memory_bytes: Option<ByteSize>,
 
     /// How compressed versions hold their weights while they predict: `coded` or `dense` [default: coded].
-    #[arg(long, env = "WEIGHTPRESS_RESIDENCY", value_parser = parse_residency)]
+    #[arg(long, env = "WEIGHTPRESS_RESIDENCY", value_enum)]
     pub residency: Option<Residency>,
 
     /// A worker that is silent for this long loses its job, in milliseconds [default: 30000].
@@ -223,10 +223,6 @@ fn blob_folder(url: String) -> Result<PathBuf, ConfigError> {
         Some(("file", path)) if path.starts_with('/') => Ok(path.into()),
         Some(_) => Err(ConfigError::UnsupportedBlobStore { url }),
     }
-}
-
-fn parse_residency(text: &str) -> Result<Residency, String> {
-    serde_json::from_value(text.into()).map_err(|_| "must be coded or dense".to_owned())
 }
 
 impl FromStr for ByteSize {

@@ -1,3 +1,7 @@
-//! The `weightpress` command.
+//! The `weightpress` command: everything it does is in [`weightpress::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    weightpress::cli::main()
+}

@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::compress::Estimate;
 use crate::jobs::{JobKind, JobResult, JobSpec};
-use crate::storage::{Failure, JobFilter, JobId, JobRecord, JobState, Timestamp};
+use crate::storage::{Failure, JobFilter, JobId, JobRecord, JobState, NewMetric, Timestamp};
 
 use super::page::{List, ListResponse, PageQuery};
 use super::problem::Failures;
@@ -41,7 +41,8 @@ struct Job {
     #[schema(value_type = JobSpec)]
     spec: Value,
     /// What it measured: a row per metric of version 0 (before) and of the version made or measured (after).
-    metrics: Vec<NewMetric>,
+    #[schema(value_type = Vec<NewMetric>)]
+    metrics: Value,
     /// What it produced, once it succeeded.
     #[schema(value_type = Option<JobResult>)]
     result: Option<Value>,
@@ -103,6 +104,11 @@ impl From<JobRecord> for Job {
             finished_at: job.finished_at,
         }
     }
+}
+
+/// The rows of a result; none before there is one.
+fn metrics_of(result: Option<&Value>) -> Value {
+    result.map_or_else(|| Value::Array(Vec::new()), |result| result["metrics"].clone())
 }
 
 impl JobUrls {

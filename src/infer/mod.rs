@@ -21,7 +21,7 @@ pub use predictor::{Predictor, unsupported_operators};
 
 /// How a served version holds its weights in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema, clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
 pub enum Residency {
     /// As encoded; products decode as they go.

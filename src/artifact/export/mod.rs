@@ -17,7 +17,7 @@ const CHUNK_ELEMENTS: usize = 1 << 14;
 
 /// The files an artifact can be exported to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema, clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
 pub enum ExportFormat {
     /// A plain ONNX file, every weight in full under its name and in its type; needs a graph.

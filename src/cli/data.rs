@@ -1,0 +1,94 @@
+//! Datasets on the command line, and the table of what was measured on them.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::progress::Bar;
+use super::table::Align::{Left, Right};
+use super::table::{Table, grouped};
+use super::{CliError, at};
+use crate::artifact::Artifact;
+use crate::evaluate::{DataMap, Dataset, Evaluation, Measured, Metric, MetricValue, Split};
+use crate::infer::{Predictor, Residency};
+use crate::model::Model;
+
+/// Which data, and how they map to the graph.
+#[derive(Debug, clap::Args)]
+pub struct DataArgs {
+    /// Dataset to measure on: named arrays in .npz or .safetensors.
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// How its arrays map to the graph, as JSON: {"split", "inputs": {NAME: {"array", "scale", "offset"}}, "target":
+    /// {"array", "kind"}}. By default arrays are matched by name.
+    #[arg(long, value_name = "JSON", requires = "data")]
+    data_map: Option<String>,
+    /// train, validation or test; takes the place of the split in --data-map.
+    #[arg(long, requires = "data", value_parser = parse_word::<Split>)]
+    split: Option<Split>,
+    /// Metrics, separated by commas [default: all that apply].
+    #[arg(long, requires = "data", value_delimiter = ',', value_parser = parse_word::<Metric>)]
+    metrics: Vec<Metric>,
+}
+
+/// What was measured of a file, and of the model that it was compressed from.
+#[derive(Debug, Serialize)]
+pub struct Quality {
+    split: Option<Split>,
+    #[serde(flatten)]
+    measured: Measured,
+}
+
+impl DataArgs {
+    /// Measures `model` and the artifact at `compressed` on the same samples; `None` without data.
+    pub fn measure_both(&self, model: &Model, compressed: &Path) -> Result<Option<Quality>, CliError> {
+        if self.data.is_none() {
+            return Ok(None);
+        }
+        let artifact = Artifact::open(compressed).map_err(|error| at(compressed, error))?;
+        let after = Predictor::from_artifact(&artifact, Residency::default()).map_err(CliError::input)?;
+        let before = Predictor::from_model(model).map_err(CliError::input)?;
+        self.measure(&after, Some(&before)).map(Some)
+    }
+
+    /// Measures `predictor`, beside `reference` where there is one.
+    pub fn measure(&self, predictor: &Predictor, reference: Option<&Predictor>) -> Result<Quality, CliError> {
+        let path = self.data.as_deref().ok_or_else(|| CliError::Input("--data is missing".to_owned()))?;
+        let dataset = Dataset::open(path).map_err(|error| at(path, error))?;
+        let mut map = match &self.data_map {
+            Some(json) => {
+                serde_json::from_str(json).map_err(|error| CliError::Input(format!("--data-map: {error}")))?
+            }
+            None => DataMap::default(),
+        };
+        map.split = self.split.or(map.split);
+        let evaluation = Evaluation { predictor, reference, dataset: &dataset, map: &map, metrics: &self.metrics };
+        let bar = Bar::new();
+        let measured = evaluation.run(&bar);
+        bar.finish();
+        Ok(Quality { split: map.split, measured: measured.map_err(CliError::input)? })
+    }
+}
+
+impl Quality {
+    /// A row per metric; with the original's values beside, where they were measured.
+    pub fn render(&self) -> String {
+        let mut table = Table::new(&[("metric", Left), ("original", Right), ("this file", Right)]);
+        for MetricValue { metric, value } in &self.measured.metrics {
+            let original = self.measured.reference.iter().find(|of| of.metric == *metric).and_then(|of| of.value);
+            table.row(vec![metric.name().to_owned(), number(original), number(*value)]);
+        }
+        let split = self.split.map_or("all".to_owned(), |split| format!("{split:?}").to_lowercase());
+        format!("\n{}({split} samples: {})\n", table.render(), grouped(self.measured.samples))
+    }
+}
+
+/// Four decimals, or a dash where nothing is defined.
+pub fn number(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"))
+}
+
+/// Parses a word that JSON would also take, by the same type.
+fn parse_word<T: serde::de::DeserializeOwned>(word: &str) -> Result<T, String> {
+    serde_json::from_value(word.into()).map_err(|error| error.to_string())
+}

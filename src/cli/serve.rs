@@ -1,0 +1,107 @@
+//! `weightpress serve`: the HTTP service until a signal ends it.
+
+use std::net::SocketAddr;
+
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::CliError;
+use crate::app::App;
+use crate::config::{Config, ConfigArgs};
+use crate::{http, telemetry};
+
+/// The settings of the service.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Serves until SIGTERM or SIGINT; a second one exits at once.
+pub fn run(args: Args) -> Result<(), CliError> {
+    let config = args.config.resolve().map_err(CliError::input)?;
+    telemetry::init_log(&config.log, config.log_format).map_err(CliError::input)?;
+    runtime()?.block_on(async {
+        let mut signals = Signals::listen()?;
+        let shutdown = async move {
+            signals.next().await;
+            tracing::info!("shutting down; a second signal exits at once");
+            tokio::spawn(async move {
+                signals.next().await;
+                std::process::exit(1);
+            });
+        };
+        serve(config, |address| tracing::info!("listening on http://{address}"), shutdown).await
+    })
+}
+
+/// Serves while `client` runs, which is given the address and may block; after it until a signal comes if `keep` is
+/// set. A signal ends it early, in good order.
+pub fn while_serving(
+    config: Config,
+    keep: bool,
+    client: impl FnOnce(SocketAddr) -> Result<(), CliError> + Send + 'static,
+) -> Result<(), CliError> {
+    runtime()?.block_on(async {
+        let mut signals = Signals::listen()?;
+        let (done, finished) = oneshot::channel();
+        let ready = move |address| drop(tokio::task::spawn_blocking(move || done.send(client(address))));
+        let mut outcome = Ok(());
+        let shutdown = async {
+            tokio::select! {
+                () = signals.next() => return,
+                result = finished => outcome = result.unwrap_or_else(|_| Err(CliError::Failed("the client died".into()))),
+            }
+            if keep && outcome.is_ok() {
+                signals.next().await;
+            }
+        };
+        serve(config, ready, shutdown).await?;
+        outcome
+    })
+}
+
+/// Binds the address, starts the application, tells `ready` where it is, and serves until `shutdown` resolves.
+async fn serve(
+    config: Config,
+    ready: impl FnOnce(SocketAddr),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), CliError> {
+    let listener = TcpListener::bind(config.listen).await;
+    let listener = listener.map_err(|error| CliError::Input(format!("cannot listen on {}: {error}", config.listen)))?;
+    let address = listener.local_addr()?;
+    let metrics = telemetry::metrics().map_err(CliError::failed)?;
+    let app = App::start(config, metrics).await.map_err(CliError::failed)?;
+    ready(address);
+    http::run(listener, app.clone(), shutdown).await;
+    app.shutdown().await;
+    Ok(())
+}
+
+fn runtime() -> Result<Runtime, CliError> {
+    Runtime::new().map_err(CliError::failed)
+}
+
+/// The signals that end the service.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Takes the signals over from the default, which is to die.
+    fn listen() -> Result<Self, CliError> {
+        let on = |kind| signal(kind).map_err(CliError::failed);
+        Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

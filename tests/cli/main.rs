@@ -1,0 +1,5 @@
+//! The command line as a user meets it: the built binary, real files, exit statuses.
+
+mod bad_input;
+mod commands;
+mod harness;
