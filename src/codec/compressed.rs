@@ -203,7 +203,7 @@ impl CompressedMatrix {
         let cols = self.head.cols;
         self.for_each_block(rows, cols, out, |block, rows, out| {
             out.fill(zero);
-            self.visit(block, &mut Expand { rows, cols, value, out });
+            self.visit(block, &mut Expand::new(rows, cols, value, out));
         });
     }
 
@@ -223,24 +223,21 @@ impl CompressedMatrix {
         out.fill(0.0);
         self.for_each_block(rows, inputs.batch, out, |block, rows, out| match inputs.batch {
             0 => {}
+            _ if self.is_faster_expanded(inputs) => self.product_of_expanded(block, rows, inputs, out),
             1 => {
                 let mut dot = Dot::new(inputs, rows, out);
                 self.visit(block, &mut dot);
                 dot.finish();
             }
-            _ if self.is_faster_expanded(inputs) => self.product_of_expanded(block, rows, inputs, out),
             _ => self.visit(block, &mut Axpy::new(inputs, rows, out)),
         });
     }
 
     /// Whether a block had better be expanded for a product: a dense product takes so much less time for a cell than a
-    /// sparse one that it may visit the zeros too, if there are enough samples to make up for the expansion.
+    /// sparse one that it may visit the zeros too.
     fn is_faster_expanded(&self, inputs: Inputs) -> bool {
         let block_cells = self.head.rows_per_block.min(self.head.rows).saturating_mul(self.head.cols);
-        block_cells <= MOST_EXPANDED_CELLS
-            && 4 * self.stored_cells >= self.head.cells()
-            && inputs.batch >= 4
-            && inputs.rows_per_group >= 4
+        block_cells <= MOST_EXPANDED_CELLS && 4 * self.stored_cells >= self.head.cells() && inputs.rows_per_group >= 4
     }
 
     /// A product by a block that is expanded into a buffer of its own: at most [`MOST_EXPANDED_CELLS`] at a time.
@@ -248,7 +245,7 @@ impl CompressedMatrix {
         let Inputs { cols, batch, rows_per_group, .. } = inputs;
         let mut cells = vec![0.0; rows.len() * cols];
         let value = |word| inputs.lookup.to_f32(word);
-        self.visit(block, &mut Expand { rows: rows.clone(), cols, value, out: &mut cells });
+        self.visit(block, &mut Expand::new(rows.clone(), cols, value, &mut cells));
         let mut row = rows.start;
         while row < rows.end {
             let end = rows.end.min((row / rows_per_group + 1) * rows_per_group);

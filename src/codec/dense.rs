@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use super::ints::{Ints, expect_end, push_int};
+use super::ints::{expect_end, push_int};
 use super::{Cells, Codec, DecodeError, EncodeError, Head, Visitor};
 use crate::tensor::Matrix;
 
@@ -41,23 +41,38 @@ impl Codec for Dense {
     fn visit_block<V: Visitor>(
         &self,
         head: &Head,
-        mut block: &[u8],
+        block: &[u8],
         rows: Range<usize>,
         visitor: &mut V,
     ) -> Result<(), DecodeError> {
-        let words = Ints::take(&mut block, rows.len() * head.cols, head.word_bytes())?;
-        expect_end(block)?;
-        let check = head.word_check();
-        let (mut row, mut col) = (rows.start, 0);
-        words.try_for_each(|word| {
-            visitor.cell(row, col, check.word(word)?);
-            col += 1;
-            if col == head.cols {
-                (row, col) = (row + 1, 0);
-            }
-            Ok(())
-        })
+        let bytes = rows.len() * head.cols * head.word_bytes();
+        if block.len() < bytes {
+            return Err(DecodeError::UnexpectedEof { needed: bytes, found: block.len() });
+        }
+        expect_end(&block[bytes..])?;
+        // A loop of its own for each width.
+        match head.word_bytes() {
+            1 => walk(block.iter().map(|&word| u64::from(word)), head, rows, visitor),
+            2 => walk(block.as_chunks().0.iter().map(|&word| u64::from(u16::from_le_bytes(word))), head, rows, visitor),
+            4 => walk(block.as_chunks().0.iter().map(|&word| u64::from(u32::from_le_bytes(word))), head, rows, visitor),
+            _ => walk(block.as_chunks().0.iter().map(|&word| u64::from_le_bytes(word)), head, rows, visitor),
+        }
     }
+}
+
+fn walk<V: Visitor>(
+    mut words: impl Iterator<Item = u64>,
+    head: &Head,
+    rows: Range<usize>,
+    visitor: &mut V,
+) -> Result<(), DecodeError> {
+    let check = head.word_check();
+    for row in rows {
+        for (col, word) in (0..head.cols).zip(&mut words) {
+            visitor.cell(row, col, check.word(word)?);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

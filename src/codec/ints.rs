@@ -38,17 +38,6 @@ impl<'a> Ints<'a> {
         }
     }
 
-    /// Calls `each` with every integer in order, in a loop of its own for each width.
-    #[inline]
-    pub(super) fn try_for_each(&self, mut each: impl FnMut(u64) -> Result<(), DecodeError>) -> Result<(), DecodeError> {
-        match self.width {
-            1 => self.bytes.iter().try_for_each(|&n| each(u64::from(n))),
-            2 => self.bytes.as_chunks().0.iter().try_for_each(|&n| each(u64::from(u16::from_le_bytes(n)))),
-            4 => self.bytes.as_chunks().0.iter().try_for_each(|&n| each(u64::from(u32::from_le_bytes(n)))),
-            _ => self.bytes.as_chunks().0.iter().try_for_each(|&n| each(u64::from_le_bytes(n))),
-        }
-    }
-
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = u64> + use<'a> {
         let ints = *self;
         (0..self.bytes.len() / self.width).map(move |i| ints.get(i))

@@ -17,17 +17,34 @@ impl Visitor for Count {
 
 /// Writes the cells of `rows` into `out`, rows.len() x cols, row-major, which holds zeros before.
 pub(super) struct Expand<'a, T, F> {
-    pub(super) rows: Range<usize>,
-    pub(super) cols: usize,
-    pub(super) value: F,
-    pub(super) out: &'a mut [T],
+    rows: Range<usize>,
+    cols: usize,
+    value: F,
+    out: &'a mut [T],
+    row: usize,
+    /// Where `row` begins in `out`; past its end if the row is not wanted.
+    at: usize,
+}
+
+impl<'a, T, F: Fn(u64) -> T> Expand<'a, T, F> {
+    pub(super) fn new(rows: Range<usize>, cols: usize, value: F, out: &'a mut [T]) -> Self {
+        Self { rows, cols, value, out, row: usize::MAX, at: 0 }
+    }
+
+    fn turn_to(&mut self, row: usize) {
+        self.row = row;
+        self.at = if self.rows.contains(&row) { (row - self.rows.start) * self.cols } else { self.out.len() };
+    }
 }
 
 impl<T, F: Fn(u64) -> T> Visitor for Expand<'_, T, F> {
     #[inline]
     fn cell(&mut self, row: usize, col: usize, word: u64) {
-        if self.rows.contains(&row) {
-            self.out[(row - self.rows.start) * self.cols + col] = (self.value)(word);
+        if row != self.row {
+            self.turn_to(row);
+        }
+        if let Some(cell) = self.out.get_mut(self.at + col) {
+            *cell = (self.value)(word);
         }
     }
 }
@@ -59,12 +76,13 @@ pub(super) struct Dot<'a> {
     row: usize,
     /// The inputs of `row`; none if it is not wanted, so that its cells add nothing.
     x: &'a [f32],
-    sum: f32,
+    /// The sum of `row`, in as many parts as additions take cycles: none waits for the one before.
+    sums: [f32; 4],
 }
 
 impl<'a> Dot<'a> {
     pub(super) fn new(inputs: Inputs<'a>, rows: Range<usize>, out: &'a mut [f32]) -> Self {
-        Self { inputs, rows, out, row: usize::MAX, x: &[], sum: 0.0 }
+        Self { inputs, rows, out, row: usize::MAX, x: &[], sums: [0.0; 4] }
     }
 
     fn turn_to(&mut self, row: usize) {
@@ -76,9 +94,10 @@ impl<'a> Dot<'a> {
     /// Adds the sum of the last row.
     pub(super) fn finish(&mut self) {
         if self.rows.contains(&self.row) {
-            self.out[self.row - self.rows.start] += self.sum;
+            let [a, b, c, d] = self.sums;
+            self.out[self.row - self.rows.start] += (a + b) + (c + d);
         }
-        self.sum = 0.0;
+        self.sums = [0.0; 4];
     }
 }
 
@@ -89,7 +108,7 @@ impl Visitor for Dot<'_> {
             self.turn_to(row);
         }
         if let Some(x) = self.x.get(col) {
-            self.sum += self.inputs.lookup.to_f32(word) * x;
+            self.sums[col % 4] += self.inputs.lookup.to_f32(word) * x;
         }
     }
 }
