@@ -9,8 +9,9 @@ use crate::model::Port;
 
 /// Samples in a batch, where the graph does not say.
 const MAX_BATCH: usize = 256;
-/// Bytes of all inputs of a batch, where the graph does not say.
-const MAX_BATCH_BYTES: usize = 8 << 20;
+/// Bytes of all inputs of a batch, where the graph does not say: activations can take a thousand times as much (an
+/// embedding of a sequence of codes, unfolded for a convolution), and several batches run at a time.
+const MAX_BATCH_BYTES: usize = 512 << 10;
 
 /// A mapping bound to a dataset and a graph: every name found, every shape checked.
 pub(super) struct Feed<'a> {
