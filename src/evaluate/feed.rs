@@ -1,5 +1,6 @@
 //! Batches of a dataset in the shape and type that a graph takes.
 
+use std::iter;
 use std::ops::Range;
 
 use super::mapping::SPLIT_ARRAY;
@@ -70,7 +71,7 @@ impl<'a> Feed<'a> {
         let split = map.split.map(|_| SPLIT_ARRAY).filter(|&name| dataset.arrays().any(|a| a.name == name));
         let len = dataset.samples_of(arrays.chain(split))?;
         let runs = match (map.split, split) {
-            (None, _) => vec![0..len],
+            (None, _) => iter::once(0..len).collect(),
             (Some(_), None) => return Err(EvaluateError::NoSplit),
             (Some(wanted), Some(_)) => runs_of(&dataset.read_all(SPLIT_ARRAY)?, wanted)?,
         };

@@ -1,6 +1,8 @@
 //! The metrics of an evaluation. Every sum runs in f64 over the samples in their order, so that a result depends on
 //! neither threads nor batch size.
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
 
 /// What can be measured of a version on a dataset.
@@ -88,7 +90,9 @@ impl ClassScore {
     /// A sample counts as right only if no other class is as high, so constant outputs earn nothing.
     pub fn add(&mut self, outputs: &[f32], label: usize) {
         let own = outputs[label];
-        let rivals = outputs.iter().enumerate().filter(|&(class, &v)| class != label && !(v < own)).count();
+        // NaN is not below anything, so it is a rival of every class.
+        let is_below = |v: f32| v.partial_cmp(&own) == Some(Ordering::Less);
+        let rivals = outputs.iter().enumerate().filter(|&(class, &v)| class != label && !is_below(v)).count();
         self.samples += 1;
         self.correct += u64::from(rivals == 0 && !own.is_nan());
         self.in_top5 += u64::from(rivals < 5 && !own.is_nan());
