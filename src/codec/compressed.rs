@@ -58,8 +58,8 @@ impl CompressedMatrix {
     /// Checks `payload` completely, every block walked, before it is believed. Parallel over blocks on the current
     /// rayon pool.
     ///
-    /// Holds `payload` itself, 8 bytes a block (each but the last has a byte in the payload), and for Huffman codecs tables of
-    /// at most 8 KiB and 2 bytes a symbol of the codebook. Takes time in proportion to the payload.
+    /// Holds `payload` itself, 8 bytes a block (each but the last has a byte in the payload), and for Huffman codecs
+    /// tables of at most 8 KiB and 2 bytes a symbol of the codebook. Takes time in proportion to the payload.
     ///
     /// # Errors
     /// A [`DecodeError`]; of several, that of the first block.
@@ -88,8 +88,9 @@ impl CompressedMatrix {
         &self.head
     }
 
-    /// `out = self . x`: `x` is cols x `batch`, row-major (all samples of input 0 first); `out` is rows x `batch`, row-major, and is
-    /// overwritten. Parallel over blocks, and over the samples of a large batch, on the current rayon pool.
+    /// `out = self . x`: `x` is cols x `batch`, row-major (all samples of input 0 first); `out` is rows x `batch`,
+    /// row-major, and is overwritten. Parallel over blocks, and over the samples of a large batch, on the current rayon
+    /// pool.
     ///
     /// # Panics
     /// If `x` or `out` is not of that size.
@@ -107,9 +108,9 @@ impl CompressedMatrix {
         self.product(rows, self.head.rows.max(1), x, batch, out);
     }
 
-    /// One product per group of rows, all in one walk: what grouped and depthwise convolutions need. Rows are split into
-    /// `groups` equal parts; `x` is (groups x cols) x `batch`, and part `g` of the rows reads part `g` of `x`. `out` is as in
-    /// [`CompressedMatrix::multiply`].
+    /// One product per group of rows, all in one walk: what grouped and depthwise convolutions need. Rows are split
+    /// into `groups` equal parts; `x` is (groups x cols) x `batch`, and part `g` of the rows reads part `g` of `x`. `out`
+    /// is as in [`CompressedMatrix::multiply`].
     ///
     /// # Panics
     /// If `x` or `out` is not of that size, or `groups` does not divide the rows.
@@ -281,8 +282,8 @@ impl CompressedMatrix {
         });
     }
 
-    /// Calls `work(block, rows, out)` for every block that holds some of `rows`, with those it holds and their part of `out`,
-    /// `width` elements a row. In parallel.
+    /// Calls `work(block, rows, out)` for every block that holds some of `rows`, with those it holds and their part of
+    /// `out`, `width` elements a row. In parallel.
     fn for_each_block<T: Send>(
         &self,
         rows: Range<usize>,

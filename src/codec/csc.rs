@@ -6,10 +6,10 @@
 //! | block section | length | width |
 //! |---|---|---|
 //! | counts: stored cells of each column | cols | `w` |
-//! | rows: of the stored cells, counted from the block's first row, column by column, rising strictly within a column | nnz = sum of the counts | `w` |
+//! | rows: of the stored cells, column by column, rising strictly within a column | nnz = sum of the counts | `w` |
 //! | words: in the same order | nnz | word width |
 //!
-//! A count is at most `h`, a row below it. Where there is no zero word every cell is stored.
+//! Rows are counted from the block's first one. A count is at most `h`, a row below it. Where there is no zero word every cell is stored.
 
 use std::ops::Range;
 
@@ -64,7 +64,7 @@ impl Codec for Csc {
         let check = head.word_check();
         let mut words = words.iter();
         pattern.walk(|col, line| {
-            let word = words.next().unwrap_or_default();
+            let word = words.next().expect("as many words as positions were taken");
             visitor.cell(rows.start + line, col, check.word(word)?);
             Ok(())
         })

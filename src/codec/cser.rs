@@ -10,7 +10,9 @@
 //! | groups: distinct stored symbols of each row | rows of the block | `w` |
 //! | symbols: of the groups, row by row, rising strictly within a row | G = sum of the groups | word width |
 //! | counts: cells of each group, at least 1 | G | `w` |
-//! | columns: group by group, rising strictly within a group; no column twice in a row | nnz = sum of the counts | `w` |
+//! | columns: group by group, rising strictly within a group | nnz = sum of the counts | `w` |
+//!
+//! No column stands in two groups of a row.
 //!
 //! # Source
 //! Wiedemann, Müller, Samek, "Compact and computationally efficient representation of deep neural networks",

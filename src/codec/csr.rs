@@ -64,7 +64,7 @@ impl Codec for Csr {
         let check = head.word_check();
         let mut words = words.iter();
         pattern.walk(|line, col| {
-            let word = words.next().unwrap_or_default();
+            let word = words.next().expect("as many words as positions were taken");
             visitor.cell(rows.start + line, col, check.word(word)?);
             Ok(())
         })

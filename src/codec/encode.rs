@@ -9,8 +9,8 @@ use super::ints::push_varint;
 use super::{Codec, CodecId, EncodeError, Head};
 use crate::tensor::{Codebook, Matrix, Values};
 
-/// Cells of a block that [`rows_per_block`] aims at. A block costs 3 to 4 bytes (its length, and a partly filled last byte),
-/// which is 0.1 % at a quarter of a bit per cell; and it takes a thread a fraction of a millisecond.
+/// Cells of a block that [`rows_per_block`] aims at. A block costs 3 to 4 bytes (its length, and a partly filled last
+/// byte), which is 0.1 % at a quarter of a bit per cell; and it takes a thread a fraction of a millisecond.
 const CELLS_PER_BLOCK: usize = 1 << 17;
 
 /// Encodes `matrix` with `codec`. Deterministic whatever the number of threads. Returns the payload: shared part,
@@ -29,8 +29,8 @@ pub fn rows_per_block(rows: usize, cols: usize) -> usize {
     rows.div_ceil(blocks).max(1)
 }
 
-/// Encodes `matrix` with each of `codecs` that can represent it and keeps the smallest payload; of equal ones, that of the
-/// codec with the lowest number.
+/// Encodes `matrix` with each of `codecs` that can represent it and keeps the smallest payload; of equal ones, that of
+/// the codec with the lowest number.
 ///
 /// # Errors
 /// [`EncodeError::NoCodec`] if `codecs` is empty; as [`encode`] if none of them can represent the matrix.

@@ -17,7 +17,7 @@
 //! - **Index width** of `n`: the smallest of 1, 2 and 4 bytes that holds the number `n`.
 //! - **Blocks**: `B = ceil(rows / rows per block)`, each of `rows per block` consecutive rows, the last of the rest.
 //! - **Block table**: `B - 1` varints, the byte lengths of all blocks but the last, which takes the rest of the payload.
-//! - A matrix without cells (rows = 0 or cols = 0) has an empty payload.
+//! - A matrix without cells (rows = 0 or cols = 0) has no blocks and no table: its payload is the shared part.
 //!
 //! The shared part and the blocks of each codec are given in its file; sections follow each other without padding.
 

@@ -24,8 +24,8 @@ pub fn read(path: &Path) -> Matrix {
     Matrix::shared(outputs, inputs, Arc::new(codebook), symbols).unwrap()
 }
 
-/// What the HAM and sHAM streams of a layer took in the base paper's formats, in bytes, without codebook, dictionary and
-/// offsets.
+/// What the HAM and sHAM streams of a layer take in the base paper's formats, in bytes, without codebook, dictionary
+/// and offsets.
 pub struct Published {
     pub layer: &'static str,
     pub ham_bytes: usize,

@@ -1,7 +1,7 @@
 //! Products on encoded matrices against a dense product in f64.
 //!
-//! Tolerance: `(cols + 2) * 2^-24 * sum(|w| |x|)`, the bound on the error of a sum of `cols` products in f32, plus the rounding
-//! of the weights themselves.
+//! Tolerance: `(cols + 2) * 2^-24 * sum(|w| |x|)`, the bound on the error of a sum of `cols` products in f32, plus the
+//! rounding of the weights themselves.
 
 use proptest::prelude::*;
 use weightpress::codec::{CodecId, CompressedMatrix};
@@ -54,7 +54,9 @@ proptest! {
     }
 
     #[test]
-    fn some_rows_are_multiplied_as_all_are(matrix in any_shared(), rows_per_block in 1..50usize, ends in any::<[u16; 2]>()) {
+    fn some_rows_are_multiplied_as_all_are(
+        matrix in any_shared(), rows_per_block in 1..50usize, ends in any::<[u16; 2]>(),
+    ) {
         let [a, b] = ends.map(|end| usize::from(end) % (matrix.rows() + 1));
         let rows = a.min(b)..a.max(b);
         for batch in [1, 3] {

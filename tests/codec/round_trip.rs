@@ -31,7 +31,9 @@ proptest! {
     }
 
     #[test]
-    fn some_rows_are_decoded_as_all_are(matrix in any_shared(), rows_per_block in 1..50usize, ends in any::<[u16; 2]>()) {
+    fn some_rows_are_decoded_as_all_are(
+        matrix in any_shared(), rows_per_block in 1..50usize, ends in any::<[u16; 2]>(),
+    ) {
         let [a, b] = ends.map(|end| usize::from(end) % (matrix.rows() + 1));
         let rows = a.min(b)..a.max(b);
         for id in codecs_for(&matrix) {

@@ -25,8 +25,8 @@ pub(in crate::codec) fn code_lengths(counts: &[u64], limit: u32) -> Lengths {
 
 /// The code lengths for `weights`, which rise.
 ///
-/// A code of n words is a choice of 2n - 2 coins: a word of length l takes one coin of each face value 1/2 .. 1/2^l, at the
-/// price of its weight. From the smallest face value up, coins are merged with packages of two coins of the value
+/// A code of n words is a choice of 2n - 2 coins: a word of length l takes one coin of each face value 1/2 .. 1/2^l, at
+/// the price of its weight. From the smallest face value up, coins are merged with packages of two coins of the value
 /// below; the cheapest 2n - 2 items of the last merge are the choice.
 fn package_merge(weights: &[u64], limit: u32) -> Vec<u8> {
     let mut lengths = vec![0; weights.len()];
