@@ -41,7 +41,7 @@ struct RecipeArgs {
     #[arg(long)]
     preset: Option<String>,
     /// Fraction of weights to prune, 0 to below 1, or `none`.
-    #[arg(long, value_name = "SPARSITY")]
+    #[arg(long, value_name = "SPARSITY", allow_negative_numbers = true)]
     prune: Option<String>,
     /// One pruning threshold per `tensor`, or one `global`.
     #[arg(long)]
@@ -52,9 +52,9 @@ struct RecipeArgs {
     /// Distinct non-zero values.
     #[arg(long, value_name = "K", conflicts_with = "bits")]
     levels: Option<u64>,
-    /// The same as 2^BITS levels.
+    /// Bits a weight, instead of levels; `ecsq` keeps the entropy within them.
     #[arg(long)]
-    bits: Option<u64>,
+    bits: Option<f64>,
     /// A codebook `per_layer`, or `unified` ones.
     #[arg(long)]
     codebook: Option<String>,

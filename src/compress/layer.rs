@@ -144,10 +144,68 @@ pub(super) fn run(model: &Model, task: &Task, meter: &Meter) -> Result<Encoded, 
     Ok(encoded)
 }
 
+/// Writes the matrix: with its codebook, or with every value in full where that is smaller.
 fn encode(task: &Task, matrix: &Matrix, weight_snr_db: Option<f64>) -> Result<Encoded, CompressError> {
-    let rows_per_block = codec::rows_per_block(matrix.rows(), matrix.cols());
     let fail = |source| CompressError::Encode { tensor: task.weight.name.clone(), source };
-    let (codec, payload, note) = choose(task, matrix, rows_per_block).map_err(fail)?;
+    let mut written = write(task, matrix).map_err(fail)?;
+    if let Some(raw) = worth_trying_raw(task, matrix) {
+        let mut in_full = write(task, &raw).map_err(fail)?;
+        if in_full.size_bytes() < written.size_bytes() {
+            in_full.note = Some("its values repeat so little that no codebook pays: each is stored in full".to_owned());
+            written = in_full;
+        }
+    }
+    let (zeros, distinct_values) = census(matrix);
+    let measured = LayerMeasures {
+        codec: written.codec,
+        stream_bytes: written.payload.len() as u64,
+        codebook_bytes: written.codebook_bytes() as u64,
+        zeros,
+        distinct_values,
+        weight_snr_db,
+        note: written.note,
+    };
+    let Written { rows_per_block, codebook, payload, .. } = written;
+    Ok(Encoded { rows_per_block, codebook, payload, measured })
+}
+
+/// Cells per value of a codebook below which the codebook, at the width of a weight each, may cost more than it saves.
+const RARELY_REPEATED: usize = 4;
+
+/// The matrix with every value in full, where the choice is ours and values repeat so little that it may be smaller.
+fn worth_trying_raw(task: &Task, matrix: &Matrix) -> Option<Matrix> {
+    let Values::Shared { codebook, indices } = matrix.values() else { return None };
+    let is_open = task.settings.encode.codec == CodecChoice::Auto && task.unified.is_none();
+    (is_open && indices.len() < RARELY_REPEATED * codebook.len()).then(|| matrix.to_raw())
+}
+
+/// A matrix in a codec's bytes.
+struct Written {
+    codec: CodecId,
+    rows_per_block: usize,
+    codebook: CodebookRef,
+    payload: Vec<u8>,
+    note: Option<String>,
+}
+
+impl Written {
+    /// Bytes of its own codebook; 0 where it has none, or shares one.
+    fn codebook_bytes(&self) -> usize {
+        match &self.codebook {
+            CodebookRef::Own(codebook) => codebook.len() * codebook.dtype().size_bytes(),
+            _ => 0,
+        }
+    }
+
+    fn size_bytes(&self) -> usize {
+        self.payload.len() + self.codebook_bytes()
+    }
+}
+
+/// Encodes with the codec that the recipe asks for, or with the smallest where it leaves that open or the codec cannot
+/// represent the matrix. The note tells a person what came otherwise.
+fn write(task: &Task, matrix: &Matrix) -> Result<Written, EncodeError> {
+    let rows_per_block = codec::rows_per_block(matrix.rows(), matrix.cols());
     let codebook = match (matrix.values(), &task.unified) {
         (Values::Raw { .. }, _) => CodebookRef::Raw,
         (Values::Shared { codebook, .. }, unified) => match unified.as_ref().and_then(|unified| unified.index) {
@@ -155,29 +213,12 @@ fn encode(task: &Task, matrix: &Matrix, weight_snr_db: Option<f64>) -> Result<En
             None => CodebookRef::Own(codebook.clone()),
         },
     };
-    let codebook_bytes = match &codebook {
-        CodebookRef::Own(codebook) => (codebook.len() * codebook.dtype().size_bytes()) as u64,
-        _ => 0,
-    };
-    let (zeros, distinct_values) = census(matrix);
-    let stream_bytes = payload.len() as u64;
-    let measured = LayerMeasures { codec, stream_bytes, codebook_bytes, zeros, distinct_values, weight_snr_db, note };
-    Ok(Encoded { rows_per_block, codebook, payload, measured })
-}
-
-/// Encodes with the codec that the recipe asks for, or with the smallest where it leaves that open or the codec cannot
-/// represent the matrix. The note tells a person what came otherwise.
-fn choose(
-    task: &Task,
-    matrix: &Matrix,
-    rows_per_block: usize,
-) -> Result<(CodecId, Vec<u8>, Option<String>), EncodeError> {
     let mut note = matches!(matrix.values(), Values::Raw { .. }).then(|| {
         format!("more than {MAX_LEVELS} distinct values, which no codebook holds: every value is stored in full")
     });
     if let CodecChoice::Only(codec) = task.settings.encode.codec {
         match codec::encode(matrix, codec, rows_per_block) {
-            Ok(payload) => return Ok((codec, payload, note)),
+            Ok(payload) => return Ok(Written { codec, rows_per_block, codebook, payload, note }),
             Err(EncodeError::NeedsCodebook { .. }) => {
                 note = note.map(|note| format!("{note}, which {} cannot", codec.name()));
             }
@@ -185,7 +226,7 @@ fn choose(
         }
     }
     let (codec, payload) = codec::encode_smallest(matrix, CodecId::ALL, rows_per_block)?;
-    Ok((codec, payload, note))
+    Ok(Written { codec, rows_per_block, codebook, payload, note })
 }
 
 /// Counts the cells that are +0.0, and the distinct values.

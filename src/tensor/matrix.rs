@@ -92,6 +92,17 @@ impl Matrix {
         self.values
     }
 
+    /// The same matrix with every value in full.
+    pub fn to_raw(&self) -> Self {
+        let dtype = self.dtype();
+        let cells = (0..self.rows * self.cols).map(|i| self.value(i));
+        let data = match dtype {
+            FloatType::F64 => FloatData::F64(cells.collect()),
+            FloatType::F16 | FloatType::Bf16 | FloatType::F32 => FloatData::F32(cells.map(|v| v as f32).collect()),
+        };
+        Self { rows: self.rows, cols: self.cols, values: Values::Raw { dtype, data } }
+    }
+
     /// Element type of the cells.
     pub fn dtype(&self) -> FloatType {
         match &self.values {
