@@ -186,10 +186,11 @@ struct Iteration<'a> {
 impl Iteration<'_> {
     /// Cuts the points into about `cells` runs with as many weights each.
     fn equal_cells(&self, cells: usize) -> Vec<Cluster> {
-        let ends = (1..=cells).map(|i| self.moments.position(self.total() * i as f64 / cells as f64));
-        let mut from = 0;
-        let runs = ends.filter_map(|end| (from < end).then(|| std::mem::replace(&mut from, end)..end));
-        runs.map(|run| self.cluster(f64::from(self.points[run.start].low), run)).collect()
+        let position = |i: usize| self.moments.position(self.total() * i as f64 / cells as f64);
+        let mut ends: Vec<usize> = (0..=cells).map(position).collect();
+        ends.dedup();
+        let run = |run: &[usize]| self.cluster(f64::from(self.points[run[0]].low), run[0]..run[1]);
+        ends.windows(2).map(run).collect()
     }
 
     fn run(&self, mut clusters: Vec<Cluster>, lambda: f64, progress: &dyn Progress) -> Result<Vec<Cluster>, Cancelled> {
