@@ -92,7 +92,7 @@ fn unknown_models_and_versions_are_named() {
 }
 
 #[test]
-fn damaged_artifact_in_the_store_fails_its_predictions_and_nothing_else() {
+fn damaged_artifact_fails_its_own_predictions_and_nothing_else() {
     let app = TestApp::with_digits();
     app.run_job(&fixtures::compress_digits());
     let version = app.get("/api/v1/models/digits/versions/1").expect(200).json();
@@ -103,6 +103,6 @@ fn damaged_artifact_in_the_store_fails_its_predictions_and_nothing_else() {
     bytes[middle] ^= 1;
     std::fs::write(&blobs[0], bytes).unwrap();
     let answer = app.post_json("/v2/models/digits/versions/1/infer", &request(json!({})));
-    expect_protocol_problem(&answer, 500, "internal", "its log says more");
+    expect_protocol_problem(&answer, 422, "not_predictable", "checksum");
     app.post_json("/v2/models/digits/versions/0/infer", &request(json!({}))).expect(200);
 }
