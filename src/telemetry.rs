@@ -3,6 +3,7 @@
 //! Names of metrics end in their unit: `_seconds`, `_bytes`; counters in `_total`. The process has one recorder,
 //! installed by whoever asks first.
 
+use std::io::IsTerminal;
 use std::sync::OnceLock;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
@@ -24,6 +25,8 @@ const DURATION_BUCKETS: &[f64] =
 pub fn init_log(filter: &str, format: LogFormat) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let filter = EnvFilter::try_new(filter)?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for terminals; a file or a collector would keep the codes.
+    let log = log.with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => log.try_init(),
         LogFormat::Json => log.json().flatten_event(true).with_current_span(true).try_init(),
