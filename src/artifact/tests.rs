@@ -324,3 +324,23 @@ fn other_files_are_told_apart() {
     assert!(matches!(with_metadata("1 abc {}"), ArtifactError::Metadata { part: "sha256" }));
     assert!(matches!(with_metadata(&format!("1 {SHA256} {{")), ArtifactError::Metadata { part: "recipe" }));
 }
+
+/// A file of each version that was ever released. It is never written again: what it holds must be read for ever.
+#[test]
+fn golden_files_are_read_for_ever() {
+    use sha2::{Digest, Sha256};
+
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/golden/artifact_v1.safetensors");
+    if !std::path::Path::new(golden).exists() && std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(golden, sample().0).unwrap();
+    }
+    let artifact = Artifact::open(golden.as_ref()).unwrap();
+    let mut digest = Sha256::new();
+    for tensor in artifact.tensors() {
+        digest.update(&tensor.name);
+        digest.update(artifact.raw_data(tensor).unwrap());
+    }
+    let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(digest, include_str!("../../tests/fixtures/golden/artifact_v1.sha256").trim());
+    assert_eq!(artifact.graph().unwrap().unwrap(), skeleton());
+}
