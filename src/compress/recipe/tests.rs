@@ -107,6 +107,11 @@ fn a_preset_is_expanded_and_explicit_fields_win() {
         let expanded = Recipe::from(preset);
         assert_eq!(recipe(&expanded.to_json()), expanded);
     }
+    let balanced = Recipe::from(Preset::Balanced).resolve("fc1", "Gemm");
+    assert_eq!(sparsity(&balanced), Some(0.4));
+    assert!(
+        matches!(balanced.quantize, Some(Quantize { quantizer: Quantizer::Uq(uq), .. }) if uq.levels == levels(63))
+    );
     let lossless = Recipe::from(Preset::Lossless).resolve("fc1", "Gemm");
     assert_eq!((lossless.prune, lossless.quantize, lossless.encode), (None, None, Encode::default()));
 }
