@@ -2,6 +2,7 @@
 
 mod array;
 mod error;
+mod guard;
 mod plan;
 mod ports;
 mod predictor;

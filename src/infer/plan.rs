@@ -1,8 +1,6 @@
 //! tract's side: a rewritten graph parsed, optimized and run.
 
-use std::any::Any;
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tract_onnx::pb;
@@ -12,6 +10,7 @@ use tract_onnx::tract_hir::tract_core::ops::matmul::optimized::{MatMulOperand, O
 use tract_onnx::tract_hir::tract_core::ops::scan::OptScan;
 
 use super::InferError;
+use super::guard::guarded;
 use super::rewrite::{Products, install};
 
 /// A graph that can be run for inputs of any free extents.
@@ -80,20 +79,6 @@ impl Plan {
             }
         }
     }
-}
-
-/// Runs `work` and turns both its error and its panic into words: a hostile graph may trip an assertion in tract.
-fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(format!("{error:#}")),
-        Err(panic) => Err(panic_message(&*panic)),
-    }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "the graph engine panicked".into())
 }
 
 fn optimize(model: InferenceModel) -> TractResult<Arc<TypedSimplePlan>> {

@@ -157,7 +157,7 @@ fn convolution(node: &pb::NodeProto, weight: &Weight, shared: SharedWeight) -> T
         output_padding: axes("output_padding", 0)?,
         output_shape,
     };
-    Ok((Kernel::Convolution(kernel), inputs))
+    Ok((Kernel::Convolution(Box::new(kernel)), inputs))
 }
 
 fn padding(node: &pb::NodeProto, rank: usize) -> TractResult<PaddingSpec> {

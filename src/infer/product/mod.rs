@@ -20,7 +20,7 @@ pub(crate) enum Kernel {
     /// Gemm and MatMul.
     Linear(Linear),
     /// Conv and ConvTranspose.
-    Convolution(Convolution),
+    Convolution(Box<Convolution>),
 }
 
 impl Kernel {
@@ -100,7 +100,6 @@ impl EvalOp for ProductOp {
             Kernel::Linear(linear) => linear.run(x, bias, out)?,
             Kernel::Convolution(convolution) => convolution.run(x, bias, (&shape, out))?,
         }
-        drop(plain);
         Ok(tvec![output.into_tvalue()])
     }
 }

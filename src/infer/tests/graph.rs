@@ -44,10 +44,6 @@ impl GraphBuilder {
         self.graph.input.push(value_info(name, DataType::Float, dims));
     }
 
-    pub(super) fn typed_input(&mut self, name: &str, data_type: DataType, dims: &[Option<i64>]) {
-        self.graph.input.push(value_info(name, data_type, dims));
-    }
-
     pub(super) fn output(&mut self, name: &str) {
         let mut info = value_info(name, DataType::Float, &[]);
         if let Some(pb::TypeProto { value: Some(type_proto::Value::TensorType(tensor)), .. }) = &mut info.r#type {
