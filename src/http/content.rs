@@ -31,7 +31,7 @@ impl Download {
     ///
     /// # Errors
     /// [`Error::RangeNotSatisfiable`]; [`Error::Store`] when the blob cannot be read.
-    pub async fn from_blobs(self, request: &HeaderMap, blobs: &Blobs) -> Result<Response, Error> {
+    pub async fn send_blob(self, request: &HeaderMap, blobs: &Blobs) -> Result<Response, Error> {
         if digest::none_match(request, &self.entity_tag) {
             return Ok(not_modified(&self.entity_tag));
         }
@@ -45,7 +45,7 @@ impl Download {
     ///
     /// # Errors
     /// [`Error::RangeNotSatisfiable`]; [`Error::Internal`] when the file cannot be read.
-    pub async fn from_staged(self, request: &HeaderMap, file: StagedBlob) -> Result<Response, Error> {
+    pub async fn send_staged(self, request: &HeaderMap, file: StagedBlob) -> Result<Response, Error> {
         let part = range::requested(request, &self.entity_tag, self.size_bytes)?;
         let mut reader = tokio::fs::File::open(file.path()).await.map_err(Error::internal)?;
         reader.seek(std::io::SeekFrom::Start(part.map_or(0, |part| part.first))).await.map_err(Error::internal)?;

@@ -181,8 +181,7 @@ async fn submit_job(
 
 /// The two answers with status 200.
 #[derive(ToSchema)]
-#[schema(rename_all = "snake_case")]
-#[allow(dead_code, reason = "it only stands for a schema")]
+#[allow(dead_code, clippy::large_enum_variant, reason = "it only stands for a schema")]
 #[serde(untagged)]
 enum SubmitAnswer {
     Job(Job),

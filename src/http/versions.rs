@@ -189,7 +189,7 @@ async fn get_content(
                 file_name: file_name(&model, &version, extension),
                 sha256: version.sha256,
             };
-            download.from_blobs(&headers, &app.storage.blobs).await
+            download.send_blob(&headers, &app.storage.blobs).await
         }
         Form::Export { format, extension } => {
             // Exports are deterministic, so the tag needs no export: the artifact and the program decide the bytes.
@@ -205,7 +205,7 @@ async fn get_content(
                 entity_tag,
                 file_name: file_name(&model, &version, extension),
             };
-            download.from_staged(&headers, file).await
+            download.send_staged(&headers, file).await
         }
     }
 }

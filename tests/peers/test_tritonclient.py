@@ -37,7 +37,7 @@ def address(tmp_path_factory):
 
 def upload_and_compress(url):
     post(f"{url}/api/v1/models?name=digits", (FIXTURES / "digits_mlp.onnx").read_bytes())
-    recipe = {"prune": {"sparsity": 0.5}, "quantize": {"method": "cws", "levels": 31}}
+    recipe = {"prune": {"sparsity": 0.3}, "quantize": {"method": "cws", "levels": 31}}
     job = json.dumps({"kind": "compress", "model": "digits", "recipe": recipe}).encode()
     assert post(f"{url}/api/v1/jobs", job, Prefer="wait=60")["status"] == "succeeded"
 
