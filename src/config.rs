@@ -15,64 +15,64 @@ use crate::storage::sqlite_url;
 #[serde(default, deny_unknown_fields)]
 pub struct ConfigArgs {
     /// JSON file with settings; its keys are the names of the flags, with underscores.
-    #[arg(long, env = "WEIGHTPRESS_CONFIG", value_name = "FILE")]
+    #[arg(long, env = unless_empty("WEIGHTPRESS_CONFIG"), value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
 
     /// Folder of the SQLite database and the blobs, unless they are elsewhere [default: data].
-    #[arg(long, env = "WEIGHTPRESS_DATA_DIR", value_name = "DIR")]
+    #[arg(long, env = unless_empty("WEIGHTPRESS_DATA_DIR"), value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
     /// Address of the HTTP server; port 0 picks a free one [default: 127.0.0.1:8080].
-    #[arg(long, env = "WEIGHTPRESS_LISTEN", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = unless_empty("WEIGHTPRESS_LISTEN"), value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
 
     /// `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE` [default: weightpress.db in the data directory].
-    #[arg(long, env = "WEIGHTPRESS_DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    #[arg(long, env = unless_empty("WEIGHTPRESS_DATABASE_URL"), value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
 
     /// File that holds the database URL, for a secret that should not be in the environment.
-    #[arg(long, env = "WEIGHTPRESS_DATABASE_URL_FILE", value_name = "FILE")]
+    #[arg(long, env = unless_empty("WEIGHTPRESS_DATABASE_URL_FILE"), value_name = "FILE")]
     pub database_url_file: Option<PathBuf>,
 
     /// Folder of uploads and artifacts, as a path or `file://` URL [default: blobs in the data directory].
-    #[arg(long, env = "WEIGHTPRESS_BLOB_STORE", value_name = "DIR")]
+    #[arg(long, env = unless_empty("WEIGHTPRESS_BLOB_STORE"), value_name = "DIR")]
     pub blob_store: Option<String>,
 
     /// Jobs that run at the same time [default: 1].
-    #[arg(long, env = "WEIGHTPRESS_WORKERS", value_name = "N")]
+    #[arg(long, env = unless_empty("WEIGHTPRESS_WORKERS"), value_name = "N")]
     pub workers: Option<usize>,
 
     /// Threads of CPU work [default: one per core].
-    #[arg(long, env = "WEIGHTPRESS_THREADS", value_name = "N")]
+    #[arg(long, env = unless_empty("WEIGHTPRESS_THREADS"), value_name = "N")]
     pub threads: Option<usize>,
 
     /// Largest upload, e.g. `512MiB` [default: 2GiB].
-    #[arg(long, env = "WEIGHTPRESS_MAX_BODY_BYTES", value_name = "BYTES")]
+    #[arg(long, env = unless_empty("WEIGHTPRESS_MAX_BODY_BYTES"), value_name = "BYTES")]
     pub max_body_bytes: Option<ByteSize>,
 
     /// Memory for the weights of loaded predictors [default: 1GiB].
-    #[arg(long, env = "WEIGHTPRESS_PREDICTOR_MEMORY_BYTES", value_name = "BYTES")]
+    #[arg(long, env = unless_empty("WEIGHTPRESS_PREDICTOR_MEMORY_BYTES"), value_name = "BYTES")]
     pub predictor_memory_bytes: Option<ByteSize>,
 
     /// How compressed versions hold their weights while they predict: `coded` or `dense` [default: coded].
-    #[arg(long, env = "WEIGHTPRESS_RESIDENCY", value_enum)]
+    #[arg(long, env = unless_empty("WEIGHTPRESS_RESIDENCY"), value_enum)]
     pub residency: Option<Residency>,
 
     /// A worker that is silent for this long loses its job, in milliseconds [default: 30000].
-    #[arg(long, env = "WEIGHTPRESS_LEASE_MS", value_name = "MS")]
+    #[arg(long, env = unless_empty("WEIGHTPRESS_LEASE_MS"), value_name = "MS")]
     pub lease_ms: Option<u64>,
 
     /// Starts of a job before it is given up [default: 3].
-    #[arg(long, env = "WEIGHTPRESS_MAX_ATTEMPTS", value_name = "N")]
+    #[arg(long, env = unless_empty("WEIGHTPRESS_MAX_ATTEMPTS"), value_name = "N")]
     pub max_attempts: Option<u32>,
 
     /// What to log, as `level` or `module=level,...` [default: info].
-    #[arg(long, env = "WEIGHTPRESS_LOG", value_name = "FILTER")]
+    #[arg(long, env = unless_empty("WEIGHTPRESS_LOG"), value_name = "FILTER")]
     pub log: Option<String>,
 
     /// Who reads the log [default: text].
-    #[arg(long, env = "WEIGHTPRESS_LOG_FORMAT")]
+    #[arg(long, env = unless_empty("WEIGHTPRESS_LOG_FORMAT"))]
     pub log_format: Option<LogFormat>,
 }
 
@@ -158,7 +158,8 @@ impl ConfigArgs {
             None => given_url(file.database_url, file.database_url_file.as_deref())?
                 .unwrap_or_else(|| sqlite_url(&data_dir.join("weightpress.db"))),
         };
-        let blob_dir = match self.blob_store.or(file.blob_store) {
+        let blob_store = self.blob_store.filter(|url| !url.is_empty()).or(file.blob_store);
+        let blob_dir = match blob_store {
             Some(url) => blob_folder(url)?,
             None => data_dir.join("blobs"),
         };
@@ -209,7 +210,7 @@ fn read_text(path: &Path) -> Result<String, ConfigError> {
 
 /// The URL itself, or the one in a file, without the line end that editors add.
 fn given_url(url: Option<String>, file: Option<&Path>) -> Result<Option<String>, ConfigError> {
-    match (url, file) {
+    match (url.filter(|url| !url.is_empty()), file) {
         (Some(url), _) => Ok(Some(url)),
         (None, Some(path)) => Ok(Some(read_text(path)?.trim_end().to_owned())),
         (None, None) => Ok(None),
@@ -223,6 +224,11 @@ fn blob_folder(url: String) -> Result<PathBuf, ConfigError> {
         Some(("file", path)) if path.starts_with('/') => Ok(path.into()),
         Some(_) => Err(ConfigError::UnsupportedBlobStore { url }),
     }
+}
+
+/// The variable `name`, unless it is empty: that is how compose files and shells pass one that is not set.
+fn unless_empty(name: &'static str) -> Option<&'static str> {
+    std::env::var_os(name).is_none_or(|value| !value.is_empty()).then_some(name)
 }
 
 impl FromStr for ByteSize {
@@ -279,6 +285,14 @@ mod tests {
         assert_eq!(config.database_url, "sqlite:///srv/wp/weightpress.db");
         assert_eq!(config.blob_dir, Path::new("/srv/wp/blobs"));
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn what_is_empty_is_not_set() {
+        let config = parse(&["--data-dir", "/srv/wp", "--database-url", "", "--blob-store", ""]).resolve();
+        let config = config.expect("settings");
+        assert_eq!(config.database_url, "sqlite:///srv/wp/weightpress.db");
+        assert_eq!(config.blob_dir, Path::new("/srv/wp/blobs"));
     }
 
     #[test]
