@@ -73,8 +73,11 @@ CREATE TABLE layers (
     weights          BIGINT           NOT NULL, -- elements
     original_bytes   BIGINT           NOT NULL,
     compressed_bytes BIGINT           NOT NULL,
+    stream_bytes     BIGINT           NOT NULL, -- of these, the stream
+    codebook_bytes   BIGINT           NOT NULL, -- of these, its own codebook
     ratio            DOUBLE PRECISION NOT NULL,
     bits_per_weight  DOUBLE PRECISION NOT NULL,
+    psi              DOUBLE PRECISION NOT NULL, -- stream and own codebook / (4 x weights)
     sparsity         DOUBLE PRECISION NOT NULL, -- fraction of zeros
     distinct_values  BIGINT           NOT NULL,
     codec            TEXT             NOT NULL,

@@ -73,8 +73,11 @@ CREATE TABLE layers (
     weights          INTEGER NOT NULL, -- elements
     original_bytes   INTEGER NOT NULL,
     compressed_bytes INTEGER NOT NULL,
+    stream_bytes     INTEGER NOT NULL, -- of these, the stream
+    codebook_bytes   INTEGER NOT NULL, -- of these, its own codebook
     ratio            REAL    NOT NULL,
     bits_per_weight  REAL    NOT NULL,
+    psi              REAL    NOT NULL, -- stream and own codebook / (4 x weights)
     sparsity         REAL    NOT NULL, -- fraction of zeros
     distinct_values  INTEGER NOT NULL,
     codec            TEXT    NOT NULL,

@@ -4,7 +4,7 @@
 use serde_json::json;
 use sqlx::types::Json;
 
-use crate::compress::{LayerReport, Recipe, Report};
+use crate::compress::{Recipe, Report};
 use crate::jobs::JobResult;
 
 use super::blob_rows::insert_blob;
@@ -43,8 +43,9 @@ const INSERT_VERSION: &str = "INSERT INTO versions \
      SELECT $1, $2, $3, $4, $5, $6, $7, $8, now_ms FROM clock";
 
 const INSERT_LAYER: &str = "INSERT INTO layers (tenant_id, model_id, version, position, name, op, shape, weights, \
-     original_bytes, compressed_bytes, ratio, bits_per_weight, sparsity, distinct_values, codec, weight_snr_db) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+     original_bytes, compressed_bytes, stream_bytes, codebook_bytes, ratio, bits_per_weight, psi, sparsity, \
+     distinct_values, codec, weight_snr_db) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)";
 
 const INSERT_METRIC: &str = "INSERT INTO metrics \
      (tenant_id, model_id, version, job_id, name, value, dataset, split, samples, created_at) \
@@ -116,10 +117,13 @@ impl Store {
                     .bind(count(layer.weights))
                     .bind(count(layer.original_bytes))
                     .bind(count(layer.compressed_bytes))
+                    .bind(count(layer.stream_bytes))
+                    .bind(count(layer.codebook_bytes))
                     .bind(layer.ratio)
                     .bind(layer.bits_per_weight)
+                    .bind(layer.psi)
                     .bind(layer.sparsity)
-                    .bind(distinct_values(layer))
+                    .bind(count(layer.distinct_values as u64))
                     .bind(layer.codec)
                     .bind(layer.weight_snr_db)
                     .execute(&mut *tx)
@@ -168,10 +172,6 @@ impl Compression {
             metrics: self.metrics.iter().map(numbered).collect(),
         }
     }
-}
-
-fn distinct_values(layer: &LayerReport) -> i64 {
-    i64::try_from(layer.distinct_values).unwrap_or(i64::MAX)
 }
 
 /// A count as the database holds it.

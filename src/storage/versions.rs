@@ -46,10 +46,16 @@ pub struct LayerRecord {
     /// Elements.
     pub weights: i64,
     pub original_bytes: i64,
-    /// Payload, tensor header and own codebook.
+    /// Its record in the artifact: stream, own codebook, header and checksum.
     pub compressed_bytes: i64,
+    /// Of these, the stream.
+    pub stream_bytes: i64,
+    /// Of these, its own codebook.
+    pub codebook_bytes: i64,
     pub ratio: f64,
     pub bits_per_weight: f64,
+    /// The papers' figure: stream and own codebook / (4 x weights).
+    pub psi: f64,
     /// Fraction of zeros among the weights.
     pub sparsity: f64,
     pub distinct_values: i64,

@@ -26,7 +26,7 @@ fn files(folder: &Path) -> Vec<String> {
 #[tokio::test]
 async fn a_blob_is_read_back_whole_and_in_ranges() {
     with_storage(async |storage| {
-        let bytes: Vec<u8> = (0..3_000_000_u32).map(|i| (i * 31 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|i| ((i * 31) >> 3) as u8).collect();
         let staged = stage(&storage, &bytes).await;
         assert_eq!(staged.size_bytes(), 3_000_000);
         let (model, _) = storage.add_model(staged, &new_model("net")).await.expect("a model");

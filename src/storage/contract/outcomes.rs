@@ -13,22 +13,68 @@ use super::*;
 const LONG: Duration = Duration::from_secs(3600);
 
 fn layer(name: &str) -> LayerReport {
-    serde_json::from_value(json!({
-        "name": name, "op": "Gemm", "shape": [8, 4], "role": "product", "weights": 32, "original_bytes": 128,
-        "compressed_bytes": 16, "ratio": 8.0, "bits_per_weight": 4.0, "sparsity": 0.5, "distinct_values": 5,
-        "codec": "sham", "weight_snr_db": 12.5, "note": null,
-    }))
-    .expect("a layer")
+    LayerReport {
+        name: name.to_owned(),
+        op: "Gemm".to_owned(),
+        shape: vec![8, 4],
+        role: Role::Product,
+        weights: 32,
+        original_bytes: 128,
+        compressed_bytes: 16,
+        stream_bytes: 9,
+        codebook_bytes: 3,
+        ratio: 8.0,
+        bits_per_weight: 4.0,
+        psi: 0.09375,
+        sparsity: 0.5,
+        distinct_values: 5,
+        codec: CodecId::Sham,
+        weight_snr_db: Some(12.5),
+        note: None,
+    }
 }
 
 fn compression(metrics: Vec<NewMetric>) -> Compression {
-    let report: Report = serde_json::from_value(json!({
-        "source_bytes": 300, "artifact_bytes": 60, "ratio": 5.0, "weights": 64, "bits_per_weight": 4.0,
-        "sparsity": 0.5, "layers": [layer("fc1"), layer("fc2")], "codebooks": [], "kept": [], "graph_bytes": 10,
-        "container_bytes": 10, "plain_bytes": 8, "seconds": 0.25,
-    }))
-    .expect("a report");
+    let report = Report {
+        source_bytes: 300,
+        artifact_bytes: 60,
+        ratio: 5.0,
+        weights: 64,
+        bits_per_weight: 4.0,
+        psi: 0.09375,
+        sparsity: 0.5,
+        layers: vec![layer("fc1"), layer("fc2")],
+        codebooks: Vec::new(),
+        kept: Vec::new(),
+        notes: Vec::new(),
+        graph_bytes: 10,
+        container_bytes: 10,
+        plain_bytes: 8,
+        seconds: 0.25,
+    };
     Compression { recipe: Recipe::default(), report, metrics, make_default: true }
+}
+
+/// The row of the second layer.
+fn expected_row() -> LayerRecord {
+    LayerRecord {
+        position: 1,
+        name: "fc2".to_owned(),
+        op: "Gemm".to_owned(),
+        shape: vec![8, 4],
+        weights: 32,
+        original_bytes: 128,
+        compressed_bytes: 16,
+        stream_bytes: 9,
+        codebook_bytes: 3,
+        ratio: 8.0,
+        bits_per_weight: 4.0,
+        psi: 0.09375,
+        sparsity: 0.5,
+        distinct_values: 5,
+        codec: CodecId::Sham,
+        weight_snr_db: Some(12.5),
+    }
 }
 
 /// Claims a fresh job of `net`.
@@ -59,10 +105,9 @@ async fn a_compression_adds_version_layers_metrics_and_default_together() {
         assert_eq!((version.recipe, version.report.as_ref()), (Some(Recipe::default()), Some(&done.report)));
         let layers = storage.store.layers(&model.id, 1).await.expect("layers");
         assert_eq!(layers.iter().map(|layer| layer.name.as_str()).collect::<Vec<_>>(), ["fc1", "fc2"]);
-        assert_eq!((layers[1].codec, layers[1].compressed_bytes, layers[1].position), (CodecId::Sham, 16, 1));
+        assert_eq!(layers[1], expected_row());
         let metrics = storage.store.metrics(&model.id, Some(1)).await.expect("metrics");
         assert_eq!(metrics.iter().map(|metric| metric.value).collect::<Vec<_>>(), [Some(0.5)]);
-        assert_eq!(layer("fc1").role, Role::Product);
     })
     .await;
 }
@@ -76,7 +121,7 @@ async fn a_compression_whose_lease_is_lost_leaves_nothing() {
         let file = stage(&storage, b"artifact").await;
         let finished = storage.finish_compression(&lease, file, &compression(Vec::new())).await;
         assert!(matches!(finished, Err(StoreError::LeaseLost { .. })), "{finished:?}");
-        assert_eq!(storage.blobs.list().await.expect("blobs"), [model.sha256.clone()]);
+        assert_eq!(storage.blobs.list().await.expect("blobs"), std::slice::from_ref(&model.sha256));
         assert_eq!(storage.store.versions(&model.id, -1, 9).await.expect("versions").len(), 1);
         assert_eq!(storage.store.model("net").await.expect("the model"), model);
     })
