@@ -170,3 +170,15 @@ fn surprise(document: &Value) -> CliError {
 fn say(line: &str) -> Result<(), CliError> {
     print_stdout(line)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_jobs_recipe_is_the_bundled_one() {
+        let job: Value = serde_json::from_str(JOB).unwrap();
+        let recipe: Value = serde_json::from_str(include_str!("../../../examples/mnist/recipe.json")).unwrap();
+        assert_eq!(job["recipe"], recipe);
+    }
+}
