@@ -211,7 +211,7 @@ mod tests {
                 let read = dataset.read_samples(name, &[2..3, 0..1]).unwrap();
                 assert_eq!(read, Array { dims: vec![2, 3], data: ArrayData::I16(vec![6, 7, 8, 0, 1, 2]) });
                 assert_eq!(dataset.read_all(name).unwrap().data, ArrayData::I16((0..9).collect()));
-                assert!(dataset.read_samples(name, &[2..4]).is_err());
+                assert!(dataset.read_samples(name, std::slice::from_ref(&(2..4))).is_err());
             }
         }
     }
@@ -221,7 +221,7 @@ mod tests {
         let numbers: Vec<u8> = (0..1_300_000u32).flat_map(u32::to_le_bytes).collect();
         let bytes = npz(&[("n", npy("<u4", false, "(1300000,)", &numbers))], true);
         let dataset = Dataset::from_bytes(bytes.into()).unwrap();
-        let read = dataset.read_samples("n", &[1_299_998..1_300_000]).unwrap();
+        let read = dataset.read_samples("n", std::slice::from_ref(&(1_299_998..1_300_000))).unwrap();
         assert_eq!(read.data, ArrayData::U32(vec![1_299_998, 1_299_999]));
     }
 

@@ -75,7 +75,10 @@ fn the_bytes_do_not_depend_on_the_number_of_threads() {
 fn lossless_compression_predicts_and_exports_what_was_uploaded() {
     let sandbox = Sandbox::new();
     let report = json(&compress(&sandbox, "same.wp", &["--preset", "lossless", "--json"]));
-    assert!(report["report"]["ratio"].as_f64().unwrap() > 0.98, "values that do not repeat are stored in full: {report}");
+    assert!(
+        report["report"]["ratio"].as_f64().unwrap() > 0.98,
+        "values that do not repeat are stored in full: {report}"
+    );
     let (model, data) = (bundled(MODEL), bundled(DATA));
     let quality = json(&sandbox.ok(&["evaluate", "same.wp", "--reference", &model, "--data", &data, "--json"]));
     let value = |name: &str| {
