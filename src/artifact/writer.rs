@@ -17,7 +17,7 @@ use crate::model::ElementType;
 use crate::tensor::{Codebook, FloatData, FloatType, Layout};
 
 /// Records beyond this leave memory for an unnamed file beside the artifact.
-const SPOOL_MEMORY_BYTES: usize = 8 << 20;
+const SPOOL_MEMORY_BYTES: usize = 1 << 20;
 
 /// Where an artifact comes from.
 #[derive(Debug, Clone, Copy)]
