@@ -15,7 +15,9 @@ pub struct Args {
 /// Asks `/readyz`.
 pub fn run(args: Args) -> Result<(), CliError> {
     let url = format!("http://{}/readyz", reachable(&args.listen));
-    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(2))).build().into();
+    // A proxy of the environment is not on the way to a neighbour.
+    let config = ureq::Agent::config_builder().proxy(None).timeout_global(Some(Duration::from_secs(2)));
+    let agent: ureq::Agent = config.build().into();
     agent.get(&url).call().map(drop).map_err(|error| CliError::Failed(format!("{url}: {error}")))
 }
 

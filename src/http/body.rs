@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
@@ -32,6 +32,22 @@ pub fn chunks(body: Body) -> impl Stream<Item = Result<Bytes, Error>> + Send + U
     Box::pin(chunks)
 }
 
+/// The length that a body is announced with; `None` when it comes in chunks.
+pub fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Refuses a body that announces more than `limit_bytes`, before any of it is read.
+///
+/// # Errors
+/// [`Error::TooLarge`].
+pub fn refuse_declared(headers: &HeaderMap, limit_bytes: u64) -> Result<(), Error> {
+    match declared_length(headers) {
+        Some(length) if length > limit_bytes => Err(Error::TooLarge { limit_bytes }),
+        _ => Ok(()),
+    }
+}
+
 /// All of `body`, in memory.
 ///
 /// # Errors
@@ -51,7 +67,7 @@ pub async fn collect(body: Body, limit_bytes: usize) -> Result<Vec<u8>, Error> {
 /// Middleware that reads, within bounds, what is left of a request's body when the request is refused.
 ///
 /// A connection that is closed with unread bytes is reset, and a client that is still writing would see that instead of
-/// the reason. One that said `Expect: 100-continue` does not write before it is told to.
+/// the reason. The reason is sent at once, beside the reading, for clients that look out for it. One that said `Expect: 100-continue` does not write before it is told to.
 pub async fn drain_when_refused(request: Request, next: Next) -> Response {
     let waits = request.headers().contains_key(header::EXPECT);
     let (head, body) = request.into_parts();
@@ -59,7 +75,7 @@ pub async fn drain_when_refused(request: Request, next: Next) -> Response {
     let response = next.run(Request::from_parts(head, Body::from_stream(body.stream()))).await;
     if (response.status().is_client_error() || response.status().is_server_error()) && !waits {
         // Whether the rest was short enough is all the same.
-        let _ = tokio::time::timeout(DRAIN_TIME, body.drain()).await;
+        tokio::spawn(async move { drop(tokio::time::timeout(DRAIN_TIME, body.drain()).await) });
     }
     response
 }

@@ -1,19 +1,30 @@
 //! Files that go out: entity tags, ranges, digests and a name to save under.
 
+use std::convert::Infallible;
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::sync::mpsc;
 use tokio_util::io::ReaderStream;
 
 use crate::storage::{Blobs, StagedBlob};
 
+use super::limits::Share;
 use super::range::ByteRange;
 use super::{Error, digest, range};
 
 /// Size of the chunks in which a file is sent, in bytes.
 const CHUNK_BYTES: usize = 64 << 10;
+
+/// Time in which a client must take a chunk of a file that is kept for it alone.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// A file about to be sent, but for its bytes.
 pub struct Download {
@@ -41,28 +52,27 @@ impl Download {
         Ok(self.respond(part, body))
     }
 
-    /// Answers `request` with `file`, which is removed once it was sent.
+    /// Answers `request` with `file`, which is gone, and `share` given back, once it was sent or nobody reads on.
     ///
     /// # Errors
     /// [`Error::RangeNotSatisfiable`]; [`Error::Internal`] when the file cannot be read.
-    pub async fn send_staged(self, request: &HeaderMap, file: StagedBlob) -> Result<Response, Error> {
+    pub async fn send_staged(self, request: &HeaderMap, file: StagedBlob, share: Share) -> Result<Response, Error> {
         let part = range::requested(request, &self.entity_tag, self.size_bytes)?;
         let mut reader = tokio::fs::File::open(file.path()).await.map_err(Error::internal)?;
+        // An open file can be read without its name, and without one nothing is left whatever happens.
+        drop(file);
         reader.seek(std::io::SeekFrom::Start(part.map_or(0, |part| part.first))).await.map_err(Error::internal)?;
         let reader = reader.take(part.map_or(self.size_bytes, ByteRange::len));
         let chunks = ReaderStream::with_capacity(reader, CHUNK_BYTES);
-        // The stream owns the staging file, so it lives as long as it is being sent.
-        let body = Body::from_stream(chunks.inspect(move |_| _ = &file));
-        Ok(self.respond(part, body))
+        Ok(self.respond(part, Body::from_stream(sent_within(IDLE_TIMEOUT, chunks, share))))
     }
 
     fn respond(self, part: Option<ByteRange>, body: Body) -> Response {
         let length = part.map_or(self.size_bytes, ByteRange::len);
-        let disposition = format!("attachment; filename=\"{}\"", self.file_name);
         let headers: [(HeaderName, HeaderValue); 6] = [
-            (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+            (header::CONTENT_TYPE, OCTET_STREAM),
             (header::CONTENT_LENGTH, length.into()),
-            (header::CONTENT_DISPOSITION, HeaderValue::try_from(disposition).expect("names are ASCII")),
+            (header::CONTENT_DISPOSITION, disposition(&self.file_name)),
             (header::ACCEPT_RANGES, HeaderValue::from_static("bytes")),
             (header::ETAG, self.entity_tag),
             // Of the whole file, also when a part is sent.
@@ -76,6 +86,43 @@ impl Download {
             }
         }
     }
+}
+
+/// Hands out `chunks` while somebody takes them, one every `idle_timeout` at least; then lets go of them and of `share`.
+///
+/// A body is not asked for chunks while its client does not read, so it could not tell the time itself.
+fn sent_within<S>(idle_timeout: Duration, chunks: S, share: Share) -> impl Stream<Item = S::Item> + Send
+where
+    S: Stream<Item: Send> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let _share = share;
+        let mut chunks = std::pin::pin!(chunks);
+        while let Some(chunk) = chunks.next().await {
+            // An early end shows: it does not match the length.
+            if sender.send_timeout(chunk, idle_timeout).await.is_err() {
+                return;
+            }
+        }
+    });
+    stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)))
+}
+
+fn disposition(file_name: &str) -> HeaderValue {
+    HeaderValue::try_from(format!("attachment; filename=\"{file_name}\"")).expect("names are ASCII")
+}
+
+/// The head of a file that would have to be made to know its size, which RFC 9110 section 9.3.2 lets a `HEAD` omit.
+pub fn head_without_size(file_name: &str, entity_tag: &HeaderValue) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, OCTET_STREAM),
+        (header::CONTENT_DISPOSITION, disposition(file_name)),
+        (header::ACCEPT_RANGES, HeaderValue::from_static("bytes")),
+        (header::ETAG, entity_tag.clone()),
+    ];
+    // A stream has no length, whereas an empty body would have that of zero.
+    (headers, Body::from_stream(stream::empty::<Result<Bytes, Infallible>>())).into_response()
 }
 
 /// The answer to a client that has the file tagged `entity_tag` already.

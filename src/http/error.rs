@@ -89,6 +89,9 @@ pub enum Error {
     /// 503: the service is starting, stopping or cut off from its database.
     #[error("the service is not ready")]
     NotReady,
+    /// 503: others are being served with all that there is.
+    #[error("too much is being asked for at the moment; come back in a few seconds")]
+    Busy,
     /// 503: the answer took too long.
     #[error("no answer in time")]
     TimedOut,
@@ -149,6 +152,7 @@ impl Error {
             Self::Refused { code, .. } => (S::UNPROCESSABLE_ENTITY, code),
             Self::Store(error) => store_kind(error),
             Self::NotReady => (S::SERVICE_UNAVAILABLE, "not_ready"),
+            Self::Busy => (S::SERVICE_UNAVAILABLE, "busy"),
             Self::TimedOut => (S::SERVICE_UNAVAILABLE, "timed_out"),
             Self::OverBudget { .. } => (S::UNPROCESSABLE_ENTITY, "over_memory_budget"),
             Self::Panicked { .. } | Self::Internal(_) => (S::INTERNAL_SERVER_ERROR, "internal"),
@@ -209,7 +213,8 @@ impl IntoResponse for Error {
             Self::RangeNotSatisfiable { size_bytes } => HeaderValue::try_from(format!("bytes */{size_bytes}")).ok(),
             _ => None,
         };
-        let retry_after = matches!(self, Self::NotReady | Self::TimedOut).then(|| HeaderValue::from_static("5"));
+        let retry_after =
+            matches!(self, Self::NotReady | Self::Busy | Self::TimedOut).then(|| HeaderValue::from_static("5"));
         let mut response = problem::response(self.status(), self.into_fault());
         let headers = [(header::CONTENT_RANGE, content_range), (header::RETRY_AFTER, retry_after)];
         response.headers_mut().extend(headers.into_iter().filter_map(|(name, value)| Some((name, value?))));

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, Uri, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
@@ -49,6 +49,7 @@ const BATCH: i64 = 100;
             (List<JobEvent> = "application/json"),
             (String = "text/event-stream"),
         )),
+        (status = NO_CONTENT, description = "A stream was asked for, the job is finished, and nothing follows"),
         Failures,
     )
 )]
@@ -59,10 +60,14 @@ async fn list_events(
     extract::Query(query): extract::Query<PageQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    // Tells an unknown job from one without events.
-    api.app.storage.store.job(&id).await?;
+    // Tells an unknown job from one without events. Read first: a job that was finished then has all its events written.
+    let is_final = api.app.storage.store.job(&id).await?.state.is_final();
     let after = last_seen(&query, &headers)?;
     if wants_stream(&headers) {
+        // An `EventSource` reconnects whenever a stream ends, until it is told that there is nothing more.
+        if is_final && api.app.storage.store.events(&id, after, 1).await?.is_empty() {
+            return Ok(StatusCode::NO_CONTENT.into_response());
+        }
         let watch = api.app.jobs.watch(&id);
         let follower = Follower { api, job: id, watch, after, pending: VecDeque::new(), is_over: false };
         return Ok(Sse::new(follower.stream()).keep_alive(KeepAlive::default()).into_response());

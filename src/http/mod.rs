@@ -2,7 +2,8 @@
 //!
 //! One file per resource, each with a `router()`; handlers translate and delegate. A request passes, from the outside
 //! in: [`observe`] (request id, span, metrics), [`problem`] (every failure becomes `application/problem+json`), [`body`]
-//! (a refused body is read to its end), a guard against panics, and its handler.
+//! (a refused body is read to its end), a guard against new work during a shutdown, one against panics, and its
+//! handler.
 //!
 //! **Invariant**: [`Error`] is the only place that knows which failure has which status code.
 
@@ -14,7 +15,9 @@ mod docs;
 mod error;
 mod events;
 mod extract;
+mod form;
 mod jobs;
+mod limits;
 mod methods;
 mod models;
 mod name;
@@ -35,7 +38,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRef};
 use axum::http::StatusCode;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -43,6 +46,8 @@ use tower_http::timeout::TimeoutLayer;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
+
+use self::limits::Limits;
 
 pub use docs::openapi_yaml;
 pub use error::Error;
@@ -57,11 +62,18 @@ struct Api {
     app: Arc<App>,
     /// True once the server is to close: answers that would go on must end.
     closing: watch::Receiver<bool>,
+    limits: Limits,
 }
 
 impl FromRef<Api> for Arc<App> {
     fn from_ref(api: &Api) -> Self {
         Self::clone(&api.app)
+    }
+}
+
+impl FromRef<Api> for Limits {
+    fn from_ref(api: &Api) -> Self {
+        api.limits.clone()
     }
 }
 
@@ -85,10 +97,11 @@ fn router(app: Arc<App>, closing: watch::Receiver<bool>) -> Router {
     let (routes, document) = documented().split_for_parts();
     routes
         .merge(docs::router(document))
-        .with_state(Api { app, closing })
+        .with_state(Api { app, closing: closing.clone(), limits: Limits::new() })
         // Bodies are limited where they are read.
         .layer(DefaultBodyLimit::disable())
         .layer(CatchPanicLayer::custom(problem::of_panic))
+        .layer(from_fn_with_state(closing, operations::refuse_when_closing))
         .layer(from_fn(body::drain_when_refused))
         .layer(from_fn(problem::render))
         .layer(from_fn(observe::observe))

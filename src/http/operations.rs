@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::header;
-use axum::response::IntoResponse;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use tokio::sync::watch;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -49,6 +51,18 @@ async fn livez() -> Json<Health> {
 )]
 async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Health>, Error> {
     if app.is_ready().await { Ok(OK) } else { Err(Error::NotReady) }
+}
+
+/// Middleware that refuses new work once the server is to close; who asks how it is still gets an answer.
+pub async fn refuse_when_closing(
+    State(closing): State<watch::Receiver<bool>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if *closing.borrow() && !matches!(request.uri().path(), "/livez" | "/readyz" | "/metrics") {
+        return Error::NotReady.into_response();
+    }
+    next.run(request).await
 }
 
 /// Metrics in the text format of Prometheus.

@@ -1,5 +1,8 @@
 //! The accept loop: connections in, a drained server out.
 //!
+//! While requests in flight are finished, the server still answers on new connections, so that whoever probes it is told
+//! that it is going instead of finding nobody.
+//!
 //! `axum::serve` has no header-read timeout, so a client that dribbles its request line would hold a connection for
 //! ever. This is the same loop on the same builder with the timeout set.
 
@@ -18,18 +21,34 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time that requests in flight have to finish once shutdown begins.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Time that requests have which came during that, and are told that it is too late.
+const LATE_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Pause after a failed accept. It fails when file descriptors run out, and failing again at once would burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves `router` on `listener` until `shutdown` resolves, then answers what is in flight and returns.
 pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
-    let (closing, _) = watch::channel(false);
-    let mut shutdown = std::pin::pin!(shutdown);
+    let connections = Connections::new();
+    accept_until(&listener, &router, &connections, shutdown).await;
+    let late = Connections::new();
+    accept_until(&listener, &router, &late, connections.finish(DRAIN_TIMEOUT)).await;
+    drop(listener);
+    late.finish(LATE_DRAIN_TIMEOUT).await;
+}
+
+async fn accept_until(
+    listener: &TcpListener,
+    router: &Router,
+    connections: &Connections,
+    end: impl Future<Output = ()>,
+) {
+    let mut end = std::pin::pin!(end);
     loop {
         tokio::select! {
-            () = &mut shutdown => break,
+            () = &mut end => return,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => drop(tokio::spawn(connection(stream, router.clone(), closing.subscribe()))),
+                Ok((stream, _)) => drop(tokio::spawn(connection(stream, router.clone(), connections.subscribe()))),
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -37,11 +56,26 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<
             }
         }
     }
-    drop(listener);
-    closing.send_replace(true);
-    // Every connection holds a receiver until it is done.
-    if tokio::time::timeout(DRAIN_TIMEOUT, closing.closed()).await.is_err() {
-        tracing::warn!(connections = closing.receiver_count(), "connections did not finish in time");
+}
+
+/// Tells connections to finish, and when they have: each holds a receiver until it is done.
+struct Connections(watch::Sender<bool>);
+
+impl Connections {
+    fn new() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    fn subscribe(&self) -> watch::Receiver<bool> {
+        self.0.subscribe()
+    }
+
+    /// Asks all to finish what is in flight, and waits until they have, but no longer than `timeout`.
+    async fn finish(&self, timeout: Duration) {
+        self.0.send_replace(true);
+        if tokio::time::timeout(timeout, self.0.closed()).await.is_err() {
+            tracing::warn!(connections = self.0.receiver_count(), "connections did not finish in time");
+        }
     }
 }
 

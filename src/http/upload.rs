@@ -3,17 +3,16 @@
 //! The body is the file itself, or `multipart/form-data` with one part that has a file name. Whatever fails, and when the
 //! client goes away, the staging file vanishes with its handle.
 
-use axum::body::Body;
-use axum::extract::{FromRequest, Multipart, Request};
+use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use futures_util::{Stream, TryStreamExt};
 use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::storage::{StagedBlob, Upload};
 
-use super::{Error, body, digest};
+use super::{Error, body, digest, form};
 
 /// The bytes of a file, in the API's description.
 #[derive(ToSchema)]
@@ -34,9 +33,13 @@ pub struct FileForm {
 /// [`Error::TooLarge`], [`Error::DigestMismatch`], and whatever is wrong with the body.
 pub async fn receive(app: &App, request: Request) -> Result<StagedBlob, Error> {
     let declared = digest::declared_sha256(request.headers())?;
-    let mut sink = Sink { upload: app.storage.blobs.upload().await?, limit_bytes: app.config.max_body_bytes };
-    let filled = if is_multipart(request.headers()) {
-        receive_part(request, &mut sink).await
+    let limit_bytes = app.config.max_body_bytes;
+    let is_form = is_multipart(request.headers());
+    let overhead_bytes = if is_form { form::OVERHEAD_BYTES } else { 0 };
+    body::refuse_declared(request.headers(), limit_bytes.saturating_add(overhead_bytes))?;
+    let mut sink = Sink { upload: app.storage.blobs.upload().await?, limit_bytes };
+    let filled = if is_form {
+        form::receive_file(request, &mut sink).await
     } else {
         sink.fill(body::chunks(request.into_body())).await
     };
@@ -58,28 +61,23 @@ fn is_multipart(headers: &HeaderMap) -> bool {
     content_type.is_some_and(|value| value.to_ascii_lowercase().starts_with("multipart/form-data"))
 }
 
-/// Receives the first part that is a file; other parts are ignored.
-async fn receive_part(request: Request, sink: &mut Sink) -> Result<(), Error> {
-    let refused = |error: axum::extract::multipart::MultipartError| Error::InvalidMultipart(error.body_text());
-    let mut form = Multipart::from_request(request.map(|body| Body::from_stream(body::chunks(body))), &())
-        .await
-        .map_err(|rejection| Error::InvalidMultipart(rejection.body_text()))?;
-    while let Some(part) = form.next_field().await.map_err(refused)? {
-        if part.file_name().is_some() {
-            return sink.fill(part.map(|chunk| chunk.map_err(refused))).await;
-        }
-    }
-    Err(Error::InvalidMultipart("has no part with a file name".to_owned()))
-}
-
 /// A staging file that takes no more than so many bytes.
-struct Sink {
+pub struct Sink {
     upload: Upload,
     limit_bytes: u64,
 }
 
 impl Sink {
-    async fn fill(&mut self, mut stream: impl Stream<Item = Result<Bytes, Error>> + Unpin) -> Result<(), Error> {
+    /// Bytes that the file may have.
+    pub fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+
+    /// Appends what `stream` yields.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], and those of the stream and the store.
+    pub async fn fill(&mut self, mut stream: impl Stream<Item = Result<Bytes, Error>> + Unpin) -> Result<(), Error> {
         while let Some(chunk) = stream.try_next().await? {
             if chunk.len() as u64 > self.limit_bytes - self.upload.size_bytes() {
                 return Err(Error::TooLarge { limit_bytes: self.limit_bytes });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -157,7 +157,7 @@ struct ContentQuery {
 /// Downloads a version.
 ///
 /// With a strong entity tag (`If-None-Match`, `If-Range`), ranges (`Range`), and the SHA-256 of the whole file in
-/// `Repr-Digest`.
+/// `Repr-Digest`. `HEAD` makes no export, so it tells neither size nor digest of one.
 #[utoipa::path(
     get,
     path = "/api/v1/models/{name}/versions/{number}/content",
@@ -175,9 +175,10 @@ struct ContentQuery {
     )
 )]
 async fn get_content(
-    State(app): State<Arc<App>>,
+    State(Api { app, limits, .. }): State<Api>,
     extract::Path(path): extract::Path<VersionPath>,
     extract::Query(query): extract::Query<ContentQuery>,
+    method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
     let (model, version) = path.find(&app).await?;
@@ -198,14 +199,15 @@ async fn get_content(
             if digest::none_match(&headers, &entity_tag) {
                 return Ok(content::not_modified(&entity_tag));
             }
+            let file_name = file_name(&model, &version, extension);
+            if method == Method::HEAD {
+                return Ok(content::head_without_size(&file_name, &entity_tag));
+            }
+            let share = limits.export().await?;
             let file = export(&app, &version.sha256, format).await?;
-            let download = Download {
-                sha256: file.sha256().to_owned(),
-                size_bytes: file.size_bytes(),
-                entity_tag,
-                file_name: file_name(&model, &version, extension),
-            };
-            download.send_staged(&headers, file).await
+            let download =
+                Download { sha256: file.sha256().to_owned(), size_bytes: file.size_bytes(), entity_tag, file_name };
+            download.send_staged(&headers, file, share).await
         }
     }
 }

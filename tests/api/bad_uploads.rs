@@ -74,6 +74,26 @@ fn body_over_the_limit_is_refused() {
 }
 
 #[test]
+fn announced_body_over_the_limit_is_refused_before_it_is_sent() {
+    let app = TestApp::start();
+    let empty = app.contents();
+    let paths = ["/api/v1/models?name=m", "/api/v1/datasets?name=d", "/api/v1/jobs", "/v2/models/digits/infer"];
+    app.upload_model("digits", DIGITS).expect(201);
+    for path in paths {
+        for expect in ["", "expect: 100-continue\r\n"] {
+            let mut stream = TcpStream::connect(app.base.strip_prefix("http://").unwrap()).unwrap();
+            let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\n{expect}content-length: 1000000000000\r\n\r\n");
+            stream.write_all(head.as_bytes()).unwrap();
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 413", "{path} {expect}");
+        }
+    }
+    app.delete("/api/v1/models/digits").expect(204);
+    assert_eq!(app.contents(), empty);
+}
+
+#[test]
 fn aborted_upload_leaves_nothing() {
     let app = TestApp::start();
     let empty = app.contents();
@@ -118,6 +138,24 @@ fn broken_forms_are_refused() {
     let unfinished = b"--b\r\ncontent-disposition: form-data; name=\"f\"; filename=\"f\"\r\n\r\nhalf of it";
     upload("; boundary=b", unfinished).expect_problem(400, "invalid_multipart", "");
     assert_eq!(app.contents(), empty);
+}
+
+#[test]
+fn forms_are_bounded_before_and_after_their_file() {
+    let app = TestApp::start_with(|config| config.max_body_bytes = 100_000);
+    let empty = app.contents();
+    let upload = |parts: &[&[u8]]| {
+        let headers = [("content-type", "multipart/form-data; boundary=b")];
+        app.send("POST", "/api/v1/models?name=form", &headers, Some(&parts.concat()))
+    };
+    let note = b"--b\r\ncontent-disposition: form-data; name=\"note\"\r\n\r\n";
+    let file = b"--b\r\ncontent-disposition: form-data; name=\"f\"; filename=\"f\"\r\n\r\n";
+    let (much, end) = (vec![b'a'; 4 << 20], b"\r\n--b--\r\n");
+    upload(&[b"--b\r\nx-endless: ", &much]).expect_problem(413, "too_large", "65536");
+    upload(&[note, &much, b"\r\n", file, DIGITS, end]).expect_problem(413, "too_large", "65536");
+    upload(&[file, &much, end]).expect_problem(413, "too_large", "100000");
+    assert_eq!(app.contents(), empty);
+    upload(&[note, &much[..60_000], b"\r\n", file, DIGITS, end]).expect(201);
 }
 
 /// Polls until `holds`, which other threads bring about; fails after a while.

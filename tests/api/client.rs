@@ -27,7 +27,7 @@ pub struct Answer {
 
 impl Client {
     pub fn new(base: String) -> Self {
-        let config = Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT));
+        let config = Agent::config_builder().proxy(None).http_status_as_error(false).timeout_global(Some(TIMEOUT));
         Self { base, agent: config.build().into() }
     }
 

@@ -1,9 +1,7 @@
-//! The real program, killed at any moment: no accepted job is lost, and no half file is published.
+//! The real program, killed at any moment: no accepted job is lost, nothing is done twice, and no half file is published.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
@@ -14,50 +12,11 @@ use sha2::{Digest, Sha256};
 use crate::client::Client;
 use crate::fixtures;
 use crate::harness::{PostgresDatabase, collect_files};
+use crate::program::Program;
 
 /// Kills per run. Each happens at a moment drawn from the seed, within what a few uploads and jobs take.
 const KILLS: u32 = 8;
 const LATEST_KILL_MS: u32 = 700;
-
-/// The program, serving; killed when dropped.
-struct Program {
-    child: Child,
-    client: Client,
-}
-
-impl Program {
-    fn start(data_dir: &Path, database: Option<&PostgresDatabase>) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weightpress"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(data_dir);
-        if let Some(database) = database {
-            command.args(["--database-url", &database.url()]);
-        }
-        // Shorter than the default, so that jobs of a killed worker are soon taken up again.
-        command.env("WEIGHTPRESS_LEASE_MS", "1000").env("WEIGHTPRESS_MAX_ATTEMPTS", "50");
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = lines
-            .find_map(|line| line.unwrap().split_once("listening on ").map(|(_, rest)| rest.trim().to_owned()))
-            .expect("the program says where it listens");
-        // The pipe must not fill up.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, client: Client::new(address) }
-    }
-
-    /// SIGKILL: nothing can be tidied up.
-    fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may be dead already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Uploads and submits until the program dies; notes what was accepted.
 fn work_until_killed(client: &Client, round: u32, accepted: &mut Vec<String>) {
@@ -104,10 +63,45 @@ fn killed_program_loses_no_job_and_publishes_no_half_file() {
         let job = program.client.wait_for_job(id);
         assert_eq!(job["status"], "succeeded", "{job}");
     }
+    expect_nothing_lost_or_doubled(&program.client, &accepted, &data_dir.path().join("blobs"));
+}
+
+/// Checks that every model has at most one compressed version, those of accepted jobs have it, and that the blobs are the
+/// files of these versions and no others.
+fn expect_nothing_lost_or_doubled(client: &Client, accepted: &[String], blobs: &Path) {
+    let mut compressed = BTreeSet::new();
+    for job in items(client, "jobs") {
+        // Also those whose acceptance was not heard.
+        let job = client.wait_for_job(job["id"].as_str().unwrap());
+        assert_eq!(job["status"], "succeeded", "{job}");
+        assert!(compressed.insert(job["model"].as_str().unwrap().to_owned()), "two jobs of {job}");
+    }
+    assert!(compressed.len() >= accepted.len());
+    let mut published = BTreeSet::new();
+    for model in items(client, "models") {
+        let name = model["name"].as_str().unwrap();
+        let model = client.get(&format!("/api/v1/models/{name}")).expect(200).json();
+        let versions = model["versions"].as_array().unwrap();
+        let numbers: Vec<_> = versions.iter().map(|version| version["number"].as_i64().unwrap()).collect();
+        assert_eq!(numbers, if compressed.contains(name) { vec![0, 1] } else { vec![0] }, "{model}");
+        published.extend(versions.iter().map(|version| version["sha256"].as_str().unwrap().to_owned()));
+    }
+
     let mut files = BTreeSet::new();
-    collect_files(&data_dir.path().join("blobs"), &mut files);
+    collect_files(blobs, &mut files);
+    let names = files.iter().filter_map(|file| Path::new(file).file_name()?.to_str().map(str::to_owned));
+    assert_eq!(names.collect::<BTreeSet<_>>(), published, "every file belongs to a version");
     for file in files {
         let sha256: String = Sha256::digest(std::fs::read(&file).unwrap()).iter().map(|b| format!("{b:02x}")).collect();
         assert!(file.ends_with(&sha256), "{file} holds other bytes than its name says, or is no blob");
     }
+}
+
+/// Everything of a collection.
+fn items(client: &Client, collection: &str) -> Vec<Value> {
+    let mut items = Vec::new();
+    let mut page = client.get(&format!("/api/v1/{collection}?limit=1000")).expect(200).json();
+    assert_eq!(page["has_more"], false, "one page holds what a few seconds made");
+    items.append(page["items"].as_array_mut().unwrap());
+    items
 }

@@ -87,6 +87,9 @@ fn artifact_is_downloaded_and_exported() {
         let part = app.send("GET", &path, &[("range", "bytes=100-199"), ("if-range", tag)], None).expect(206);
         assert_eq!(part.body, export.body[100..200]);
         assert_eq!(part.header("repr-digest"), export.header("repr-digest"));
+        let head = app.send("HEAD", &path, &[], None).expect(200);
+        assert_eq!((head.header("etag"), head.header("content-length")), (Some(tag), None), "no export was made");
+        assert_eq!(head.header("content-disposition"), export.header("content-disposition"));
     }
     assert_eq!(app.contents(), before, "exports leave nothing behind");
 }

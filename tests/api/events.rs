@@ -46,6 +46,18 @@ fn stream_follows_a_job_to_its_end() {
 }
 
 #[test]
+fn stream_of_a_finished_job_is_not_taken_up_again() {
+    let app = TestApp::with_digits();
+    let job = app.run_job(&compress_digits());
+    let path = job["urls"]["events"].as_str().unwrap();
+    let events = follow(&app, path, &[]);
+    let last = events.last().unwrap().0.to_string();
+    let resume = [("accept", "text/event-stream"), ("last-event-id", last.as_str())];
+    // The one answer after which an `EventSource` does not come back.
+    assert!(app.send("GET", path, &resume, None).expect(204).body.is_empty());
+}
+
+#[test]
 fn events_come_in_pages() {
     let app = TestApp::with_digits();
     let job = app.run_job(&compress_digits());

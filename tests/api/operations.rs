@@ -1,5 +1,8 @@
 //! What operators and machines ask.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use crate::fixtures;
 use crate::harness::TestApp;
 
@@ -50,6 +53,38 @@ fn committed_openapi_document_is_the_one_that_is_served() {
         served == committed,
         "api/openapi.yaml is stale; `weightpress openapi` prints the fresh one, {fresh} holds it"
     );
+}
+
+#[test]
+fn stopping_service_finishes_what_it_began_and_says_that_it_is_not_ready() {
+    let mut app = TestApp::start();
+    let mut upload = TcpStream::connect(app.base.strip_prefix("http://").unwrap()).unwrap();
+    let (first, rest) = fixtures::DIGITS.split_at(1000);
+    let length = fixtures::DIGITS.len();
+    write!(upload, "POST /api/v1/models?name=late HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n").unwrap();
+    upload.write_all(first).unwrap();
+    // A staging file tells that the upload is being handled.
+    while app.contents().is_empty() {
+        std::thread::yield_now();
+    }
+
+    app.begin_stop();
+    while app.get("/readyz").status == 200 {
+        std::thread::yield_now();
+    }
+    app.get("/readyz").expect_problem(503, "not_ready", "not ready");
+    app.get("/livez").expect(200);
+    app.upload_model("new", fixtures::DIGITS).expect_problem(503, "not_ready", "not ready");
+    let answer = app.post_json("/v2/models/digits/infer", &fixtures::digits_request());
+    answer.expect_problem(503, "not_ready", "not ready");
+    assert_eq!(answer.json()["error"], answer.json()["detail"]);
+
+    upload.write_all(rest).unwrap();
+    let mut answer = [0; 12];
+    upload.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 201");
+    app.stop();
+    assert!(app.open("GET", "/livez", &[], None).is_err());
 }
 
 #[test]

@@ -15,7 +15,8 @@ pub struct Client {
 impl Client {
     /// A client of the service at `address`.
     pub fn new(address: SocketAddr) -> Self {
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        // A proxy of the environment is not on the way to this machine itself.
+        let agent = ureq::Agent::config_builder().proxy(None).http_status_as_error(false).build().into();
         Self { agent, base: format!("http://{address}") }
     }
 

@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::http::extract::parse_json;
+use crate::http::limits::Limits;
 use crate::http::problem::Failures;
 use crate::http::{Api, Error, body, extract};
 use crate::infer::{Array, Residency};
@@ -87,10 +88,11 @@ struct ResponseParameters {
 )]
 async fn infer_default(
     State(app): State<Arc<App>>,
+    State(limits): State<Limits>,
     extract::Path(target): extract::Path<Target>,
     request: Request,
 ) -> Result<impl IntoResponse, Error> {
-    infer(&app, &target, request).await
+    infer(&app, &limits, &target, request).await
 }
 
 /// Predicts with a version of a model; version 0 is the upload itself.
@@ -104,20 +106,34 @@ async fn infer_default(
 )]
 async fn infer_version(
     State(app): State<Arc<App>>,
+    State(limits): State<Limits>,
     extract::Path(target): extract::Path<Target>,
     request: Request,
 ) -> Result<impl IntoResponse, Error> {
-    infer(&app, &target, request).await
+    infer(&app, &limits, &target, request).await
 }
 
-async fn infer(app: &App, target: &Target, request: Request) -> Result<impl IntoResponse + use<>, Error> {
+async fn infer(
+    app: &App,
+    limits: &Limits,
+    target: &Target,
+    request: Request,
+) -> Result<impl IntoResponse + use<>, Error> {
     let (model, version) = target.find(app).await?;
     require_predictable(&model)?;
     refuse_binary(request.headers())?;
+    body::refuse_declared(request.headers(), LIMIT_BYTES as u64)?;
+    let declared = body::declared_length(request.headers()).map_or(LIMIT_BYTES, |length| length as usize);
+    let share = limits.prediction(declared).await?;
     let json = body::collect(request.into_body(), LIMIT_BYTES).await?;
     let loaded = app.predictors.get(&model, version).await?;
     // Reading and writing megabytes of JSON is CPU work as much as the prediction is.
-    let answer = app.executor.run(move || predict(&json, &loaded, model.name)).await??;
+    let work = move || {
+        // Held until the work is done, also when the client has gone.
+        let _share = share;
+        predict(&json, &loaded, model.name)
+    };
+    let answer = app.executor.run(work).await??;
     Ok(([(header::CONTENT_TYPE, "application/json")], answer))
 }
 
