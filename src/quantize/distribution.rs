@@ -87,16 +87,52 @@ impl Distribution {
         &self.points
     }
 
-    /// The points, with neighbours merged until there are about `most` of them: those that fall into the same of `most`
-    /// equal parts of the range become one. Exact distributions stay exact.
+    /// The points, with neighbours merged until there are at most `most` of them. Exact distributions stay exact.
+    ///
+    /// Runs are as long as a bound on their squared error allows, the same for all of them: where weights are dense or
+    /// lie close together many merge, while a lone value far away keeps to itself and widens nobody else's run.
     pub(super) fn coarsened(&self, most: usize) -> Vec<Point> {
-        let (Some(first), Some(last)) = (self.points.first(), self.points.last()) else { return Vec::new() };
         if self.exact || self.points.len() <= most {
             return self.points.clone();
         }
-        let scale = most as f64 / (last.value - first.value);
-        let part = |point: &Point| ((point.value - first.value) * scale) as usize;
-        self.points.chunk_by(|a, b| part(a) == part(b)).map(merged).collect()
+        let runs = |exponent: i32| Runs { rest: &self.points, most_error: libm::exp2(f64::from(exponent)) };
+        let (mut too_low, mut enough) = ERROR_EXPONENTS;
+        while enough - too_low > 1 {
+            let middle = (too_low + enough) / 2;
+            if runs(middle).count() > most {
+                too_low = middle;
+            } else {
+                enough = middle;
+            }
+        }
+        runs(enough).map(merged).collect()
+    }
+}
+
+/// Exponents of two below and above every squared error of f32 weights that is not 0: the square of the smallest
+/// spacing is 2^-298, that of the range of f32 below 2^258, and there are fewer than 2^40 weights.
+const ERROR_EXPONENTS: (i32, i32) = (-299, 300);
+
+/// Cuts ascending points into the fewest runs of which none, or a single point, can have a squared error above a bound.
+struct Runs<'a> {
+    rest: &'a [Point],
+    most_error: f64,
+}
+
+impl<'a> Iterator for Runs<'a> {
+    type Item = &'a [Point];
+
+    fn next(&mut self) -> Option<&'a [Point]> {
+        let first = self.rest.first()?;
+        let mut count = 0.0;
+        let fits = |point: &&Point| {
+            count += point.count as f64;
+            let width = f64::from(point.high) - f64::from(first.low);
+            count * width * width <= self.most_error
+        };
+        let (run, rest) = self.rest.split_at(self.rest.iter().take_while(fits).count().max(1));
+        self.rest = rest;
+        Some(run)
     }
 }
 
@@ -352,8 +388,22 @@ mod tests {
     fn coarsening_keeps_count_and_mean() {
         let distribution = Distribution::of(&normal_weights(200_000, 3));
         let coarse = distribution.coarsened(1000);
-        assert!(coarse.len() <= 1001, "{}", coarse.len());
+        assert!((700..=1000).contains(&coarse.len()), "{}", coarse.len());
         assert_eq!(coarse.iter().map(|p| p.count).sum::<u64>(), distribution.survivors());
         assert!(coarse.windows(2).all(|p| p[0].high < p[1].low));
+        let mean = |points: &[Point]| points.iter().map(|p| p.value * p.count as f64).sum::<f64>();
+        assert!((mean(&coarse) - mean(distribution.points())).abs() < 1e-6);
+    }
+
+    #[test]
+    fn an_outlier_costs_the_other_weights_no_resolution() {
+        let bulk = normal_weights(200_000, 3);
+        let alone = Distribution::of(&bulk).coarsened(1000).len();
+        for outlier in [1000.0, -1000.0, f32::MAX] {
+            let coarse = Distribution::of(&[&bulk[..], &[outlier]].concat()).coarsened(1000);
+            let own: Vec<u64> = coarse.iter().filter(|p| p.value == f64::from(outlier)).map(|p| p.count).collect();
+            assert_eq!(own, [1], "it is a point of its own");
+            assert!((alone..=alone + 1).contains(&coarse.len()), "{} of {alone}", coarse.len());
+        }
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::distribution::Point;
 use super::moments::Moments;
-use super::{Budget, Distribution, Fitted, QuantizeError};
+use super::{Budget, Distribution, Fitted, Levels, QuantizeError};
 use crate::progress::{Cancelled, Progress};
 use crate::tensor::FloatType;
 
@@ -115,7 +115,7 @@ impl Ecsq {
     fn levels(&self) -> usize {
         match self.budget {
             Budget::Levels(levels) => levels.get(),
-            Budget::Bits(bits) => libm::exp2(bits.get()) as usize,
+            Budget::Bits(bits) => (libm::exp2(bits.get()) as usize).min(Levels::MAX),
         }
     }
 
@@ -161,7 +161,8 @@ impl Ecsq {
     fn is_met(&self, iteration: &Iteration, clusters: &[Cluster]) -> bool {
         match self.budget {
             Budget::Levels(levels) => clusters.len() <= levels.get(),
-            Budget::Bits(bits) => iteration.entropy_bits(clusters) <= bits.get(),
+            // Uneven shares leave room for more values in 16 bits than a codebook has.
+            Budget::Bits(bits) => clusters.len() <= Levels::MAX && iteration.entropy_bits(clusters) <= bits.get(),
         }
     }
 }
@@ -266,7 +267,7 @@ mod tests {
     use super::*;
     use crate::progress::Silent;
     use crate::quantize::testing::{normal_weights, pruned};
-    use crate::quantize::{Bits, Cws, Levels, Quantizer};
+    use crate::quantize::{Bits, Cws, Quantizer};
     use crate::tensor::{LayerContext, Matrix};
 
     fn share(quantizer: Quantizer, weights: &[f32]) -> Matrix {
@@ -312,6 +313,17 @@ mod tests {
                 rate_and_distortion(&weights, &share(ecsq(Budget::Bits(Bits::new(bits).unwrap())), &weights));
             assert!(error < clustering_error, "{error} against {clustering_error} at {bits} bits");
         }
+    }
+
+    #[test]
+    fn sixteen_bits_still_fit_a_codebook() {
+        // More cells of the histogram than a codebook has values, half of them rare: their entropy is 15.9 bits.
+        let values: Vec<f32> = (0..70_000).map(|i| f32::from_bits(1f32.to_bits() + i * 1024)).collect();
+        let weights = [&values[..], &values[..35_000], &values[..35_000], &[0.0]].concat();
+        let matrix = share(ecsq(Budget::Bits(Bits::new(16.0).unwrap())), &weights);
+        let (entropy, _) = rate_and_distortion(&weights, &matrix);
+        assert!((15.0..=16.0).contains(&entropy), "{entropy}");
+        assert_eq!(matrix.value(weights.len() - 1).to_bits(), 0);
     }
 
     #[test]

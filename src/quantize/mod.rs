@@ -100,7 +100,8 @@ impl From<Cancelled> for QuantizeError {
 impl Quantizer {
     /// Fits the quantiser. The values are rounded to `dtype`, the element type of the tensors that will be assigned.
     ///
-    /// A distribution with no more distinct values than the levels asked for is kept exactly.
+    /// A distribution with no more distinct values than the levels asked for keeps them all. It sees weights as f32, so
+    /// those of an f64 tensor are kept as their nearest f32.
     ///
     /// # Errors
     /// [`QuantizeError::Cancelled`]; [`QuantizeError::Codebook`] if a weight was not finite.

@@ -1,8 +1,9 @@
 //! PWS, probabilistic weight sharing: each weight is rounded up or down at random, without bias.
 //!
 //! Knots are quantiles of the weights. A weight between two knots takes the upper one with the probability with which
-//! the expected value is the weight itself. The random numbers of a cell depend on the seed, the layer's name and the
-//! cell alone.
+//! the expected value is the weight itself. Random numbers come from the seed, the layer's name and the position in
+//! the layer: each run of 65,536 cells has a stream of its own, from which its non-zero weights draw in turn. Threads change
+//! nothing.
 //!
 //! # Source
 //! Marinò et al., ICPR 2020, arXiv:2007.07967, section III-B.

@@ -20,10 +20,11 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// Rows and columns of a tensor with `dims`, or `None` where the layout does not fit them or the element count
-    /// overflows.
+    /// Rows and columns of a tensor with `dims`, or `None` where the layout does not fit them or the product of all
+    /// dimensions but the zeros overflows.
     pub fn shape(self, dims: &[usize]) -> Option<(usize, usize)> {
-        dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
+        // A dimension of 0 must not hide that the others overflow: rows or columns are products of some of them.
+        dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)))?;
         match self {
             Self::RowsFirst => match dims {
                 [] => Some((1, 1)),
@@ -137,5 +138,7 @@ mod tests {
         assert_eq!(Layout::Transposed.shape(&[2, 3, 4]), None);
         assert_eq!(Layout::ConvTranspose { groups: 3 }.shape(&[4, 2, 2]), None);
         assert_eq!(Layout::RowsFirst.shape(&[usize::MAX, 2]), None);
+        assert_eq!(Layout::RowsFirst.shape(&[0, usize::MAX, 2]), None);
+        assert_eq!(Layout::RowsFirst.shape(&[0, 3]), Some((0, 3)));
     }
 }
