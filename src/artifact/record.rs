@@ -254,8 +254,6 @@ fn read_name_and_dims(cursor: &mut Cursor) -> Result<(String, Vec<usize>), Recor
 
 fn check_elements(dims: &[usize], layout: Layout, found: usize) -> Result<(), RecordError> {
     let bad_shape = || RecordError::Shape { dims: dims.to_vec() };
-    // Dimensions of 0 must not hide an overflow of the others.
-    dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1))).ok_or_else(bad_shape)?;
     let (rows, cols) = layout.shape(dims).ok_or_else(bad_shape)?;
     let elements = rows.checked_mul(cols).ok_or_else(bad_shape)? as u64;
     let limit = FREE_ELEMENTS.saturating_add((found as u64).saturating_mul(ELEMENTS_PER_BYTE));
@@ -288,9 +286,7 @@ fn float_type(flags: u8) -> FloatType {
 }
 
 fn codec_id(code: u8) -> Result<CodecId, RecordError> {
-    use CodecId::*;
-    let known = [Dense, Csr, Csc, IndexMap, Ham, Sham, Cser].into_iter().find(|&id| id as u8 == code);
-    known.ok_or(RecordError::Reserved { field: "codec", value: u64::from(code) })
+    CodecId::try_from(code).map_err(|_| RecordError::Reserved { field: "codec", value: u64::from(code) })
 }
 
 #[cfg(test)]

@@ -55,13 +55,10 @@ pub fn methods() -> Methods {
     Methods {
         criteria: Criterion::ALL.map(criterion).into(),
         quantizers: Method::ALL.map(quantizer).into(),
-        codecs: std::iter::once(auto()).chain(CODECS.map(codec)).collect(),
+        codecs: std::iter::once(auto()).chain(CodecId::ALL.iter().copied().map(codec)).collect(),
         presets: Preset::ALL.map(preset).into(),
     }
 }
-
-const CODECS: [CodecId; 7] =
-    [CodecId::Dense, CodecId::Csr, CodecId::Csc, CodecId::IndexMap, CodecId::Ham, CodecId::Sham, CodecId::Cser];
 
 const ICPR: &str = "Marinò, Ghidoli, Frasca, Malchiodi, \"Compression strategies and space-conscious representations for \
                     deep neural networks\", ICPR 2020, arXiv:2007.07967";
