@@ -13,6 +13,7 @@ use super::ham::Ham;
 use super::index_map::IndexMap;
 use super::sham::Sham;
 use super::{Codec, DecodeError, EncodeError, Head, Visitor};
+use crate::progress::Progress;
 use crate::tensor::Matrix;
 
 /// The codecs; the discriminant is the number on the wire.
@@ -47,6 +48,11 @@ macro_rules! codecs {
             /// The name used in recipes and reports.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$id => $name),* }
+            }
+
+            /// As [`Codec::least_bytes`].
+            pub(super) fn least_bytes(self, head: &Head, stored: usize) -> usize {
+                match self { $(Self::$id => $id::least_bytes(head, stored)),* }
             }
         }
 
@@ -84,8 +90,13 @@ macro_rules! codecs {
         }
 
         /// Encodes `matrix` with codec `id`, whose head is `head`.
-        pub(super) fn encode_any(id: CodecId, matrix: &Matrix, head: &Head) -> Result<Vec<u8>, EncodeError> {
-            match id { $(CodecId::$id => encode_with::<$id>(matrix, head)),* }
+        pub(super) fn encode_any(
+            id: CodecId,
+            matrix: &Matrix,
+            head: &Head,
+            progress: &dyn Progress,
+        ) -> Result<Vec<u8>, EncodeError> {
+            match id { $(CodecId::$id => encode_with::<$id>(matrix, head, progress)),* }
         }
     };
 }

@@ -47,6 +47,11 @@ impl Codec for Csc {
         out
     }
 
+    fn least_bytes(head: &Head, stored: usize) -> usize {
+        // An index takes at least a byte; how many it takes follows the rows of its block.
+        stored * (1 + head.word_bytes())
+    }
+
     fn read_shared(_head: &Head, _input: &mut &[u8]) -> Result<Self, DecodeError> {
         Ok(Self)
     }

@@ -58,6 +58,10 @@ impl Codec for Cser {
         [groups, group_symbols, counts, columns].concat()
     }
 
+    fn least_bytes(head: &Head, stored: usize) -> usize {
+        stored * index_width(head.cols)
+    }
+
     fn read_shared(head: &Head, _input: &mut &[u8]) -> Result<Self, DecodeError> {
         match &head.words {
             Words::Symbols(_) => Ok(Self),

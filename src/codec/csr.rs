@@ -13,7 +13,7 @@
 
 use std::ops::Range;
 
-use super::ints::{Ints, expect_end, push_int};
+use super::ints::{Ints, expect_end, index_width, push_int};
 use super::pattern::{Pattern, PatternWriter};
 use super::{Cells, Codec, DecodeError, EncodeError, Head, Visitor};
 use crate::tensor::Matrix;
@@ -45,6 +45,10 @@ impl Codec for Csr {
         let mut out = pattern.into_bytes();
         out.append(&mut words);
         out
+    }
+
+    fn least_bytes(head: &Head, stored: usize) -> usize {
+        stored * (index_width(head.cols) + head.word_bytes())
     }
 
     fn read_shared(_head: &Head, _input: &mut &[u8]) -> Result<Self, DecodeError> {

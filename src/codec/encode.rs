@@ -6,7 +6,8 @@ use rayon::prelude::*;
 
 use super::any::encode_any;
 use super::ints::push_varint;
-use super::{Codec, CodecId, EncodeError, Head};
+use super::{Cells, Codec, CodecId, EncodeError, Head};
+use crate::progress::{Progress, Silent};
 use crate::tensor::{Codebook, Matrix, Values};
 
 /// Cells of a block that [`rows_per_block`] aims at. A block costs 3 to 4 bytes (its length, and a partly filled last
@@ -19,7 +20,20 @@ const CELLS_PER_BLOCK: usize = 1 << 17;
 /// # Errors
 /// [`EncodeError::NeedsCodebook`] for raw values, but with dense, CSR and CSC; [`EncodeError::TooManyCells`].
 pub fn encode(matrix: &Matrix, codec: CodecId, rows_per_block: usize) -> Result<Vec<u8>, EncodeError> {
-    encode_any(codec, matrix, &Head::of(matrix, rows_per_block)?)
+    encode_cancellable(matrix, codec, rows_per_block, &Silent)
+}
+
+/// As [`encode`], asking `progress` before every block whether to go on.
+///
+/// # Errors
+/// As [`encode`]; [`EncodeError::Cancelled`].
+pub fn encode_cancellable(
+    matrix: &Matrix,
+    codec: CodecId,
+    rows_per_block: usize,
+    progress: &dyn Progress,
+) -> Result<Vec<u8>, EncodeError> {
+    encode_any(codec, matrix, &Head::of(matrix, rows_per_block)?, progress)
 }
 
 /// The rows per block that [`encode`] callers should use: blocks large enough that their offsets do not show, small
@@ -30,20 +44,30 @@ pub fn rows_per_block(rows: usize, cols: usize) -> usize {
 }
 
 /// Encodes `matrix` with each of `codecs` that can represent it and keeps the smallest payload; of equal ones, that of
-/// the codec with the lowest number.
+/// the codec with the lowest number. Codecs whose indices alone make them larger than one before are not tried. Asks
+/// `progress` before every block whether to go on.
 ///
 /// # Errors
-/// [`EncodeError::NoCodec`] if `codecs` is empty; as [`encode`] if none of them can represent the matrix.
+/// [`EncodeError::NoCodec`] if `codecs` is empty; [`EncodeError::Cancelled`]; as [`encode`] if none of them can represent
+/// the matrix.
 pub fn encode_smallest(
     matrix: &Matrix,
     codecs: &[CodecId],
     rows_per_block: usize,
+    progress: &dyn Progress,
 ) -> Result<(CodecId, Vec<u8>), EncodeError> {
+    let head = Head::of(matrix, rows_per_block)?;
+    let stored = stored_cells(matrix);
     let mut best = Err(EncodeError::NoCodec);
     // One after the other: each is parallel in itself, and two payloads at a time are enough to hold.
     for &codec in codecs {
-        match (encode(matrix, codec, rows_per_block), &best) {
-            (Ok(payload), Ok((id, smallest))) if (payload.len(), codec) >= (Vec::len(smallest), *id) => {}
+        let is_beaten_by = |bytes, (id, smallest): &(CodecId, Vec<u8>)| (bytes, codec) >= (smallest.len(), *id);
+        if best.as_ref().is_ok_and(|best| is_beaten_by(codec.least_bytes(&head, stored), best)) {
+            continue;
+        }
+        match (encode_any(codec, matrix, &head, progress), &best) {
+            (Err(EncodeError::Cancelled), _) => return Err(EncodeError::Cancelled),
+            (Ok(payload), Ok(best)) if is_beaten_by(payload.len(), best) => {}
             (Ok(payload), _) => best = Ok((codec, payload)),
             (Err(error), Err(EncodeError::NoCodec)) => best = Err(error),
             (Err(_), _) => {}
@@ -53,18 +77,32 @@ pub fn encode_smallest(
 }
 
 /// Encodes `matrix` with codec `C`.
-pub(super) fn encode_with<C: Codec>(matrix: &Matrix, head: &Head) -> Result<Vec<u8>, EncodeError> {
+pub(super) fn encode_with<C: Codec>(
+    matrix: &Matrix,
+    head: &Head,
+    progress: &dyn Progress,
+) -> Result<Vec<u8>, EncodeError> {
     let plan = C::plan(matrix)?;
     let mut payload = Vec::new();
     C::write_shared(&plan, head, &mut payload);
-    let write = |block| C::write_block(&plan, matrix, head, head.block_rows(block));
-    let blocks: Vec<Vec<u8>> = (0..head.blocks()).into_par_iter().map(write).collect();
+    let write = |block| {
+        progress.check()?;
+        Ok(C::write_block(&plan, matrix, head, head.block_rows(block)))
+    };
+    let blocks = (0..head.blocks()).into_par_iter().map(write).collect::<Result<Vec<_>, EncodeError>>()?;
     if let [but_the_last @ .., _] = &blocks[..] {
         but_the_last.iter().for_each(|block| push_varint(&mut payload, block.len() as u64));
     }
     payload.reserve_exact(blocks.iter().map(Vec::len).sum());
-    blocks.iter().for_each(|block| payload.extend_from_slice(block));
+    // Each block is freed once it is copied, so that a large layer is not held twice.
+    blocks.into_iter().for_each(|block| payload.extend_from_slice(&block));
     Ok(payload)
+}
+
+/// Number of cells that sparse codecs store.
+fn stored_cells(matrix: &Matrix) -> usize {
+    let cells = Cells::of(matrix);
+    (0..matrix.rows() * matrix.cols()).into_par_iter().filter(|&i| cells.stored(i).is_some()).count()
 }
 
 /// The codebook and the row-major symbols of `matrix`, unless it holds raw values.
@@ -92,26 +130,71 @@ pub(super) fn symbol_counts(indices: &[u16], levels: usize) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::super::testing::{raw_3x3, shared_3x3};
     use super::*;
+    use crate::tensor::{FloatData, FloatType};
 
     #[test]
     fn the_smallest_payload_wins_and_ties_go_to_the_lowest_number() {
         // Nine cells of three symbols: index map 3 bytes, HAM 5.
-        let (id, payload) = encode_smallest(&shared_3x3(), CodecId::ALL, 3).unwrap();
+        let (id, payload) = encode_smallest(&shared_3x3(), CodecId::ALL, 3, &Silent).unwrap();
         assert_eq!((id, payload.len()), (CodecId::IndexMap, 3));
         // CSR and CSC take nine bytes each.
-        let tied = encode_smallest(&shared_3x3(), &[CodecId::Csc, CodecId::Csr], 3).unwrap();
+        let tied = encode_smallest(&shared_3x3(), &[CodecId::Csc, CodecId::Csr], 3, &Silent).unwrap();
         assert_eq!((tied.0, tied.1.len()), (CodecId::Csr, 9));
     }
 
     #[test]
     fn codecs_that_cannot_represent_a_matrix_are_passed_over() {
-        let (id, _) = encode_smallest(&raw_3x3(), &[CodecId::Ham, CodecId::Dense], 3).unwrap();
+        let (id, _) = encode_smallest(&raw_3x3(), &[CodecId::Ham, CodecId::Dense], 3, &Silent).unwrap();
         assert_eq!(id, CodecId::Dense);
         let error = EncodeError::NeedsCodebook { codec: CodecId::Ham };
-        assert_eq!(encode_smallest(&raw_3x3(), &[CodecId::Ham, CodecId::Sham], 3), Err(error));
-        assert_eq!(encode_smallest(&raw_3x3(), &[], 3), Err(EncodeError::NoCodec));
+        assert_eq!(encode_smallest(&raw_3x3(), &[CodecId::Ham, CodecId::Sham], 3, &Silent), Err(error));
+        assert_eq!(encode_smallest(&raw_3x3(), &[], 3, &Silent), Err(EncodeError::NoCodec));
+    }
+
+    #[test]
+    fn no_codec_is_left_out_that_could_have_won() {
+        for zeros in 0..=9 {
+            let cells: Vec<f32> = (0..9).map(|i| if i < zeros { 0.0 } else { 1.0 + i as f32 }).collect();
+            let matrix = Matrix::raw(3, 3, FloatType::F32, FloatData::F32(cells)).unwrap();
+            let head = Head::of(&matrix, 2).unwrap();
+            let codecs = [CodecId::Dense, CodecId::Csr, CodecId::Csc];
+            let sizes = codecs.map(|codec| encode(&matrix, codec, 2).unwrap().len());
+            for (codec, size) in codecs.into_iter().zip(sizes) {
+                assert!(codec.least_bytes(&head, stored_cells(&matrix)) <= size, "{codec:?} of {zeros} zeros");
+            }
+            let (_, payload) = encode_smallest(&matrix, CodecId::ALL, 2, &Silent).unwrap();
+            assert_eq!(Some(payload.len()), sizes.into_iter().min(), "{zeros} zeros");
+        }
+    }
+
+    /// Asks to stop after a number of questions.
+    struct StopAfter(AtomicUsize);
+
+    impl Progress for StopAfter {
+        fn report(&self, _fraction: f64, _stage: &str, _message: &str) {}
+
+        fn is_cancelled(&self) -> bool {
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
+        }
+    }
+
+    #[test]
+    fn cancelling_stops_between_blocks_and_between_codecs() {
+        // Three blocks a codec: the last question of all is asked before the last block of the last codec.
+        let after = |questions| StopAfter(AtomicUsize::new(questions));
+        for questions in 0..3 {
+            let stopped = encode_cancellable(&shared_3x3(), CodecId::Sham, 1, &after(questions));
+            assert_eq!(stopped, Err(EncodeError::Cancelled), "{questions}");
+        }
+        assert!(encode_cancellable(&shared_3x3(), CodecId::Sham, 1, &after(3)).is_ok());
+        let smallest =
+            |questions| encode_smallest(&shared_3x3(), &[CodecId::Ham, CodecId::Dense], 1, &after(questions));
+        assert!((0..6).all(|questions| smallest(questions) == Err(EncodeError::Cancelled)));
+        assert!(smallest(6).is_ok());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Why a matrix cannot be encoded, and why bytes are not an encoded matrix.
 
 use super::{CodecId, MAX_CELLS};
+use crate::progress::Cancelled;
 
 /// Why a matrix cannot be encoded.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -15,6 +16,15 @@ pub enum EncodeError {
     /// A choice among codecs was asked for, and there were none.
     #[error("no codec to choose from")]
     NoCodec,
+    /// The caller asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl From<Cancelled> for EncodeError {
+    fn from(_: Cancelled) -> Self {
+        Self::Cancelled
+    }
 }
 
 /// Why bytes are not an encoded matrix.

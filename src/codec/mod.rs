@@ -50,7 +50,7 @@ use visitors::Count;
 
 pub use any::CodecId;
 pub use compressed::{CompressedMatrix, PayloadSizes};
-pub use encode::{encode, encode_smallest, rows_per_block};
+pub use encode::{encode, encode_cancellable, encode_smallest, rows_per_block};
 pub use error::{DecodeError, EncodeError};
 pub use head::{Head, MAX_CELLS, Words};
 
@@ -72,6 +72,12 @@ trait Codec: Sized + Send + Sync {
 
     /// Encodes `rows` of `matrix`, which are those of one block.
     fn write_block(plan: &Self::Plan, matrix: &Matrix, head: &Head, rows: Range<usize>) -> Vec<u8>;
+
+    /// A number of bytes that no payload stays below when `stored` cells of the matrix are not zero. To override where it
+    /// can tell that encoding is not worth the try.
+    fn least_bytes(_head: &Head, _stored: usize) -> usize {
+        0
+    }
 
     /// Takes the shared part from the front of `input`.
     fn read_shared(head: &Head, input: &mut &[u8]) -> Result<Self, DecodeError>;

@@ -19,6 +19,7 @@ use std::ops::Range;
 
 use super::bits::{BitReader, BitWriter};
 use super::huffman::{Code, Decoder, read_lengths, write_lengths};
+use super::ints::index_width;
 use super::pattern::{Pattern, PatternWriter};
 use super::{Codec, CodecId, DecodeError, EncodeError, Head, Visitor, Words, symbol_counts, symbols};
 use crate::tensor::Matrix;
@@ -67,6 +68,10 @@ impl Codec for Sham {
         let mut out = pattern.into_bytes();
         out.extend(bits.into_bytes());
         out
+    }
+
+    fn least_bytes(head: &Head, stored: usize) -> usize {
+        stored * index_width(head.cols)
     }
 
     fn read_shared(head: &Head, input: &mut &[u8]) -> Result<Self, DecodeError> {

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::joint::Unified;
 use super::meter::Meter;
 use super::{CodecChoice, CompressError, LayerSettings};
@@ -139,17 +141,17 @@ pub(super) fn run(model: &Model, task: &Task, meter: &Meter) -> Result<Encoded, 
     meter.advance(task.elements(), "quantize", name)?;
     let noise = pruned + errors;
     let weight_snr_db = (noise > 0.0).then(|| 10.0 * libm::log10(signal / noise));
-    let encoded = encode(task, &matrix, weight_snr_db)?;
+    let encoded = encode(task, matrix, weight_snr_db, meter)?;
     meter.advance(task.elements(), "encode", name)?;
     Ok(encoded)
 }
 
 /// Writes the matrix: with its codebook, or with every value in full where that is smaller.
-fn encode(task: &Task, matrix: &Matrix, weight_snr_db: Option<f64>) -> Result<Encoded, CompressError> {
-    let fail = |source| CompressError::Encode { tensor: task.weight.name.clone(), source };
-    let mut written = write(task, matrix).map_err(fail)?;
-    if let Some(raw) = worth_trying_raw(task, matrix) {
-        let mut in_full = write(task, &raw).map_err(fail)?;
+fn encode(task: &Task, matrix: Matrix, weight_snr_db: Option<f64>, meter: &Meter) -> Result<Encoded, CompressError> {
+    let fail = |source| CompressError::encode(&task.weight.name, source);
+    let mut written = write(task, &matrix, meter).map_err(fail)?;
+    if let Some(raw) = worth_trying_raw(task, &matrix) {
+        let mut in_full = write(task, &raw, meter).map_err(fail)?;
         if in_full.size_bytes() < written.size_bytes() {
             in_full.note = Some("its values repeat so little that no codebook pays: each is stored in full".to_owned());
             written = in_full;
@@ -204,7 +206,7 @@ impl Written {
 
 /// Encodes with the codec that the recipe asks for, or with the smallest where it leaves that open or the codec cannot
 /// represent the matrix. The note tells a person what came otherwise.
-fn write(task: &Task, matrix: &Matrix) -> Result<Written, EncodeError> {
+fn write(task: &Task, matrix: &Matrix, meter: &Meter) -> Result<Written, EncodeError> {
     let rows_per_block = codec::rows_per_block(matrix.rows(), matrix.cols());
     let codebook = match (matrix.values(), &task.unified) {
         (Values::Raw { .. }, _) => CodebookRef::Raw,
@@ -217,7 +219,7 @@ fn write(task: &Task, matrix: &Matrix) -> Result<Written, EncodeError> {
         format!("more than {MAX_LEVELS} distinct values, which no codebook holds: every value is stored in full")
     });
     if let CodecChoice::Only(codec) = task.settings.encode.codec {
-        match codec::encode(matrix, codec, rows_per_block) {
+        match codec::encode_cancellable(matrix, codec, rows_per_block, &meter.inner()) {
             Ok(payload) => return Ok(Written { codec, rows_per_block, codebook, payload, note }),
             Err(EncodeError::NeedsCodebook { .. }) => {
                 note = note.map(|note| format!("{note}, which {} cannot", codec.name()));
@@ -225,27 +227,30 @@ fn write(task: &Task, matrix: &Matrix) -> Result<Written, EncodeError> {
             Err(error) => return Err(error),
         }
     }
-    let (codec, payload) = codec::encode_smallest(matrix, CodecId::ALL, rows_per_block)?;
+    let (codec, payload) = codec::encode_smallest(matrix, CodecId::ALL, rows_per_block, &meter.inner())?;
     Ok(Written { codec, rows_per_block, codebook, payload, note })
 }
 
-/// Counts the cells that are +0.0, and the distinct values.
-fn census(matrix: &Matrix) -> (u64, usize) {
-    match matrix.values() {
+/// Counts the cells that are +0.0, and the distinct values. Takes the matrix: raw values are sorted where they are.
+fn census(matrix: Matrix) -> (u64, usize) {
+    match matrix.into_values() {
         Values::Shared { codebook, indices } => {
             let mut counts = vec![0u64; codebook.len()];
             indices.iter().for_each(|&index| counts[usize::from(index)] += 1);
             let zeros = codebook.zero().map_or(0, |zero| counts[usize::from(zero)]);
             (zeros, counts.iter().filter(|&&count| count > 0).count())
         }
-        Values::Raw { data, .. } => {
-            let mut bits: Vec<u64> = (0..data.len()).map(|i| data.get(i).to_bits()).collect();
-            bits.sort_unstable();
-            let zeros = bits.partition_point(|&b| b == 0) as u64;
-            bits.dedup();
-            (zeros, bits.len())
-        }
+        // Same-sized elements: collecting them reuses the memory.
+        Values::Raw { data: FloatData::F32(values), .. } => census_of(values.into_iter().map(f32::to_bits).collect()),
+        Values::Raw { data: FloatData::F64(values), .. } => census_of(values.into_iter().map(f64::to_bits).collect()),
     }
+}
+
+/// Counts the zeros and the distinct ones among `bits`.
+fn census_of<T: Ord + Send + Default>(mut bits: Vec<T>) -> (u64, usize) {
+    bits.par_sort_unstable();
+    let zeros = bits.partition_point(|bits| *bits == T::default()) as u64;
+    (zeros, bits.chunk_by(T::eq).count())
 }
 
 /// Sum of squares, in the order given.

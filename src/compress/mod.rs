@@ -84,6 +84,14 @@ impl From<Cancelled> for CompressError {
 }
 
 impl CompressError {
+    /// A codec's error with the name of the layer; a cancellation stays one.
+    fn encode(tensor: &str, source: EncodeError) -> Self {
+        match source {
+            EncodeError::Cancelled => Self::Cancelled,
+            source => Self::Encode { tensor: tensor.to_owned(), source },
+        }
+    }
+
     /// A quantiser's error with the name of the layer; a cancellation stays one.
     fn quantize(tensor: &str, source: QuantizeError) -> Self {
         match source {

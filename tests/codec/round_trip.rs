@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use weightpress::codec::{self, CodecId};
+use weightpress::progress::Silent;
 use weightpress::tensor::{FloatType, Matrix};
 
 use crate::matrices::{FLOAT_TYPES, any_raw, any_shared, bits, codebook, codecs_for, opened, raw, shared};
@@ -83,7 +84,7 @@ fn several_blocks_of_the_usual_size_survive() {
 #[test]
 fn the_smallest_codec_decodes_too() {
     let matrix = crate::matrices::pruned(64, 64, &codebook(17, true), 0.5, 2);
-    let (id, payload) = codec::encode_smallest(&matrix, CodecId::ALL, 64).unwrap();
+    let (id, payload) = codec::encode_smallest(&matrix, CodecId::ALL, 64, &Silent).unwrap();
     assert!(codecs_for(&matrix).iter().all(|&other| codec::encode(&matrix, other, 64).unwrap().len() >= payload.len()));
     assert_eq!(opened(&matrix, id, 64).size_bytes(), payload.len());
 }
