@@ -87,8 +87,10 @@ pub(super) fn plan<'a>(model: &'a Model, recipe: &Recipe) -> Plan<'a> {
 /// Checks that every rule of the recipe applies to something; returns notes for people on those that may well not.
 pub(super) fn check_rules(model: &Model, recipe: &Recipe) -> Result<Vec<String>, CompressError> {
     let weights = model.weights().iter().map(|w| (w.name.as_str(), w.op.as_str()));
+    // A glob may be for what is not compressed alone, such as biases to be stored as halves.
+    let kept = model.kept().iter().map(|kept| (kept.name.as_str(), ""));
     let is_known = |entry: &String| entry.strip_prefix("by_op.").is_some_and(|op| WEIGHT_OPERATORS.contains(&op));
-    let (known, unknown): (Vec<_>, Vec<_>) = recipe.unmatched(weights).into_iter().partition(is_known);
+    let (known, unknown): (Vec<_>, Vec<_>) = recipe.unmatched(weights.chain(kept)).into_iter().partition(is_known);
     if !unknown.is_empty() {
         return Err(CompressError::Unmatched { entries: unknown });
     }
