@@ -18,6 +18,13 @@ CREATE TABLE tenants (
 INSERT INTO tenants (id, name, created_at)
 SELECT '00000000-0000-0000-0000-000000000000', 'default', now_ms FROM clock;
 
+-- The identifier of this database, in one row. The file `owner` of the folder of blobs holds it too, so that the folder is
+-- never swept for another database.
+CREATE TABLE blob_owner (
+    one INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
+    id  TEXT    NOT NULL
+) STRICT;
+
 -- Files in the blob store, under the SHA-256 of their bytes. A row comes after its file and goes before it.
 CREATE TABLE blobs (
     tenant_id  TEXT    NOT NULL REFERENCES tenants (id),

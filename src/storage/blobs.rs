@@ -59,7 +59,7 @@ pub(super) struct Published<'a> {
 }
 
 impl Blobs {
-    /// Opens the folder `root`, which is created if it is missing.
+    /// Opens the folder `root`, which must be there and locked against others that open it.
     pub(super) fn open(root: &Path) -> Result<Self, StoreError> {
         let staging = Uuid::now_v7().to_string();
         let folder = root.join(STAGING).join(&staging);
@@ -191,6 +191,21 @@ impl Blobs {
     fn staging_path(&self, name: &str) -> PathBuf {
         self.inner.root.join(STAGING).join(&self.inner.staging).join(name)
     }
+}
+
+/// Whether the folder `root` holds a blob.
+pub(super) fn is_any_published(root: &Path) -> std::io::Result<bool> {
+    let folders = match std::fs::read_dir(root.join(PUBLISHED)) {
+        Ok(folders) => folders,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    for folder in folders {
+        if std::fs::read_dir(folder?.path())?.next().is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Folders of 256 by the first byte, so that no folder grows without bound.

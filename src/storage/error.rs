@@ -1,5 +1,7 @@
 //! What can go wrong with stored things. Violated constraints are told apart here, once.
 
+use std::path::PathBuf;
+
 /// Why the store refused or failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -25,6 +27,14 @@ pub enum StoreError {
     /// The bytes of a row are gone from the blob store.
     #[error("the blob {sha256} is missing")]
     BlobMissing { sha256: String },
+    /// The folder of blobs and the database do not belong together.
+    #[error(
+        "the blob folder {} belongs to {}, but the database that is set is {}: opening it would delete the blobs; \
+         set the database and the folder that belong together, or a new database with an empty folder",
+        .folder.display(), identity(.of_folder.as_deref(), "no known database"),
+        identity(.of_database.as_deref(), "one that never had blobs")
+    )]
+    NotAPair { folder: PathBuf, of_folder: Option<String>, of_database: Option<String> },
     /// The URL names no database or blob store of a known kind.
     #[error("{setting} is not understood: {reason}")]
     Location { setting: &'static str, reason: String },
@@ -40,6 +50,11 @@ pub enum StoreError {
     /// A local file failed.
     #[error("a file of the data directory failed: {0}")]
     Io(#[from] std::io::Error),
+}
+
+/// How an identifier is named in an error.
+fn identity(id: Option<&str>, without: &str) -> String {
+    id.map_or_else(|| without.to_owned(), |id| format!("database {id}"))
 }
 
 /// What a [`StoreError`] is about.

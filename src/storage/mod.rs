@@ -14,6 +14,7 @@ mod id;
 mod jobs;
 mod models;
 mod outcome;
+mod ownership;
 mod queue;
 mod timestamp;
 mod upload;
@@ -36,6 +37,7 @@ pub use upload::Upload;
 pub use versions::{LayerRecord, MetricRecord, NewMetric, VersionRecord};
 
 use database::{Database, read};
+use ownership::Opening;
 
 /// A part of a list: at most `limit` entries, those that follow `after` (the key of the last entry seen).
 ///
@@ -86,11 +88,15 @@ impl Storage {
     /// blobs, and sweeps what processes that were killed left there.
     ///
     /// # Errors
-    /// [`StoreError`] when either cannot be opened.
+    /// [`StoreError`] when either cannot be opened; [`StoreError::NotAPair`] when they do not belong together.
     pub async fn open(database_url: &str, blob_dir: &Path) -> Result<Self, StoreError> {
         let database = Database::connect(database_url).await?;
-        let storage = Self { store: Store { database, tenant: TenantId::default() }, blobs: Blobs::open(blob_dir)? };
+        let store = Store { database, tenant: TenantId::default() };
+        let opening = Opening::begin(blob_dir).await?;
+        opening.pair_with(&store).await?;
+        let storage = Self { store, blobs: Blobs::open(blob_dir)? };
         storage.sweep().await?;
+        drop(opening);
         Ok(storage)
     }
 

@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 
 use super::*;
 
-/// Files below `folder`, but for locks.
+/// Files below `folder`, but for locks and the owner.
 fn files(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -15,7 +15,7 @@ fn files(folder: &Path) -> Vec<String> {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.file_name().is_some_and(|name| name != "lock") {
+            } else if path.file_name().is_some_and(|name| name != "lock" && name != "owner") {
                 found.push(path.display().to_string());
             }
         }
@@ -109,6 +109,53 @@ async fn what_a_killed_process_left_is_swept_at_the_next_start() {
     let storage = Storage::open(&place.database_url, &folder).await.expect("a storage");
     assert_eq!(files(&folder), [storage.blobs.path(&kept.sha256).display().to_string()]);
     storage.store.close().await;
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn a_folder_of_blobs_is_refused_to_another_database_and_keeps_them() {
+    let (place, other) = (Place::new().await, Place::new().await);
+    let folder = place.folder.path().join("blobs");
+    let storage = Storage::open(&place.database_url, &folder).await.expect("a storage");
+    let model = add_model(&storage, "net").await;
+    storage.store.close().await;
+    drop(storage);
+
+    // An empty database beside the folder, an empty folder beside the database, and a database with another folder.
+    let error = Storage::open(&other.database_url, &folder).await.expect_err("another database");
+    assert!(matches!(error, StoreError::NotAPair { .. }), "{error}");
+    assert!(error.to_string().contains(&folder.display().to_string()), "{error}");
+    let empty = place.folder.path().join("empty");
+    let error = Storage::open(&place.database_url, &empty).await.expect_err("an empty folder");
+    assert!(matches!(error, StoreError::NotAPair { .. }), "{error}");
+    let own = Storage::open(&other.database_url, &other.folder.path().join("blobs")).await.expect("a storage");
+    own.store.close().await;
+    drop(own);
+    let error = Storage::open(&other.database_url, &folder).await.expect_err("another database");
+    assert!(matches!(error, StoreError::NotAPair { .. }), "{error}");
+
+    let storage = Storage::open(&place.database_url, &folder).await.expect("the pair");
+    assert_eq!(files(&folder), [storage.blobs.path(&model.sha256).display().to_string()]);
+    storage.store.close().await;
+    place.remove().await;
+    other.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_start_together_leave_each_other_alone() {
+    let place = Place::new().await;
+    let folder = place.folder.path().join("blobs");
+    let starts = (0..8).map(|_| {
+        let (database_url, folder) = (place.database_url.clone(), folder.clone());
+        tokio::spawn(async move { Storage::open(&database_url, &folder).await.expect("a storage") })
+    });
+    for (index, start) in starts.collect::<Vec<_>>().into_iter().enumerate() {
+        let storage = start.await.expect("a start");
+        // Its staging folder is there, and what it publishes stays.
+        let model = add_model(&storage, &format!("net{index}")).await;
+        assert!(storage.blobs.path(&model.sha256).is_file());
+        storage.store.close().await;
+    }
     place.remove().await;
 }
 
