@@ -23,7 +23,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<(), CliError> {
     let config = args.config.resolve().map_err(CliError::input)?;
     telemetry::init_log(&config.log, config.log_format).map_err(CliError::input)?;
-    runtime()?.block_on(async {
+    block_on(async {
         let mut signals = Signals::listen()?;
         let shutdown = async move {
             signals.next().await;
@@ -44,7 +44,7 @@ pub fn while_serving(
     keep: bool,
     client: impl FnOnce(SocketAddr) -> Result<(), CliError> + Send + 'static,
 ) -> Result<(), CliError> {
-    runtime()?.block_on(async {
+    block_on(async {
         let mut signals = Signals::listen()?;
         let (done, finished) = oneshot::channel();
         let ready = move |address| drop(tokio::task::spawn_blocking(move || done.send(client(address))));
@@ -80,8 +80,12 @@ async fn serve(
     Ok(())
 }
 
-fn runtime() -> Result<Runtime, CliError> {
-    Runtime::new().map_err(CliError::failed)
+/// Runs `work`, and leaves behind what cannot be cut short once it is done: the process is about to end.
+fn block_on(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    let runtime = Runtime::new().map_err(CliError::failed)?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_background();
+    outcome
 }
 
 /// The signals that end the service.

@@ -91,7 +91,7 @@ async fn list_datasets(
     uri: Uri,
     extract::Query(query): extract::Query<PageQuery>,
 ) -> Result<ListResponse<Dataset>, Error> {
-    let datasets = app.storage.store.datasets(&query.to_page()?).await?;
+    let datasets = app.storage.store.datasets(&query.to_page_of_names()?).await?;
     let items = datasets.into_iter().map(Dataset::from).collect();
     ListResponse::new(&uri, &query, items, |dataset| dataset.name.clone())
 }

@@ -226,6 +226,7 @@ impl From<ExecuteError> for Error {
     fn from(error: ExecuteError) -> Self {
         match error {
             ExecuteError::Refused { refusal, detail } => Self::Refused { code: refusal.as_str(), detail },
+            ExecuteError::Busy => Self::Busy,
             failure => Self::internal(failure),
         }
     }
@@ -255,6 +256,7 @@ impl From<LoadError> for Error {
         match error {
             LoadError::NotPredictable { model, reason } => Self::NotPredictable { model, reason },
             LoadError::Store(error) => error.into(),
+            LoadError::Execute(error) => error.into(),
             LoadError::OverBudget { version, needed_bytes, budget_bytes } => {
                 Self::OverBudget { version, needed_bytes, budget_bytes }
             }

@@ -19,7 +19,7 @@ use crate::storage::{Failure, JobFilter, JobId, JobRecord, JobState, NewMetric, 
 
 use super::page::{List, ListResponse, PageQuery};
 use super::problem::Failures;
-use super::{Api, Error, extract, prefer};
+use super::{Api, Error, Name, extract, prefer};
 
 pub fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(submit_job, list_jobs)).routes(routes!(get_job)).routes(routes!(cancel_job))
@@ -168,6 +168,10 @@ async fn submit_job(
     headers: HeaderMap,
     extract::Json(spec): extract::Json<JobSpec>,
 ) -> Result<Response, Error> {
+    let dataset = spec.evaluation().and_then(|evaluation| evaluation.data.dataset.as_deref());
+    for name in std::iter::once(spec.model()).chain(dataset) {
+        name.parse::<Name>()?;
+    }
     if query.dry_run {
         let estimate = api.app.jobs.dry_run(&spec).await?;
         return Ok(Json(DryRun { valid: true, estimate }).into_response());
@@ -218,7 +222,8 @@ struct JobQuery {
     #[param(inline)]
     kind: Option<JobKind>,
     /// Only jobs of the model with this name.
-    model: Option<String>,
+    #[param(value_type = Option<String>)]
+    model: Option<Name>,
 }
 
 /// Lists jobs, newest first.
@@ -238,7 +243,8 @@ async fn list_jobs(
     if let Some(after) = &page.after {
         parse_id(after)?;
     }
-    let jobs = app.storage.store.jobs(&JobFilter { state: status, kind, model }, &page.to_page()?).await?;
+    let filter = JobFilter { state: status, kind, model: model.map(|name| name.to_string()) };
+    let jobs = app.storage.store.jobs(&filter, &page.to_page()?).await?;
     let items = jobs.into_iter().map(Job::from).collect();
     ListResponse::new(&uri, &page, items, |job| job.id.to_string())
 }

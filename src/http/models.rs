@@ -162,7 +162,7 @@ async fn list_models(
     uri: Uri,
     extract::Query(query): extract::Query<PageQuery>,
 ) -> Result<ListResponse<ModelSummary>, Error> {
-    let models = app.storage.store.models(&query.to_page()?).await?;
+    let models = app.storage.store.models(&query.to_page_of_names()?).await?;
     let items = models.iter().map(ModelSummary::from).collect();
     ListResponse::new(&uri, &query, items, |model| model.name.clone())
 }

@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::storage::Page;
 
-use super::Error;
+use super::{Error, Name};
 
 const DEFAULT_LIMIT: i64 = 50;
 const MAX_LIMIT: i64 = 1000;
@@ -33,6 +33,15 @@ impl PageQuery {
     /// [`Error::InvalidParameter`] for a limit out of range.
     pub fn to_page(&self) -> Result<Page, Error> {
         Ok(Page { after: self.after.clone(), limit: self.limit()? + 1 })
+    }
+
+    /// [`PageQuery::to_page`] of a list whose keys are names.
+    ///
+    /// # Errors
+    /// [`Error::Name`] for an `after` that is none; [`Error::InvalidParameter`] for a limit out of range.
+    pub fn to_page_of_names(&self) -> Result<Page, Error> {
+        self.after.as_deref().map(str::parse::<Name>).transpose()?;
+        self.to_page()
     }
 
     /// Entries to show.

@@ -10,8 +10,12 @@ use std::sync::Arc;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::progress::{Progress, Silent};
+
+/// Requests that may wait for a thread; each keeps its body in memory meanwhile.
+const MAX_WAITING: usize = 256;
 
 /// One piece of CPU work on files, and all it needs to know.
 pub trait Work: Serialize + DeserializeOwned + Send + 'static {
@@ -32,9 +36,19 @@ pub trait Work: Serialize + DeserializeOwned + Send + 'static {
 #[derive(Debug, Clone)]
 pub struct Executor {
     /// Work that a request waits for.
-    requests: Arc<ThreadPool>,
-    /// Work of queued jobs.
-    jobs: Arc<ThreadPool>,
+    requests: Pool,
+    /// Work of queued jobs; workers bound how much of it there is.
+    jobs: Pool,
+    /// Of requests, waiting or running. One that finds none free is turned away.
+    places: Arc<Semaphore>,
+}
+
+/// A pool, and turns on it: one for each thread. Work waits for its turn outside, in order, where waiting costs no thread
+/// and ends with the request. Inside, rayon would start it on the stack of other work that waits for a thread.
+#[derive(Debug, Clone)]
+struct Pool {
+    threads: Arc<ThreadPool>,
+    turns: Arc<Semaphore>,
 }
 
 impl Executor {
@@ -45,21 +59,27 @@ impl Executor {
     pub fn start(threads: usize) -> std::io::Result<Self> {
         let pool = |name: &'static str| {
             let builder = ThreadPoolBuilder::new().num_threads(threads);
-            builder.thread_name(move |index| format!("{name}-{index}")).build().map_err(std::io::Error::other)
+            let pool = builder.thread_name(move |index| format!("{name}-{index}")).build();
+            let pool = pool.map_err(std::io::Error::other)?;
+            let turns = Arc::new(Semaphore::new(pool.current_num_threads()));
+            Ok::<_, std::io::Error>(Pool { threads: Arc::new(pool), turns })
         };
-        Ok(Self { requests: Arc::new(pool("request")?), jobs: Arc::new(pool("job")?) })
+        let (requests, jobs) = (pool("request")?, pool("job")?);
+        let places = Arc::new(Semaphore::new(requests.threads.current_num_threads() + MAX_WAITING));
+        Ok(Self { requests, jobs, places })
     }
 
     /// Runs a closure that a request waits for. A panic in it is an error of the work, not of the service.
     ///
     /// # Errors
-    /// [`ExecuteError::Panicked`].
+    /// [`ExecuteError::Panicked`]; [`ExecuteError::Busy`] when too many requests wait already.
     pub async fn run<T, F>(&self, work: F) -> Result<T, ExecuteError>
     where
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        run_on(self.requests.clone(), work).await
+        let _place = self.places.try_acquire().map_err(|_| ExecuteError::Busy)?;
+        self.requests.run(work).await
     }
 
     /// Does work that a request waits for.
@@ -67,7 +87,7 @@ impl Executor {
     /// # Errors
     /// [`ExecuteError`].
     pub async fn execute<W: Work>(&self, work: W) -> Result<W::Answer, ExecuteError> {
-        run_on(self.requests.clone(), move || work.run(&Silent)).await?
+        self.run(move || work.run(&Silent)).await?
     }
 
     /// Does the work of a queued job.
@@ -79,7 +99,7 @@ impl Executor {
         work: W,
         progress: Arc<dyn Progress + Send + Sync>,
     ) -> Result<W::Answer, ExecuteError> {
-        run_on(self.jobs.clone(), move || work.run(&*progress)).await?
+        self.jobs.run(move || work.run(&*progress)).await?
     }
 }
 
@@ -90,28 +110,39 @@ impl Executor {
         use std::sync::{Mutex, mpsc::channel};
         let (hold, held) = channel::<()>();
         let (enter, entered) = channel();
-        let (pool, held) = (self.jobs.clone(), Mutex::new(held));
+        let (pool, held) = (self.jobs.threads.clone(), Mutex::new(held));
         let wait = move || {
             enter.send(()).expect("somebody waits");
             // Fails once `hold` is dropped.
             _ = held.lock().map(|held| held.recv());
         };
         std::thread::spawn(move || pool.broadcast(|_| wait()));
-        (0..self.jobs.current_num_threads()).for_each(|_| entered.recv().expect("a thread"));
+        (0..self.jobs.threads.current_num_threads()).for_each(|_| entered.recv().expect("a thread"));
         hold
     }
 }
 
-/// The one place where CPU work leaves tokio.
-async fn run_on<T, F>(pool: Arc<ThreadPool>, work: F) -> Result<T, ExecuteError>
-where
-    T: Send + 'static,
-    F: FnOnce() -> T + Send + 'static,
-{
-    let blocking = tokio::task::spawn_blocking(move || pool.install(|| catch_unwind(AssertUnwindSafe(work))));
-    match blocking.await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(_)) | Err(_) => Err(ExecuteError::Panicked),
+impl Pool {
+    /// The one place where CPU work leaves tokio. Work whose caller has gone away before it starts is not done.
+    async fn run<T, F>(&self, work: F) -> Result<T, ExecuteError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        // Fails when the semaphore is closed, which nobody does.
+        let turn = self.turns.clone().acquire_owned().await.map_err(|_| ExecuteError::Busy)?;
+        let (answer, answered) = oneshot::channel();
+        self.threads.spawn(move || {
+            if !answer.is_closed() {
+                // Nobody may be left to hear it.
+                _ = answer.send(catch_unwind(AssertUnwindSafe(work)));
+            }
+            drop(turn);
+        });
+        match answered.await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(_)) | Err(_) => Err(ExecuteError::Panicked),
+        }
     }
 }
 
@@ -128,6 +159,9 @@ pub enum ExecuteError {
     /// The machine failed, e.g. its disk; it may work another time.
     #[error("{detail}")]
     Failed { detail: String },
+    /// Too many requests wait for a thread.
+    #[error("too many requests wait for the processor; try again later")]
+    Busy,
     /// The work panicked: a bug. The panic was reported where it happened.
     #[error("the work stopped unexpectedly")]
     Panicked,
@@ -151,6 +185,8 @@ pub enum Refusal {
     DataMismatch,
     /// What a job names is gone.
     NotFound,
+    /// A text holds the character NUL.
+    InvalidText,
 }
 
 impl Refusal {
@@ -164,6 +200,7 @@ impl Refusal {
             Self::NotPredictable => "not_predictable",
             Self::DataMismatch => "data_mismatch",
             Self::NotFound => "not_found",
+            Self::InvalidText => "invalid_text",
         }
     }
 
@@ -200,6 +237,59 @@ mod tests {
         let executor = Executor::start(1).expect("a pool");
         assert_eq!(executor.execute(Panics).await, Err(ExecuteError::Panicked));
         assert_eq!(executor.run(|| 7).await, Ok(7));
+    }
+
+    /// Keeps the only thread busy until the result is used.
+    async fn occupy(executor: &Executor) -> std::sync::mpsc::Sender<()> {
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let (start, started) = oneshot::channel();
+        let executor = executor.clone();
+        tokio::spawn(async move {
+            let work = move || {
+                start.send(()).expect("somebody waits");
+                _ = ended.recv();
+            };
+            executor.run(work).await
+        });
+        started.await.expect("the work starts");
+        end
+    }
+
+    #[tokio::test]
+    async fn requests_beyond_the_queue_are_turned_away() {
+        let executor = Executor::start(1).expect("a pool");
+        let end = occupy(&executor).await;
+        let mut waiting: Vec<_> = (0..MAX_WAITING).map(|index| Box::pin(executor.run(move || index))).collect();
+        for request in &mut waiting {
+            assert!(futures_util::poll!(request.as_mut()).is_pending());
+        }
+        assert_eq!(executor.run(|| 7).await, Err(ExecuteError::Busy));
+        // One that gives up makes room for another.
+        drop(waiting.pop());
+        let mut last = Box::pin(executor.run(|| 7));
+        assert!(futures_util::poll!(last.as_mut()).is_pending());
+        drop(end);
+        for (index, request) in waiting.into_iter().enumerate() {
+            assert_eq!(request.await, Ok(index));
+        }
+        assert_eq!(last.await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn work_whose_caller_has_gone_is_not_done() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let executor = Executor::start(1).expect("a pool");
+        let end = occupy(&executor).await;
+        let done = Arc::new(AtomicBool::new(false));
+        let mut request = Box::pin(executor.run({
+            let done = done.clone();
+            move || done.store(true, Ordering::SeqCst)
+        }));
+        assert!(futures_util::poll!(request.as_mut()).is_pending());
+        drop(request);
+        drop(end);
+        assert_eq!(executor.run(|| 7).await, Ok(7));
+        assert!(!done.load(Ordering::SeqCst));
     }
 
     #[tokio::test]

@@ -52,6 +52,7 @@ impl Jobs {
     /// # Errors
     /// [`SubmitError`] names what is wrong with the spec.
     pub async fn submit(&self, spec: &JobSpec) -> Result<JobRecord, SubmitError> {
+        let spec = &self.resolved(spec).await?;
         self.dry_run(spec).await?;
         let job = NewJob {
             kind: spec.kind(),
@@ -79,8 +80,21 @@ impl Jobs {
             let detail = "evaluation.data.dataset is missing".to_owned();
             return Err(SubmitError::Invalid { refusal: Refusal::DataMismatch, detail });
         }
+        if holds_nul(&to_json(spec)) {
+            let detail = "the job holds the character NUL, which no name has".to_owned();
+            return Err(SubmitError::Invalid { refusal: Refusal::InvalidText, detail });
+        }
         let check = work::check(&self.storage, spec).await?;
         Ok(self.executor.execute(check).await?)
+    }
+
+    /// The spec with the version that it means now: the default may be another once the job runs.
+    async fn resolved(&self, spec: &JobSpec) -> Result<JobSpec, StoreError> {
+        let mut spec = spec.clone();
+        if let JobSpec::Evaluate(EvaluateSpec { model, version: version @ None, .. }) = &mut spec {
+            *version = Some(self.storage.store.model(model).await?.default_version);
+        }
+        Ok(spec)
     }
 
     /// Asks a job to stop. A queued one is cancelled at once, a running one soon; a finished one stays as it is.
@@ -120,6 +134,16 @@ impl Jobs {
 /// The JSON of a value whose keys are strings and whose numbers are finite, as all of ours are.
 fn to_json(value: &impl serde::Serialize) -> Value {
     serde_json::to_value(value).unwrap_or(Value::Null)
+}
+
+/// Whether a text in `value` holds the character NUL, which Postgres cannot store.
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(values) => values.iter().any(holds_nul),
+        Value::Object(members) => members.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 /// Why a job was not accepted.

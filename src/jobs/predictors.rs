@@ -193,7 +193,7 @@ pub enum LoadError {
     /// A stored file cannot be read: it was whole when it was stored.
     #[error("a stored file cannot be read: {0}")]
     Damaged(InferError),
-    /// The load panicked.
+    /// The load panicked, or too many requests wait.
     #[error(transparent)]
     Execute(ExecuteError),
 }

@@ -113,6 +113,7 @@ async fn an_evaluation_adds_metrics_and_nothing_else() {
     with_mnist(&app).await;
     let asked = json!({"kind": "evaluate", "model": "lenet300", "evaluation": evaluation("x")});
     let queued = app.jobs.submit(&spec(asked)).await.expect("a job");
+    assert_eq!(queued.spec["version"], 0, "the default at the time it was queued");
     assert_eq!(wait(&app, &queued.id).await.state, JobState::Succeeded);
     let metrics = app.storage.store.metrics_of_job(&queued.id).await.expect("metrics");
     assert_eq!(metrics.iter().map(|metric| (metric.version, metric.value)).collect::<Vec<_>>(), [(0, Some(0.982))]);

@@ -203,8 +203,8 @@ impl Worker {
             (Err(ExecuteError::Cancelled), Some(End::Stopping)) => store.release(lease).await,
             (Err(ExecuteError::Cancelled), _) => store.acknowledge_cancel(lease).await,
             (Err(ExecuteError::Failed { detail }), _) => {
-                let failure = Failure { code: "machine".to_owned(), detail };
-                tracing::error!(job = %lease.job, attempt = lease.attempt, error = failure.detail, "the machine failed");
+                tracing::error!(job = %lease.job, attempt = lease.attempt, error = detail, "the machine failed");
+                let failure = failure_of(&ExecuteError::Failed { detail });
                 store.retry(lease, self.settings.backoff, &failure).await
             }
             (Err(error), _) => store.fail(lease, &failure_of(&error)).await,
@@ -255,10 +255,15 @@ fn failure_of(error: &ExecuteError) -> Failure {
     let code = match error {
         ExecuteError::Refused { refusal, .. } => refusal.as_str(),
         ExecuteError::Cancelled => "cancelled",
-        ExecuteError::Failed { .. } => "machine",
+        ExecuteError::Failed { .. } | ExecuteError::Busy => "machine",
         ExecuteError::Panicked => "internal",
     };
-    Failure { code: code.to_owned(), detail: error.to_string() }
+    // The words of a machine are full of paths and SQL: they are for the log.
+    let detail = match error {
+        ExecuteError::Failed { .. } => "the service failed; its log says more under the id of this job".to_owned(),
+        error => error.to_string(),
+    };
+    Failure { code: code.to_owned(), detail }
 }
 
 /// Counts a job that reached its end, and how long its last attempt took.

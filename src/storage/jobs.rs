@@ -97,6 +97,13 @@ pub struct Failure {
     pub detail: String,
 }
 
+impl Failure {
+    /// The failure as both databases can hold it: Postgres has no NUL in text.
+    pub(super) fn storable(&self) -> Self {
+        Self { code: self.code.clone(), detail: self.detail.replace('\0', "\u{fffd}") }
+    }
+}
+
 /// Something that happened to a job.
 #[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow, ToSchema)]
 pub struct JobEvent {

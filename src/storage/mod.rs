@@ -90,9 +90,10 @@ impl Storage {
     /// # Errors
     /// [`StoreError`] when either cannot be opened; [`StoreError::NotAPair`] when they do not belong together.
     pub async fn open(database_url: &str, blob_dir: &Path) -> Result<Self, StoreError> {
+        // Before the database, for SQLite has no lock of its own around migrations.
+        let opening = Opening::begin(blob_dir).await?;
         let database = Database::connect(database_url).await?;
         let store = Store { database, tenant: TenantId::default() };
-        let opening = Opening::begin(blob_dir).await?;
         opening.pair_with(&store).await?;
         let storage = Self { store, blobs: Blobs::open(blob_dir)? };
         storage.sweep().await?;

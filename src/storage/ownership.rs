@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
 use uuid::Uuid;
 
 use super::database::{read, write};
@@ -62,10 +61,11 @@ impl Opening {
     }
 
     fn set_owner(&self, owner: &str) -> Result<(), StoreError> {
-        let mut file = NamedTempFile::new_in(&self.folder)?;
+        let half = self.folder.join(OWNER_FILE).with_extension("half");
+        let mut file = File::create(&half)?;
         writeln!(file, "{owner}")?;
-        file.as_file().sync_all()?;
-        file.persist(self.folder.join(OWNER_FILE)).map_err(|error| error.error)?;
+        file.sync_all()?;
+        std::fs::rename(half, self.folder.join(OWNER_FILE))?;
         Ok(())
     }
 }

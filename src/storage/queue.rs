@@ -190,6 +190,7 @@ impl Store {
         const SQL: &str = "UPDATE jobs SET state = 'failed', failure = $3, lease_until = NULL, \
              finished_at = (SELECT now_ms FROM clock) \
              WHERE id = $1 AND attempt = $2 AND state IN ('running', 'cancelling') RETURNING *";
+        let failure = &failure.storable();
         write!(self, |tx| {
             let failed: Option<JobRecord> = sqlx::query_as(SQL)
                 .bind(&held.job)
@@ -320,6 +321,7 @@ impl Store {
              failure = CASE WHEN state = 'running' AND attempt >= max_attempts THEN $4 ELSE failure END, \
              run_at = (SELECT now_ms FROM clock) + ($3 << CASE WHEN attempt < 8 THEN CAST(attempt AS INTEGER) - 1 \
              ELSE 7 END) WHERE id = $1 AND attempt = $2 AND state IN ('running', 'cancelling') RETURNING *";
+        let failure = &failure.storable();
         write!(self, |tx| {
             let job: Option<JobRecord> = sqlx::query_as(SQL)
                 .bind(&held.job)

@@ -64,6 +64,26 @@ fn jobs_on_what_does_not_exist_are_refused() {
 }
 
 #[test]
+fn names_that_are_none_are_refused_wherever_they_stand() {
+    let app = TestApp::with_digits();
+    let before = app.contents();
+    let spec = json!({"kind": "compress", "model": "digits\0", "recipe": {}});
+    app.post_json("/api/v1/jobs", &spec).expect_problem(400, "invalid_name", "digits");
+    let mut spec = compress_digits();
+    spec["evaluation"]["data"]["dataset"] = json!("digits\0");
+    app.post_json("/api/v1/jobs", &spec).expect_problem(400, "invalid_name", "digits");
+    let spec = with_recipe(json!({"layers": [{"match": "w\0", "skip": true}]}));
+    app.post_json("/api/v1/jobs", &spec).expect_problem(422, "invalid_text", "NUL");
+    for path in ["models?after=%00", "datasets?after=%00"] {
+        app.get(&format!("/api/v1/{path}")).expect_problem(400, "invalid_name", "name");
+    }
+    for path in ["jobs?after=%00", "jobs?model=%00"] {
+        app.get(&format!("/api/v1/{path}")).expect_problem(400, "invalid_parameter", "");
+    }
+    assert_eq!(app.contents(), before);
+}
+
+#[test]
 fn datasets_that_do_not_match_the_inputs_are_refused() {
     let app = TestApp::with_digits();
     app.upload_dataset("narrow", &fixtures::npz(&[("x", &[5, 63], 0.0), ("y", &[5], 0.0)])).expect(201);

@@ -32,6 +32,19 @@ fn files_that_are_no_models_are_refused_and_leave_nothing() {
 }
 
 #[test]
+fn names_with_nul_are_refused_in_models_and_datasets() {
+    let app = TestApp::start();
+    let empty = app.contents();
+    let mut model = fixtures::matmul_with(1.0);
+    let graph = model.graph.as_mut().unwrap();
+    graph.initializer[0].name = "w\0".into();
+    graph.node[0].input[1] = "w\0".into();
+    app.upload_model("bad", &onnx(&model)).expect_problem(422, "invalid_model", "");
+    app.upload_dataset("bad", &fixtures::npz(&[("x\0", &[5, 64], 0.0)])).expect_problem(422, "invalid_dataset", "");
+    assert_eq!(app.contents(), empty);
+}
+
+#[test]
 fn every_truncation_of_a_model_is_refused() {
     let app = TestApp::start();
     let empty = app.contents();

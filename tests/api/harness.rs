@@ -137,14 +137,14 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// Adds the files under `folder`, but for locks, which live as long as the process.
+/// Adds the files under `folder`, but for locks and the owner, which no request makes.
 pub fn collect_files(folder: &Path, files: &mut BTreeSet<String>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries {
         let path = entry.unwrap().path();
         if path.is_dir() {
             collect_files(&path, files);
-        } else if path.file_name().is_some_and(|name| name != "lock") {
+        } else if path.file_name().is_some_and(|name| name != "lock" && name != "owner") {
             files.insert(path.display().to_string());
         }
     }

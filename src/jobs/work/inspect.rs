@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::evaluate::Dataset;
 use crate::infer::unsupported_operators;
-use crate::jobs::{ExecuteError, Refusal, Work};
+use crate::jobs::{ExecuteError, Refusal, Work, holds_nul, to_json};
 use crate::model::{Format, Kept, Model, ModelError, Port};
 use crate::progress::Progress;
 use crate::storage::{ArraySummary, WeightSummary};
@@ -43,15 +43,26 @@ impl Work for InspectModel {
             parameters: weight.dims.iter().product::<usize>() as u64,
             role: weight.role.clone(),
         });
-        Ok(ModelDescription {
-            format: model.format(),
-            inputs: model.inputs().to_vec(),
-            outputs: model.outputs().to_vec(),
-            weights: weights.collect(),
-            kept: model.kept().to_vec(),
-            unsupported_operators: unsupported_operators(&model),
-        })
+        storable(
+            Refusal::InvalidModel,
+            ModelDescription {
+                format: model.format(),
+                inputs: model.inputs().to_vec(),
+                outputs: model.outputs().to_vec(),
+                weights: weights.collect(),
+                kept: model.kept().to_vec(),
+                unsupported_operators: unsupported_operators(&model),
+            },
+        )
     }
+}
+
+/// Refuses a description that the databases cannot both hold.
+fn storable<T: Serialize>(refusal: Refusal, found: T) -> Result<T, ExecuteError> {
+    if holds_nul(&to_json(&found)) {
+        return Err(refusal.because("a name in the file holds the character NUL"));
+    }
+    Ok(found)
 }
 
 /// Opens a model file; a fault of the file is the user's.
@@ -89,6 +100,9 @@ impl Work for InspectDataset {
             dtype: array.dtype.to_owned(),
             shape: array.dims.to_vec(),
         });
-        Ok(DatasetDescription { format: dataset.format(), samples, arrays: arrays.collect() })
+        storable(
+            Refusal::InvalidDataset,
+            DatasetDescription { format: dataset.format(), samples, arrays: arrays.collect() },
+        )
     }
 }
