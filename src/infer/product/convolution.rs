@@ -1,8 +1,11 @@
 //! Conv and ConvTranspose with compressed kernels, of one to three spatial axes.
 //!
-//! Patches are gathered for a bounded block of output positions at a time, so an image costs no more memory than a
-//! block, and each block multiplies by the weight once for all groups.
+//! Patches are gathered for a block of output positions at a time, a block a thread, so an image costs no more memory
+//! than the blocks, and each block multiplies by the weight once for all groups.
 
+use std::ops::Range;
+
+use rayon::prelude::*;
 use tract_onnx::tract_hir::internal::*;
 use tract_onnx::tract_hir::tract_core::ops::cnn::PaddingSpec;
 
@@ -11,10 +14,8 @@ use super::{SharedWeight, View};
 
 pub(crate) use super::window::Direction;
 
-/// Floats in a block of patches: 4 MiB, which a last-level cache holds.
-const BLOCK_FLOATS: usize = 1 << 20;
-
-/// Columns that a block has at least, so that decoding the weight is shared by many.
+/// Columns of a block of patches: as many samples as one walk over a compressed matrix multiplies by, so that the walk is
+/// shared by many and the patches stay in a second-level cache.
 const BLOCK_COLUMNS: usize = 256;
 
 /// A convolution; the attributes of its spatial axes all have one entry per axis.
@@ -118,19 +119,19 @@ impl Convolution {
         if let Some(bias) = bias {
             ensure!(bias.data.len() == units, "a bias of {} values for {units} channels", bias.data.len());
         }
-        let windows = self.windows(x.shape, shape);
-        let positions = windows.positions();
         if out.is_empty() {
             return Ok(());
         }
-        let depth = windows.depth();
-        // Patches of a 1 x 1 kernel are the image: nothing to gather, where a sample alone fills a block.
-        if windows.are_the_input() && (shape[0] == 1 || positions >= BLOCK_COLUMNS) {
-            for (x, out) in x.data.chunks_exact(depth * positions).zip(out.chunks_exact_mut(units * positions)) {
-                self.weight.multiply_grouped(self.groups, x, positions, out);
+        let windows = self.windows(x.shape, shape);
+        let positions = windows.positions();
+        let columns = shape[0] * positions;
+        let starts: Vec<usize> = (0..columns).step_by(BLOCK_COLUMNS).collect();
+        for starts in starts.chunks(rayon::current_num_threads()) {
+            let block = |&start: &usize| start..columns.min(start + BLOCK_COLUMNS);
+            let sums: Vec<_> = starts.par_iter().map(|start| self.block(&windows, x.data, block(start))).collect();
+            for (start, sums) in starts.iter().zip(sums) {
+                spread(&sums, block(start), (units, positions), out);
             }
-        } else {
-            self.run_blocks(&windows, x.data, (shape[0], out));
         }
         if let Some(bias) = bias {
             for (plane, bias) in out.chunks_exact_mut(positions).zip(bias.data.iter().cycle()) {
@@ -140,27 +141,19 @@ impl Convolution {
         Ok(())
     }
 
-    /// Gathers, multiplies and spreads out one block of columns after another.
-    fn run_blocks(&self, windows: &Windows, x: &[f32], (samples, out): (usize, &mut [f32])) {
-        let (units, depth, positions) = (self.weight.outputs(), windows.depth(), windows.positions());
-        let columns = samples * positions;
-        let block = (BLOCK_FLOATS / depth.max(1)).max(BLOCK_COLUMNS).min(columns);
-        let mut patches = vec![0.0; depth * block];
-        let mut sums = vec![0.0; units * block];
-        for start in (0..columns).step_by(block) {
-            let range = start..(start + block).min(columns);
-            let width = range.len();
-            let patches = &mut patches[..depth * width];
-            windows.gather(x, range.clone(), patches);
-            let sums = &mut sums[..units * width];
-            self.weight.multiply_grouped(self.groups, patches, width, sums);
-            spread(sums, range, (units, positions), out);
-        }
+    /// The results of `columns` (sample x positions + position), units x columns.
+    fn block(&self, windows: &Windows, x: &[f32], columns: Range<usize>) -> Vec<f32> {
+        let width = columns.len();
+        let mut patches = vec![0.0; windows.depth() * width];
+        windows.gather(x, columns, &mut patches);
+        let mut sums = vec![0.0; self.weight.outputs() * width];
+        self.weight.multiply_grouped(self.groups, &patches, width, &mut sums);
+        sums
     }
 }
 
 /// Writes `sums` (units x columns) to the output (samples, units, positions).
-fn spread(sums: &[f32], columns: std::ops::Range<usize>, (units, positions): (usize, usize), out: &mut [f32]) {
+fn spread(sums: &[f32], columns: Range<usize>, (units, positions): (usize, usize), out: &mut [f32]) {
     let width = columns.len();
     let mut column = columns.start;
     while column < columns.end {

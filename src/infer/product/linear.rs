@@ -11,6 +11,9 @@ use tract_onnx::tract_hir::internal::*;
 
 use super::{SharedWeight, View};
 
+/// Samples that one walk over a compressed matrix multiplies by.
+const TILE_SAMPLES: usize = 256;
+
 /// A matrix product with one compressed side.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Linear {
@@ -62,26 +65,47 @@ impl Linear {
             return Ok(());
         }
 
-        let input = match (self.features_last, lead) {
-            _ if batch == 1 => Cow::Borrowed(x.data),
-            (true, _) => Cow::Owned(transposed(x.data, features)),
-            (false, 1) => Cow::Borrowed(x.data),
-            (false, _) => Cow::Owned(swapped(x.data, (lead, features, samples))),
-        };
-        if batch == 1 || (!self.units_last && lead == 1) {
-            self.weight.multiply(&input, batch, out);
+        if self.features_last && self.units_last {
+            // Samples are rows on both sides, so they can be shared out, a walk's worth a task.
+            let tiles = out.par_chunks_mut(TILE_SAMPLES * units).zip(x.data.par_chunks(TILE_SAMPLES * features));
+            tiles.for_each(|(out, x)| self.multiply_rows(x, out));
         } else {
-            let mut product = vec![0.0; units * batch];
-            self.weight.multiply(&input, batch, &mut product);
-            drop(input);
-            if self.units_last {
-                transpose_into(&product, batch, out);
-            } else {
-                out.copy_from_slice(&swapped(&product, (units, lead, samples)));
-            }
+            self.multiply_turned(x.data, (lead, samples), out);
         }
         let (rows, columns) = if self.units_last { (batch, units) } else { (units, samples) };
         self.finish(bias, (rows, columns), out)
+    }
+
+    /// Samples x features in, samples x units out.
+    fn multiply_rows(&self, x: &[f32], out: &mut [f32]) {
+        let samples = x.len() / self.weight.inputs();
+        if samples == 1 {
+            return self.weight.multiply(x, 1, out);
+        }
+        let mut product = vec![0.0; out.len()];
+        self.weight.multiply(&transposed(x, self.weight.inputs()), samples, &mut product);
+        transpose_into(&product, samples, out);
+    }
+
+    /// Where the weight stands on the left, or Gemm turns a side.
+    fn multiply_turned(&self, x: &[f32], (lead, samples): (usize, usize), out: &mut [f32]) {
+        let (features, units, batch) = (self.weight.inputs(), self.weight.outputs(), lead * samples);
+        let input = match (self.features_last, lead) {
+            _ if batch == 1 => Cow::Borrowed(x),
+            (true, _) => Cow::Owned(transposed(x, features)),
+            (false, 1) => Cow::Borrowed(x),
+            (false, _) => Cow::Owned(swapped(x, (lead, features, samples))),
+        };
+        if batch == 1 || (!self.units_last && lead == 1) {
+            return self.weight.multiply(&input, batch, out);
+        }
+        let mut product = vec![0.0; units * batch];
+        self.weight.multiply(&input, batch, &mut product);
+        if self.units_last {
+            transpose_into(&product, batch, out);
+        } else {
+            out.copy_from_slice(&swapped(&product, (units, lead, samples)));
+        }
     }
 
     /// `out = alpha out + beta bias`, the bias broadcast to rows x columns.

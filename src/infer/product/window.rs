@@ -7,6 +7,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+/// Floats that a thread gathers before another is worth waking.
+const FLOATS_PER_TASK: usize = 1 << 15;
+
 /// How output positions and taps find inputs along an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -45,11 +48,6 @@ impl Axis {
             }
         };
         (input < self.input).then_some(input)
-    }
-
-    /// Whether every output reads the input at its own position through the only tap.
-    fn is_identity(&self) -> bool {
-        self.taps == 1 && self.stride == 1 && self.pad == 0 && self.input == self.output
     }
 }
 
@@ -92,11 +90,6 @@ impl Windows {
         self.channels * self.taps()
     }
 
-    /// Whether the patches of a sample are the sample itself (a 1 x 1 kernel): nothing to gather.
-    pub(super) fn are_the_input(&self) -> bool {
-        self.axes.iter().all(Axis::is_identity)
-    }
-
     /// Gathers the patches of `columns` (sample x positions + position) into `patches`, depth x columns, row-major.
     pub(super) fn gather(&self, x: &[f32], columns: Range<usize>, patches: &mut [f32]) {
         let width = columns.len();
@@ -106,7 +99,8 @@ impl Windows {
         let runs = self.runs(columns);
         let taps = self.taps();
         let [_, middle, last] = self.axes;
-        patches.par_chunks_mut(width).with_min_len(8).enumerate().for_each(|(row, patch)| {
+        let rows_per_task = FLOATS_PER_TASK.div_ceil(width);
+        patches.par_chunks_mut(width).with_min_len(rows_per_task).enumerate().for_each(|(row, patch)| {
             let (channel, tap) = (row / taps, row % taps);
             let tap = [tap / (middle.taps * last.taps), tap / last.taps % middle.taps, tap % last.taps];
             for run in &runs {

@@ -108,7 +108,7 @@ fn convolutions_agree_on_every_padding() {
 }
 
 #[test]
-fn a_pointwise_convolution_of_a_large_image_needs_no_patches() {
+fn a_pointwise_convolution_of_any_extents_agrees() {
     let model = Case { kernel: 1, groups: 2, ..PLAIN }.model("Conv", vec![]);
     let mut large = model.clone();
     let input = large.graph.as_mut().unwrap();
@@ -158,8 +158,8 @@ fn output_shape_decides_the_padding_of_a_transposed_convolution() {
 }
 
 #[test]
-fn a_convolution_larger_than_a_block_of_patches_agrees() {
-    // 16 channels of 9 taps are 144 floats a column: 3 x 60 x 60 columns take two blocks, and one straddles samples.
+fn blocks_of_columns_may_straddle_samples() {
+    // 3 x 60 x 60 columns are 42 blocks of 256 and a last one of 48; samples end inside blocks.
     let case = Case { channels: (16, 8), pads: (1, 1), ..PLAIN };
     let mut model = case.model("Conv", vec![]);
     let mut graph = GraphBuilder::new();
