@@ -1,18 +1,22 @@
 //! The `data` member of a JSON tensor: numbers or booleans, flat in row-major order or nested one array per axis.
 //!
-//! Read straight into one flat vector, so a large request costs 16 bytes an element and no tree of JSON values.
+//! Read straight into one flat vector, so a large request costs 16 bytes an element and no tree of JSON values. Elements
+//! beyond what the tensor's shape holds are counted, not kept.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 use crate::infer::ArrayData;
 
 /// Elements as they were written.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Data {
+    /// All of them, or as many as were to be kept.
     pub elements: Vec<Element>,
+    /// Elements that were there.
+    pub count: usize,
     /// Extents of the nested arrays, outermost first; one extent for flat data.
     pub extents: Vec<usize>,
 }
@@ -38,21 +42,29 @@ impl fmt::Display for Element {
     }
 }
 
-impl<'de> Deserialize<'de> for Data {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut flattener = Flattener::default();
+/// Reads [`Data`] and keeps no more than so many elements of it.
+pub struct AtMost(pub usize);
+
+impl<'de> DeserializeSeed<'de> for AtMost {
+    type Value = Data;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Data, D::Error> {
+        let mut flattener = Flattener { at_most: self.0, ..Flattener::default() };
         let item = Nested { flattener: &mut flattener, depth: 0 }.deserialize(deserializer)?;
         if item == Item::Element {
             return Err(D::Error::custom("data is a single value where an array is expected"));
         }
-        Ok(Self { elements: flattener.elements, extents: flattener.extents })
+        Ok(Data { elements: flattener.elements, count: flattener.count, extents: flattener.extents })
     }
 }
 
 /// What has been read so far.
 #[derive(Default)]
 struct Flattener {
+    /// Elements to keep.
+    at_most: usize,
     elements: Vec<Element>,
+    count: usize,
     extents: Vec<usize>,
     /// Depth of the elements, known from the first one on.
     element_depth: Option<usize>,
@@ -67,7 +79,10 @@ impl Flattener {
         if *self.element_depth.get_or_insert(depth) != depth || array_beside {
             return Err(E::custom(UNEVEN));
         }
-        self.elements.push(element);
+        if self.count < self.at_most {
+            self.elements.push(element);
+        }
+        self.count += 1;
         Ok(Item::Element)
     }
 
@@ -175,15 +190,27 @@ mod tests {
     use super::*;
 
     fn read(json: &str) -> Result<Data, String> {
-        serde_json::from_str(json).map_err(|error| error.to_string())
+        read_at_most(usize::MAX, json)
+    }
+
+    fn read_at_most(count: usize, json: &str) -> Result<Data, String> {
+        let mut deserializer = serde_json::Deserializer::from_str(json);
+        AtMost(count).deserialize(&mut deserializer).map_err(|error| error.to_string())
     }
 
     #[test]
     fn nested_and_flat_data_are_read_in_row_major_order() {
         let elements = vec![Signed(1), Signed(2), Signed(3), Signed(4)];
-        assert_eq!(read("[1,2,3,4]"), Ok(Data { elements: elements.clone(), extents: vec![4] }));
-        assert_eq!(read("[[1,2],[3,4]]"), Ok(Data { elements: elements.clone(), extents: vec![2, 2] }));
-        assert_eq!(read("[[[1],[2]],[[3],[4]]]"), Ok(Data { elements, extents: vec![2, 2, 1] }));
+        assert_eq!(read("[1,2,3,4]"), Ok(Data { elements: elements.clone(), count: 4, extents: vec![4] }));
+        assert_eq!(read("[[1,2],[3,4]]"), Ok(Data { elements: elements.clone(), count: 4, extents: vec![2, 2] }));
+        assert_eq!(read("[[[1],[2]],[[3],[4]]]"), Ok(Data { elements, count: 4, extents: vec![2, 2, 1] }));
+    }
+
+    #[test]
+    fn elements_beyond_those_to_keep_are_only_counted() {
+        let kept = Data { elements: vec![Signed(1), Signed(2)], count: 3, extents: vec![3] };
+        assert_eq!(read_at_most(2, "[1,2,3]"), Ok(kept));
+        assert_eq!(read_at_most(0, "[[1],[2]]"), Ok(Data { elements: vec![], count: 2, extents: vec![2, 1] }));
     }
 
     #[test]
@@ -194,8 +221,8 @@ mod tests {
 
     #[test]
     fn empty_data_has_no_elements() {
-        assert_eq!(read("[]"), Ok(Data { elements: vec![], extents: vec![0] }));
-        assert_eq!(read("[[],[]]"), Ok(Data { elements: vec![], extents: vec![2, 0] }));
+        assert_eq!(read("[]"), Ok(Data { elements: vec![], count: 0, extents: vec![0] }));
+        assert_eq!(read("[[],[]]"), Ok(Data { elements: vec![], count: 0, extents: vec![2, 0] }));
     }
 
     #[test]

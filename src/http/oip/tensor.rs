@@ -3,19 +3,22 @@
 //! What can be told from the tensor alone is checked here: datatype, element count, nesting, and that every element fits
 //! its type. What only the model knows, the predictor checks.
 
+use std::fmt;
+
 use half::{bf16, f16};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::infer::{Array, ArrayData, Datatype};
 
-use super::data::{Data, Element, Flat};
+use super::data::{AtMost, Data, Element, Flat};
 
 /// Free-form settings of a request, a tensor or an answer.
 pub type Parameters = serde_json::Map<String, serde_json::Value>;
 
 /// An input tensor of a request.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 #[schema(as = InferInput)]
 pub struct RequestInput {
     /// Name of the model's input.
@@ -25,13 +28,80 @@ pub struct RequestInput {
     pub shape: Vec<usize>,
     #[schema(example = "FP32")]
     pub datatype: String,
-    #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Object, required = false)]
     pub parameters: Parameters,
     /// Elements in row-major order, flat or nested.
-    #[serde(default)]
-    #[schema(value_type = Vec<f64>)]
+    #[schema(value_type = Vec<f64>, required = false)]
     pub data: Data,
+}
+
+/// The members of an input, in JSON.
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Member {
+    Name,
+    Shape,
+    Datatype,
+    Parameters,
+    Data,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de> Deserialize<'de> for RequestInput {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// Reads an input by hand, since the shape, which clients send first, bounds the data.
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = RequestInput;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an input tensor")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<RequestInput, A::Error> {
+        let (mut name, mut datatype, mut parameters, mut data) = (None, None, None, None);
+        let mut shape: Option<Vec<usize>> = None;
+        while let Some(member) = members.next_key()? {
+            match member {
+                Member::Name => set_once(&mut name, "name", members.next_value()?)?,
+                Member::Shape => set_once(&mut shape, "shape", members.next_value()?)?,
+                Member::Datatype => set_once(&mut datatype, "datatype", members.next_value()?)?,
+                Member::Parameters => set_once(&mut parameters, "parameters", members.next_value()?)?,
+                Member::Data => {
+                    // None are kept for a shape that holds no countable elements, which is refused anyway.
+                    let at_most = shape.as_deref().map_or(usize::MAX, |shape| element_count(shape).unwrap_or(0));
+                    set_once(&mut data, "data", members.next_value_seed(AtMost(at_most))?)?;
+                }
+                Member::Other => drop(members.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(RequestInput {
+            name: name.ok_or_else(|| A::Error::missing_field("name"))?,
+            shape: shape.ok_or_else(|| A::Error::missing_field("shape"))?,
+            datatype: datatype.ok_or_else(|| A::Error::missing_field("datatype"))?,
+            parameters: parameters.unwrap_or_default(),
+            data: data.unwrap_or_default(),
+        })
+    }
+}
+
+fn set_once<T, E: serde::de::Error>(slot: &mut Option<T>, member: &'static str, value: T) -> Result<(), E> {
+    match slot.replace(value) {
+        Some(_) => Err(E::duplicate_field(member)),
+        None => Ok(()),
+    }
+}
+
+/// Elements of a tensor of this shape; `None` when there are none, or more than can be counted.
+fn element_count(shape: &[usize]) -> Option<usize> {
+    let count = shape.iter().try_fold(1_usize, |count, &extent| count.checked_mul(extent));
+    count.filter(|&count| count > 0)
 }
 
 /// An output tensor of an answer; its data is flat, in row-major order.
@@ -94,10 +164,9 @@ impl RequestInput {
         let Ok(datatype) = datatype.parse::<Datatype>() else {
             return Err(TensorError::UnknownDatatype { name, given: datatype });
         };
-        let count = shape.iter().try_fold(1_usize, |count, &extent| count.checked_mul(extent));
-        let Some(needed) = count.filter(|&count| count > 0) else { return Err(TensorError::Extent { name, shape }) };
-        if data.elements.len() != needed {
-            return Err(TensorError::ElementCount { name, shape, given: data.elements.len(), needed });
+        let Some(needed) = element_count(&shape) else { return Err(TensorError::Extent { name, shape }) };
+        if data.count != needed {
+            return Err(TensorError::ElementCount { name, shape, given: data.count, needed });
         }
         if data.extents.len() > 1 && data.extents != shape {
             return Err(TensorError::Nesting { name, nested: data.extents, shape });
@@ -168,12 +237,18 @@ fn number(element: Element) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use serde::de::DeserializeSeed;
+
     use super::*;
 
     fn decode(members: &str) -> Result<Array, String> {
         let input: RequestInput =
             serde_json::from_str(&format!(r#"{{"name": "x", {members}}}"#)).map_err(|error| error.to_string())?;
         input.decode().map(|(_, array)| array).map_err(|error| error.to_string())
+    }
+
+    fn data(json: &str) -> Data {
+        AtMost(usize::MAX).deserialize(&mut serde_json::Deserializer::from_str(json)).unwrap()
     }
 
     #[test]
@@ -196,6 +271,10 @@ mod tests {
             (r#""shape": [0, 2], "datatype": "FP32", "data": []"#, "no countable elements"),
             (r#""shape": [9223372036854775808, 2], "datatype": "FP32", "data": []"#, "no countable elements"),
             (r#""shape": [1, 2], "datatype": "FP32", "data": [1]"#, "has 1 elements, its shape [1, 2] needs 2"),
+            (r#""shape": [2], "datatype": "FP32", "data": [1, 2, 3]"#, "has 3 elements, its shape [2] needs 2"),
+            (r#""data": [1, 2, 3], "shape": [2], "datatype": "FP32""#, "has 3 elements, its shape [2] needs 2"),
+            (r#""shape": [2], "shape": [3], "datatype": "FP32""#, "duplicate field `shape`"),
+            (r#""datatype": "FP32", "data": [1]"#, "missing field `shape`"),
             (r#""shape": [1, 2], "datatype": "FP32", "data": [[1], [2]]"#, "nested as [2, 1], its shape is [1, 2]"),
             (r#""shape": [2], "datatype": "FP32", "data": [1, 1e39]"#, "at element 1, which is not a value of FP32"),
             (r#""shape": [2], "datatype": "FP32", "data": [true, 1]"#, "has true at element 0"),
@@ -218,10 +297,10 @@ mod tests {
             (Datatype::I32, "1.0"),
         ];
         for (datatype, value) in cases {
-            let data: Data = serde_json::from_str(&format!("[{value}]")).unwrap();
+            let data = data(&format!("[{value}]"));
             assert_eq!(convert(&data.elements, datatype), Err(0), "{value} as {datatype}");
         }
-        let data: Data = serde_json::from_str("[18446744073709551615]").unwrap();
+        let data = data("[18446744073709551615]");
         assert_eq!(convert(&data.elements, Datatype::U64), Ok(ArrayData::U64(vec![u64::MAX])));
     }
 }
