@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bound;
 use super::layer::Task;
 use super::pipeline::{self, Plan};
 use super::{CodecChoice, CompressError, Recipe};
@@ -11,16 +12,19 @@ use crate::prune::{Criterion, Scope};
 use crate::quantize::{Budget, Method, Quantizer};
 use crate::tensor::MAX_LEVELS;
 
-/// Bytes that a record, its name and its share of the container take, roughly.
-const RECORD_BYTES: u64 = 100;
+/// Most bytes that a record takes in the container's table of contents, and that its own header adds.
+const ENTRY_BYTES: u64 = 256;
 
-/// A recipe checked against a model, resolved for every layer, with rough sizes.
+/// Most bytes of the container's metadata, the recipe apart.
+const CONTAINER_BYTES: u64 = 1024;
+
+/// A recipe checked against a model, resolved for every layer, with the most bytes that it can come to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 pub struct Estimate {
     /// The uploaded file.
     pub source_bytes: u64,
-    /// Rough size of the artifact if the layers compress as badly as these settings allow.
+    /// The artifact is no larger: each layer at its bound, all else as in the uploaded file, and the container.
     pub artifact_bytes_at_most: u64,
     /// Weights in all layers that would be compressed.
     pub weights: u64,
@@ -58,7 +62,8 @@ pub struct LayerEstimate {
     pub levels: Option<usize>,
     /// Null: the smallest.
     pub codec: Option<CodecId>,
-    /// The papers' bound on the size of the layer (HAM or sHAM, the smaller), or its raw size where nothing is shared.
+    /// The layer takes no more in the artifact, whatever its weights: by the format of the codec, or of the smallest. Counts a
+    /// codebook that it would share with others, and with the scope `global` no zeros.
     pub compressed_bytes_at_most: u64,
 }
 
@@ -73,10 +78,13 @@ pub fn estimate(model: &Model, recipe: &Recipe) -> Result<Estimate, CompressErro
     let mut kept: Vec<Kept> = skipped.iter().map(|&(index, reason)| pipeline::kept_row(model, index, reason)).collect();
     kept.extend_from_slice(model.kept());
     let layer_bytes: u64 = layers.iter().map(|layer| layer.compressed_bytes_at_most).sum();
+    let entries = (layers.len() + kept.len()) as u64;
+    // Quotes of the recipe are escaped in the metadata.
+    let container_bytes = CONTAINER_BYTES + ENTRY_BYTES * entries + 2 * recipe.to_json().len() as u64;
     let original_bytes: u64 = layers.iter().map(|layer| layer.original_bytes).sum();
     Ok(Estimate {
         source_bytes: model.size_bytes(),
-        artifact_bytes_at_most: layer_bytes + model.size_bytes().saturating_sub(original_bytes),
+        artifact_bytes_at_most: layer_bytes + model.size_bytes().saturating_sub(original_bytes) + container_bytes,
         weights: layers.iter().map(|layer| layer.weights).sum(),
         layers,
         kept,
@@ -105,28 +113,8 @@ fn layer(task: &Task) -> LayerEstimate {
             CodecChoice::Auto => None,
             CodecChoice::Only(codec) => Some(codec),
         },
-        compressed_bytes_at_most: RECORD_BYTES + bound_bytes(task, sparsity, levels).min(original_bytes),
+        compressed_bytes_at_most: bound::record_bytes(task, levels),
     }
-}
-
-/// The bounds of the base paper: HAM takes at most 1 + log2 k bits a weight, sHAM as much and an index for each that
-/// survives; both a dictionary of 6 words a value.
-fn bound_bytes(task: &Task, sparsity: f64, levels: Option<usize>) -> u64 {
-    let weights = task.elements() as f64;
-    let Some(levels) = levels else { return u64::MAX };
-    let k = levels as f64;
-    let (rows, cols) = task.weight.layout.shape(&task.weight.dims).unwrap_or((0, 0));
-    let index_bits = if cols <= 0xff {
-        8.0
-    } else if cols <= 0xffff {
-        16.0
-    } else {
-        32.0
-    };
-    let code_bits = 1.0 + libm::log2(k + 1.0);
-    let ham = weights * code_bits;
-    let sham = (1.0 - sparsity) * weights * (code_bits + index_bits) + rows as f64 * index_bits;
-    ((ham.min(sham) + 6.0 * 32.0 * k) / 8.0) as u64
 }
 
 fn method_of(quantizer: &Quantizer) -> Method {

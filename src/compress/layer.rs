@@ -172,7 +172,7 @@ fn encode(task: &Task, matrix: Matrix, weight_snr_db: Option<f64>, meter: &Meter
 }
 
 /// Cells per value of a codebook below which the codebook, at the width of a weight each, may cost more than it saves.
-const RARELY_REPEATED: usize = 4;
+pub(super) const RARELY_REPEATED: usize = 4;
 
 /// The matrix with every value in full, where the choice is ours and values repeat so little that it may be smaller.
 fn worth_trying_raw(task: &Task, matrix: &Matrix) -> Option<Matrix> {

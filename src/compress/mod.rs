@@ -4,6 +4,7 @@
 //! threads, so memory follows the largest tensor and not the model. What several layers decide together (global
 //! thresholds, unified codebooks) is fitted in passes before.
 
+mod bound;
 mod estimate;
 mod joint;
 mod layer;
