@@ -11,12 +11,10 @@ use bytes::Bytes;
 
 use super::EvaluateError;
 use crate::infer::{Array, Datatype};
-use crate::model::{ArrayBody, ArrayEntry, ArrayFile, Format, ModelError, Source};
+use crate::model::{ArrayBody, ArrayEntry, ArrayFile, Format, Source};
 
 /// Unpacked arrays up to this size stay in memory, larger ones go to a temporary file.
 const MAX_UNPACKED_IN_MEMORY: u64 = 4 << 20;
-/// A file of a few megabytes may announce terabytes: more than this is not unpacked.
-const MAX_UNPACKED_BYTES: u64 = 16 << 30;
 
 /// A `.npz` or `.safetensors` file of named arrays, whose headers were checked when it was opened. The elements stay in
 /// the file; shared by threads.
@@ -150,7 +148,8 @@ impl Dataset {
         self.file.entry(name).ok_or_else(|| EvaluateError::UnknownArray { name: name.to_owned(), known: known() })
     }
 
-    /// The elements of an array that cannot be read in place, unpacked once; `None` for one that can.
+    /// The elements of an array that cannot be read in place, unpacked once; `None` for one that can. What deflated
+    /// arrays inflate to was bounded when the file was opened.
     fn unpacked(&self, entry: &ArrayEntry) -> Result<Option<Arc<Source>>, EvaluateError> {
         if matches!(entry.body, ArrayBody::Plain(_)) && !entry.column_major && !entry.big_endian {
             return Ok(None);
@@ -159,9 +158,6 @@ impl Dataset {
         let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(source) = unpacked.get(&entry.name) {
             return Ok(Some(source.clone()));
-        }
-        if entry.size_bytes > MAX_UNPACKED_BYTES {
-            return Err(ModelError::HeaderTooLarge { found: entry.size_bytes, max: MAX_UNPACKED_BYTES }.into());
         }
         let source = if entry.column_major || entry.size_bytes <= MAX_UNPACKED_IN_MEMORY {
             Source::Memory(self.file.read(entry)?.into())
@@ -197,6 +193,7 @@ fn datatype(entry: &ArrayEntry) -> Result<Datatype, EvaluateError> {
 mod tests {
     use super::*;
     use crate::infer::ArrayData;
+    use crate::model::ModelError;
     use crate::model::fixture::{npy, npz};
 
     #[test]

@@ -44,9 +44,15 @@ pub enum EvaluateError {
     /// Two inputs, or an input and its array, fix different batch sizes.
     #[error("the inputs of the graph fix different batch sizes: {first} and {second}")]
     BatchSizes { first: usize, second: usize },
+    /// The batch that the graph declares does not fit memory.
+    #[error("the graph takes {batch} samples of {sample_bytes} bytes at a time, more than the {max} bytes allowed")]
+    BatchTooLarge { batch: usize, sample_bytes: usize, max: usize },
     /// A split was asked for, and nothing says which samples belong to it.
     #[error("a split was asked for, but the dataset has no array \"split\"")]
     NoSplit,
+    /// The array `split` is no list of samples, or too long a one.
+    #[error("array \"split\" of shape {dims:?} should be one number for each of at most {max} samples")]
+    SplitShape { dims: Vec<usize>, max: usize },
     /// The array `split` holds something else than 0, 1 and 2.
     #[error("sample {sample}: split is {value}; 0 is train, 1 validation, 2 test")]
     SplitValue { sample: usize, value: f64 },

@@ -6,13 +6,17 @@ use std::ops::Range;
 use super::mapping::SPLIT_ARRAY;
 use super::{DataMap, Dataset, EvaluateError, InputMap, Split};
 use crate::infer::{Array, ArrayData, Datatype};
-use crate::model::Port;
+use crate::model::{Port, element_count};
 
 /// Samples in a batch, where the graph does not say.
 const MAX_BATCH: usize = 256;
 /// Bytes of all inputs of a batch, where the graph does not say: activations can take a thousand times as much (an
 /// embedding of a sequence of codes, unfolded for a convolution), and several batches run at a time.
 const MAX_BATCH_BYTES: usize = 512 << 10;
+/// Bytes of all inputs of a batch, where the graph does say: a model may declare any number.
+const MAX_FIXED_BATCH_BYTES: usize = 1 << 30;
+/// Samples that an array `split` may tell apart: it is read as a whole.
+const MAX_SPLIT_SAMPLES: usize = 1 << 24;
 
 /// A mapping bound to a dataset and a graph: every name found, every shape checked.
 pub(super) struct Feed<'a> {
@@ -36,6 +40,8 @@ struct Bound {
     from: InputMap,
     /// Extents of one sample.
     shape: Vec<usize>,
+    /// Bytes of an element in the dataset.
+    read_bytes: usize,
 }
 
 /// The samples of one batch.
@@ -53,11 +59,11 @@ impl<'a> Feed<'a> {
     pub(super) fn new(dataset: &'a Dataset, map: &DataMap, ports: &[Port]) -> Result<Self, EvaluateError> {
         let mut inputs = Vec::with_capacity(ports.len());
         let mut fixed = None;
-        let mut sample_bytes = 1;
+        let mut sample_bytes = 0usize;
         for port in ports {
             let from = map.inputs[&port.name].clone();
             let bound = Bound::new(dataset, port, from)?;
-            sample_bytes += bound.shape.iter().product::<usize>() * bound.datatype.size_bytes();
+            sample_bytes = sample_bytes.saturating_add(bound.sample_bytes());
             if let Some(&Some(batch)) = port.dims.first() {
                 match fixed.replace(batch) {
                     Some(first) if first != batch => return Err(EvaluateError::BatchSizes { first, second: batch }),
@@ -73,13 +79,16 @@ impl<'a> Feed<'a> {
         let runs = match (map.split, split) {
             (None, _) => iter::once(0..len).collect(),
             (Some(_), None) => return Err(EvaluateError::NoSplit),
-            (Some(wanted), Some(_)) => runs_of(&dataset.read_all(SPLIT_ARRAY)?, wanted)?,
+            (Some(wanted), Some(_)) => runs_of(&read_split(dataset, MAX_SPLIT_SAMPLES)?, wanted)?,
         };
         let samples = runs.iter().map(ExactSizeIterator::len).sum();
         if samples == 0 || fixed == Some(0) {
             return Err(EvaluateError::NoSamples);
         }
-        let batch = fixed.unwrap_or((MAX_BATCH_BYTES / sample_bytes).clamp(1, MAX_BATCH));
+        let batch = fixed.unwrap_or((MAX_BATCH_BYTES / sample_bytes.max(1)).clamp(1, MAX_BATCH));
+        if batch.checked_mul(sample_bytes.max(1)).is_none_or(|bytes| bytes > MAX_FIXED_BATCH_BYTES) {
+            return Err(EvaluateError::BatchTooLarge { batch, sample_bytes, max: MAX_FIXED_BATCH_BYTES });
+        }
         Ok(Self { dataset, inputs, target, runs, samples, batch, is_fixed: fixed.is_some() })
     }
 
@@ -134,7 +143,14 @@ impl Bound {
             let (input, array) = (port.name.clone(), from.array);
             return Err(EvaluateError::SampleShape { input, array, needed, found: found.to_vec() });
         };
-        Ok(Self { port: port.clone(), datatype, from, shape })
+        let read_bytes = (entry.element.bits / 8) as usize;
+        Ok(Self { port: port.clone(), datatype, from, shape, read_bytes })
+    }
+
+    /// Bytes of one sample in memory, as the larger of what is read and what the graph gets; saturates.
+    fn sample_bytes(&self) -> usize {
+        element_count(&self.shape)
+            .map_or(usize::MAX, |n| n.saturating_mul(self.datatype.size_bytes().max(self.read_bytes)))
     }
 
     fn read(&self, dataset: &Dataset, ranges: &[Range<usize>]) -> Result<(String, Array), EvaluateError> {
@@ -154,8 +170,8 @@ impl Bound {
 /// leaves some open, the array's, or the one open extent that makes the counts match.
 fn sample_shape(port: &Port, found: &[usize]) -> Option<Vec<usize>> {
     let Some((_, wanted)) = port.dims.split_first() else { return Some(found.to_vec()) };
-    let count: usize = found.iter().product();
-    let known: usize = wanted.iter().flatten().product();
+    let count = element_count(found)?;
+    let known = wanted.iter().flatten().try_fold(1usize, |n, &d| n.checked_mul(d))?;
     let fits = |(&wanted, &found): (&Option<usize>, &usize)| wanted.is_none_or(|wanted| wanted == found);
     if wanted.len() == found.len() && wanted.iter().zip(found).all(fits) {
         return Some(found.to_vec());
@@ -166,6 +182,15 @@ fn sample_shape(port: &Port, found: &[usize]) -> Option<Vec<usize>> {
         _ => return None,
     };
     Some(wanted.iter().map(|d| d.unwrap_or(open)).collect())
+}
+
+/// The array `split`, whole, if it tells at most `max` samples apart.
+fn read_split(dataset: &Dataset, max: usize) -> Result<Array, EvaluateError> {
+    let dims = &dataset.entry(SPLIT_ARRAY)?.dims;
+    match element_count(dims) {
+        Some(found) if found <= max && dims.len() == 1 => dataset.read_all(SPLIT_ARRAY),
+        _ => Err(EvaluateError::SplitShape { dims: dims.clone(), max }),
+    }
 }
 
 /// The samples that belong to `wanted`.
@@ -257,6 +282,34 @@ mod tests {
             r#"the dataset has no array "z"; it has "x", "y", "split", "short""#
         );
         assert_eq!(error(&map("x", Some(Split::Validation)), &[None, Some(6)]), "no samples are left to evaluate on");
+    }
+
+    #[test]
+    fn a_batch_that_the_graph_declares_must_fit_memory() {
+        let data = dataset(false);
+        let error = |dims: &[Option<usize>]| {
+            Feed::new(&data, &map("x", None), &[port(dims, "FP32")]).err().map(|e| e.to_string()).unwrap_or_default()
+        };
+        assert_eq!(
+            error(&[Some(1 << 40), Some(6)]),
+            "the graph takes 1099511627776 samples of 24 bytes at a time, more than the 1073741824 bytes allowed"
+        );
+        assert!(error(&[Some(usize::MAX), Some(6)]).contains("18446744073709551615 samples"));
+        assert!(error(&[Some(1), Some(usize::MAX), Some(2)]).contains("takes [18446744073709551615, 2] per sample"));
+        assert_eq!(error(&[Some(1 << 20), Some(6)]), "");
+    }
+
+    #[test]
+    fn a_split_is_one_number_a_sample_and_not_too_many() {
+        let split = |shape, len| {
+            let dataset = Dataset::from_bytes(npz(&[("split", npy("|u1", false, shape, &vec![0; len]))], true).into());
+            read_split(&dataset.unwrap(), 10).map(|array| array.len()).map_err(|e| e.to_string())
+        };
+        assert_eq!(split("(10,)", 10), Ok(10));
+        let refused =
+            |dims| format!("array \"split\" of shape {dims} should be one number for each of at most 10 samples");
+        assert_eq!(split("(11,)", 11), Err(refused("[11]")));
+        assert_eq!(split("(2, 3)", 6), Err(refused("[2, 3]")));
     }
 
     #[test]

@@ -101,9 +101,10 @@ pub(crate) fn shape_of(tensor: &TensorProto) -> Option<(Vec<usize>, &'static Ele
     Some((dims, ElementType::from_onnx(i64::from(tensor.data_type))?))
 }
 
-/// Product of `dims`; `None` on overflow.
+/// Product of `dims`; `None` on overflow, which a dimension of 0 does not hide.
 pub(crate) fn element_count(dims: &[usize]) -> Option<usize> {
-    dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+    let count = dims.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)))?;
+    Some(if dims.contains(&0) { 0 } else { count })
 }
 
 #[cfg(test)]
@@ -135,5 +136,12 @@ mod tests {
     fn packed_elements_round_up_to_bytes() {
         assert_eq!(ElementType::from_name("int4").unwrap().size_bytes(3), Some(2));
         assert_eq!(ElementType::from_name("float64").unwrap().size_bytes(usize::MAX), None);
+    }
+
+    #[test]
+    fn a_dimension_of_0_hides_no_overflow() {
+        assert_eq!(element_count(&[]), Some(1));
+        assert_eq!(element_count(&[3, 0, 5]), Some(0));
+        assert_eq!(element_count(&[0, usize::MAX, 2]), None);
     }
 }

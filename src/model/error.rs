@@ -72,6 +72,9 @@ pub enum ModelError {
     /// A header announces more bytes, or more members, than this program reads.
     #[error("the header announces {found} bytes or members, the limit is {max}")]
     HeaderTooLarge { found: u64, max: u64 },
+    /// A small file that stands for a huge one.
+    #[error("{arrays} inflate to {bytes} bytes, the limit is {max}")]
+    InflatesTooFar { arrays: &'static str, bytes: u64, max: u64 },
     /// The zip container of an npz is wrong.
     #[error("npz container: {0}")]
     Zip(#[from] zip::result::ZipError),

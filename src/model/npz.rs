@@ -15,13 +15,45 @@ use super::source::Source;
 const MAX_DEFLATE_RATIO: u64 = 1032;
 const MAX_MEMBERS: usize = 1 << 16;
 
+/// What arrays may take beyond the file itself, in bytes: deflate packs a thousand to one.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// All deflated arrays of a file.
+    inflated: u64,
+    /// Those in Fortran order among them, which are reordered in memory.
+    column_major: u64,
+}
+
+const LIMITS: Limits = Limits { inflated: 2 << 30, column_major: 512 << 20 };
+
 /// Reads the header of every array in the archive.
 pub(super) fn entries(source: &Source) -> Result<Vec<ArrayEntry>, ModelError> {
     let mut archive = ZipArchive::new(BufReader::new(source.reader(0)))?;
     if archive.len() > MAX_MEMBERS {
         return Err(ModelError::HeaderTooLarge { found: archive.len() as u64, max: MAX_MEMBERS as u64 });
     }
-    (0..archive.len()).map(|index| entry(&mut archive, index, source.len())).collect()
+    let entries = (0..archive.len()).map(|index| entry(&mut archive, index, source.len()));
+    let entries = entries.collect::<Result<Vec<_>, _>>()?;
+    check_inflated(&entries, LIMITS)?;
+    Ok(entries)
+}
+
+/// Fails when the deflated arrays together inflate to more than `limits`.
+fn check_inflated(entries: &[ArrayEntry], limits: Limits) -> Result<(), ModelError> {
+    let sum = |only_column_major: bool| {
+        let deflated = entries.iter().filter(|e| matches!(e.body, Body::Deflated { .. }));
+        let counted = deflated.filter(|e| e.column_major || !only_column_major);
+        counted.fold(0u64, |sum, entry| sum.saturating_add(entry.size_bytes))
+    };
+    for (arrays, bytes, max) in [
+        ("the deflated arrays", sum(false), limits.inflated),
+        ("the deflated arrays in Fortran order", sum(true), limits.column_major),
+    ] {
+        if bytes > max {
+            return Err(ModelError::InflatesTooFar { arrays, bytes, max });
+        }
+    }
+    Ok(())
 }
 
 fn entry(
@@ -68,4 +100,26 @@ fn size_of_elements(name: &str, header: &NpyHeader) -> Result<u64, ModelError> {
         tensor: name.to_owned(),
         dims: header.dims.iter().map(|&d| d as u64).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{npy, npz};
+    use super::*;
+
+    #[test]
+    fn arrays_that_inflate_too_far_together_are_refused() {
+        let members = [("a", npy("|u1", false, "(60,)", &[0; 60])), ("b", npy("|u1", true, "(4, 10)", &[0; 40]))];
+        let refused = |deflated, inflated, column_major| {
+            let entries = entries(&Source::Memory(npz(&members, deflated).into())).unwrap();
+            check_inflated(&entries, Limits { inflated, column_major }).err().map(|error| error.to_string())
+        };
+        assert_eq!(refused(true, 100, 40), None);
+        let message = "the deflated arrays inflate to 100 bytes, the limit is 99";
+        assert_eq!(refused(true, 99, 40).as_deref(), Some(message));
+        let message = "the deflated arrays in Fortran order inflate to 40 bytes, the limit is 39";
+        assert_eq!(refused(true, 100, 39).as_deref(), Some(message));
+        // Stored arrays take what the file takes.
+        assert_eq!(refused(false, 0, 0), None);
+    }
 }

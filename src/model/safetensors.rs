@@ -4,7 +4,7 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
 use super::arrays::{ArrayEntry, Body};
-use super::element::ElementType;
+use super::element::{ElementType, element_count};
 use super::error::ModelError;
 use super::source::Source;
 
@@ -47,6 +47,9 @@ fn entry(metadata: &Metadata, name: String, start: u64) -> Result<ArrayEntry, Mo
     let size_bytes = range.end - range.start;
     let body = Body::Plain(range);
     let dims = info.shape.clone();
+    if element_count(&dims).is_none() {
+        return Err(ModelError::Overflow { tensor: name, dims: dims.iter().map(|&d| d as u64).collect() });
+    }
     Ok(ArrayEntry { name, dims, element, size_bytes, column_major: false, big_endian: false, body })
 }
 
