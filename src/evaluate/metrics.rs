@@ -159,13 +159,22 @@ pub struct ReferenceScore {
 
 impl ReferenceScore {
     /// Adds a sample: its outputs, and version 0's for the same input.
+    ///
+    /// A sample with a NaN on either side does not agree. NaN or an infinity where version 0 has another value is noise of
+    /// the largest finite `f32`, some -700 dB, so that a broken version never looks like an equal one.
     pub fn add(&mut self, outputs: &[f32], reference: &[f32]) {
         self.samples += 1;
-        self.agreeing += u64::from(largest(outputs) == largest(reference));
+        self.agreeing += u64::from(largest(reference).is_some_and(|class| largest(outputs) == Some(class)));
         for (&y, &r) in outputs.iter().zip(reference) {
-            let (y, r) = (f64::from(y), f64::from(r));
-            self.signal += r * r;
-            self.noise += (y - r) * (y - r);
+            if r.is_finite() {
+                self.signal += f64::from(r) * f64::from(r);
+            }
+            let error = match (y.is_finite() && r.is_finite(), y == r || y.is_nan() && r.is_nan()) {
+                (true, _) => f64::from(y) - f64::from(r),
+                (false, true) => 0.0,
+                (false, false) => f64::from(f32::MAX),
+            };
+            self.noise += error * error;
         }
     }
 
@@ -182,8 +191,11 @@ impl ReferenceScore {
     }
 }
 
-/// Index of the largest value, the first of equals.
+/// Index of the largest value, the first of equals; `None` where one of them is NaN.
 fn largest(values: &[f32]) -> Option<usize> {
+    if values.iter().any(|v| v.is_nan()) {
+        return None;
+    }
     (0..values.len()).reduce(|best, i| if values[i] > values[best] { i } else { best })
 }
 
@@ -316,6 +328,24 @@ mod tests {
         let mut equal = ReferenceScore::default();
         equal.add(&[1.0], &[1.0]);
         assert_eq!(equal.value(Metric::OutputSnrDb), None);
+    }
+
+    #[test]
+    fn outputs_that_are_no_numbers_never_look_equal() {
+        let compared = |outputs: &[f32], reference: &[f32]| {
+            let mut score = ReferenceScore::default();
+            score.add(outputs, reference);
+            (score.value(Metric::Agreement), score.value(Metric::OutputSnrDb))
+        };
+        let nan = f32::NAN;
+        for broken in [[nan, nan], [nan, 1.0], [2.0, nan]] {
+            let (agreement, snr) = compared(&broken, &[2.0, 1.0]);
+            assert_eq!(agreement, Some(0.0));
+            assert!(snr.is_some_and(|db| (-800.0..-700.0).contains(&db)), "{broken:?}: {snr:?}");
+        }
+        assert_eq!(compared(&[nan, nan], &[nan, nan]), (Some(0.0), None));
+        // Masked scores: version 0 has the same infinity.
+        assert_eq!(compared(&[1.0, f32::NEG_INFINITY], &[1.0, f32::NEG_INFINITY]), (Some(1.0), None));
     }
 
     proptest! {
