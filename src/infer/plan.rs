@@ -13,12 +13,17 @@ use super::InferError;
 use super::guard::guarded;
 use super::rewrite::{Products, install};
 
-/// A graph that can be run for inputs of any free extents.
-pub(super) enum Plan {
-    /// Optimized once, the free extents as symbols.
-    Symbolic(Arc<TypedSimplePlan>),
-    /// tract could not reason about the symbols: optimized for each set of input shapes as it is seen.
-    PerShape { template: Box<InferenceModel>, recent: Mutex<Vec<(Shapes, Arc<TypedSimplePlan>)>> },
+/// A graph that can be run for inputs of any free extents; at least one way is there.
+pub(super) struct Plan {
+    /// Optimized once, the free extents as symbols. `None` where tract could not reason about them.
+    symbolic: Option<Arc<TypedSimplePlan>>,
+    /// Optimized for each set of input shapes as it is seen. `None` where the symbols allow for all of them.
+    per_shape: Option<PerShape>,
+}
+
+struct PerShape {
+    template: InferenceModel,
+    recent: Mutex<Vec<(Shapes, Arc<TypedSimplePlan>)>>,
 }
 
 type Shapes = Vec<Vec<usize>>;
@@ -27,11 +32,11 @@ type Shapes = Vec<Vec<usize>>;
 const RECENT_PLANS: usize = 4;
 
 impl Plan {
-    /// Parses and optimizes `model`.
+    /// Parses and optimizes `model`. With `any_batch`, inputs may later differ in extents that the graph gives one symbol.
     ///
     /// # Errors
     /// [`InferError::Load`] with tract's reason.
-    pub(super) fn new(model: &pb::ModelProto, products: Products) -> Result<Self, InferError> {
+    pub(super) fn new(model: &pb::ModelProto, products: Products, any_batch: bool) -> Result<Self, InferError> {
         let load = |reason| InferError::Load { reason };
         let inference = guarded(|| {
             // Shapes of intermediate values are left to inference: files often hold those of one fixed batch.
@@ -42,42 +47,52 @@ impl Plan {
             Ok(inference)
         })
         .map_err(load)?;
-        match guarded(|| optimize(inference.clone())) {
-            Ok(plan) => Ok(Self::Symbolic(plan)),
-            Err(reason) if is_concrete(&inference) => Err(load(reason)),
+        let symbolic = match guarded(|| optimize(inference.clone())) {
+            Ok(plan) => Some(plan),
+            Err(reason) if is_concrete(&inference) => return Err(load(reason)),
             Err(reason) => {
                 tracing::debug!(reason, "the graph is optimized for each input shape");
-                Ok(Self::PerShape { template: Box::new(inference), recent: Mutex::default() })
+                None
             }
-        }
+        };
+        let keeps_template = any_batch || symbolic.is_none();
+        let per_shape = keeps_template.then(|| PerShape { template: inference, recent: Mutex::default() });
+        Ok(Self { symbolic, per_shape })
     }
 
-    /// Runs the graph on inputs in graph order.
+    /// Runs the graph on inputs in graph order; those of one symbol agree.
     ///
     /// # Errors
     /// [`InferError::Run`] with tract's reason.
     pub(super) fn run(&self, inputs: TVec<TValue>) -> Result<TVec<TValue>, InferError> {
-        let run = |reason| InferError::Run { reason };
-        let plan = match self {
-            Self::Symbolic(plan) => plan.clone(),
-            Self::PerShape { template, recent } => guarded(|| specialized(template, recent, &inputs)).map_err(run)?,
-        };
-        guarded(|| plan.run(inputs)).map_err(run)
+        match &self.symbolic {
+            Some(plan) => guarded(|| plan.run(inputs)).map_err(|reason| InferError::Run { reason }),
+            None => self.run_per_shape(inputs),
+        }
+    }
+
+    /// Runs the graph on inputs in graph order, as optimized for their shapes alone.
+    ///
+    /// # Errors
+    /// [`InferError::Run`] with tract's reason.
+    pub(super) fn run_per_shape(&self, inputs: TVec<TValue>) -> Result<TVec<TValue>, InferError> {
+        let outcome = guarded(|| {
+            let per_shape = self.per_shape.as_ref().context("the graph was loaded for one batch")?;
+            per_shape.specialized(&inputs)?.run(inputs)
+        });
+        outcome.map_err(|reason| InferError::Run { reason })
     }
 
     /// Bytes of the constants that the plan holds, each counted once.
     pub(super) fn constant_bytes(&self) -> u64 {
         let mut seen = HashSet::new();
-        match self {
-            Self::Symbolic(plan) => constants(plan.model(), &mut seen),
-            Self::PerShape { template, recent } => {
-                let nodes = template.nodes().iter();
-                let own = nodes.filter_map(|node| node.op_as::<Const>()).map(|op| tensor_bytes(op.val(), &mut seen));
-                let own = own.sum::<u64>();
-                let recent = recent.lock().unwrap_or_else(PoisonError::into_inner);
-                own + recent.iter().map(|(_, plan)| constants(plan.model(), &mut seen)).sum::<u64>()
-            }
-        }
+        let symbolic = self.symbolic.as_ref().map_or(0, |plan| constants(plan.model(), &mut seen));
+        let Some(PerShape { template, recent }) = &self.per_shape else { return symbolic };
+        let nodes = template.nodes().iter();
+        let own = nodes.filter_map(|node| node.op_as::<Const>()).map(|op| tensor_bytes(op.val(), &mut seen));
+        let own = own.sum::<u64>();
+        let recent = recent.lock().unwrap_or_else(PoisonError::into_inner);
+        symbolic + own + recent.iter().map(|(_, plan)| constants(plan.model(), &mut seen)).sum::<u64>()
     }
 }
 
@@ -90,27 +105,25 @@ fn is_concrete(model: &InferenceModel) -> bool {
     facts.into_iter().flatten().all(|fact| fact.shape.as_concrete_finite().is_ok_and(|shape| shape.is_some()))
 }
 
-fn specialized(
-    template: &InferenceModel,
-    recent: &Mutex<Vec<(Shapes, Arc<TypedSimplePlan>)>>,
-    inputs: &[TValue],
-) -> TractResult<Arc<TypedSimplePlan>> {
-    let shapes: Shapes = inputs.iter().map(|input| input.shape().to_vec()).collect();
-    let lock = || recent.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, plan)) = lock().iter().find(|(known, _)| *known == shapes) {
-        return Ok(plan.clone());
+impl PerShape {
+    fn specialized(&self, inputs: &[TValue]) -> TractResult<Arc<TypedSimplePlan>> {
+        let shapes: Shapes = inputs.iter().map(|input| input.shape().to_vec()).collect();
+        let lock = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, plan)) = lock().iter().find(|(known, _)| *known == shapes) {
+            return Ok(plan.clone());
+        }
+        let mut model = self.template.clone();
+        for (ix, input) in inputs.iter().enumerate() {
+            model.set_input_fact(ix, InferenceFact::dt_shape(input.datum_type(), input.shape()))?;
+        }
+        let plan = optimize(model)?;
+        let mut recent = lock();
+        if recent.len() == RECENT_PLANS {
+            recent.remove(0);
+        }
+        recent.push((shapes, plan.clone()));
+        Ok(plan)
     }
-    let mut model = template.clone();
-    for (ix, input) in inputs.iter().enumerate() {
-        model.set_input_fact(ix, InferenceFact::dt_shape(input.datum_type(), input.shape()))?;
-    }
-    let plan = optimize(model)?;
-    let mut recent = lock();
-    if recent.len() == RECENT_PLANS {
-        recent.remove(0);
-    }
-    recent.push((shapes, plan.clone()));
-    Ok(plan)
 }
 
 /// Bytes of the constants of an optimized graph: of its nodes, of those packed into matrix products, and of loop bodies.

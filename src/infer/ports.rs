@@ -20,8 +20,16 @@ pub(super) struct Ports {
     symbols: Vec<Vec<Option<String>>>,
 }
 
-/// The name of every first extent that has none: a batch, in practice, and the same for all inputs.
+/// The name of every first extent that has none: mostly a batch, the same for all inputs; see [`Checked::disagreement`].
 const BATCH: &str = "batch";
+
+/// Inputs in graph order that fit their ports.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) arrays: Vec<Array>,
+    /// Set where first extents without a name differ: the graph may allow it, but not where it was optimized for one batch.
+    pub(super) disagreement: Option<InferError>,
+}
 
 /// Inputs and outputs of `model`. Names every free extent of an input inside the graph, as tract wants it.
 ///
@@ -68,6 +76,11 @@ fn symbol(dim: &Dimension, input: &str, axis: usize) -> String {
 }
 
 impl Ports {
+    /// Whether several inputs share a first extent only because it has no name.
+    pub(super) fn assume_a_batch(&self) -> bool {
+        self.symbols.iter().flatten().flatten().filter(|symbol| *symbol == BATCH).count() > 1
+    }
+
     fn new(ports: Vec<Port>, symbols: Vec<Vec<Option<String>>>) -> Result<Self, InferError> {
         let parse = |port: &Port| {
             let (name, datatype) = (port.name.clone(), port.datatype.clone());
@@ -81,7 +94,7 @@ impl Ports {
     ///
     /// # Errors
     /// An [`InferError`] for which [`InferError::is_bad_input`] holds.
-    pub(super) fn check(&self, given: Vec<(String, Array)>) -> Result<Vec<Array>, InferError> {
+    pub(super) fn check(&self, given: Vec<(String, Array)>) -> Result<Checked, InferError> {
         let mut slots: Vec<Option<Array>> = vec![None; self.ports.len()];
         for (name, array) in given {
             let Some(slot) = self.ports.iter().position(|port| port.name == name) else {
@@ -93,6 +106,7 @@ impl Ports {
             }
         }
         let mut extents: HashMap<&str, (&str, usize)> = HashMap::new();
+        let mut disagreement = None;
         for (i, (port, array)) in self.ports.iter().zip(&slots).enumerate() {
             let name = || port.name.clone();
             let array = array.as_ref().ok_or_else(|| InferError::MissingInput { name: name() })?;
@@ -101,12 +115,17 @@ impl Ports {
                 let Some(symbol) = symbol else { continue };
                 let (first, expected) = *extents.entry(symbol).or_insert((&port.name, extent));
                 if extent != expected {
+                    let is_assumed = symbol == BATCH;
                     let (symbol, first) = (symbol.clone(), first.to_owned());
-                    return Err(InferError::ExtentMismatch { symbol, first, expected, name: name(), found: extent });
+                    let error = InferError::ExtentMismatch { symbol, first, expected, name: name(), found: extent };
+                    if !is_assumed {
+                        return Err(error);
+                    }
+                    disagreement.get_or_insert(error);
                 }
             }
         }
-        Ok(slots.into_iter().flatten().collect())
+        Ok(Checked { arrays: slots.into_iter().flatten().collect(), disagreement })
     }
 }
 

@@ -7,13 +7,16 @@ use tract_onnx::pb;
 use tract_onnx::tract_hir::prelude::{IntoTValue, TValue, TVec};
 
 use super::plan::Plan;
-use super::ports::{Ports, ports};
-use super::rewrite::{Products, misread_by_tract, rewrite};
+use super::ports::{Checked, Ports, ports};
+use super::rewrite::{Products, leaves_misread, misread_by_tract, product_nodes, rewrite};
 use super::widen::widen_halves;
 use super::{Array, ArrayData, Datatype, InferError, Residency, restore};
 use crate::artifact::{Artifact, Body, StoredTensor};
 use crate::codec::{CompressedMatrix, Words};
 use crate::model::{Model, Port, Weight};
+
+/// What predictions lack of an operator that the graph engine knows: it serves weights of the main graph in f32 only.
+const MISREAD: &str = "ConvTranspose with output_shape";
 
 /// A graph ready to run; shared by threads.
 pub struct Predictor {
@@ -77,10 +80,14 @@ impl Predictor {
     ) -> Result<Self, InferError> {
         // Those that no product took up go away again.
         matrices.retain(|matrix| Arc::strong_count(matrix) > 1);
+        // A weight that could not be replaced after all.
+        if model.graph.as_ref().is_some_and(|graph| leaves_misread(graph, &|_| false)) {
+            return Err(InferError::UnsupportedOperators { operators: vec![MISREAD.into()] });
+        }
         let encoded_bytes = encoded_bytes(&matrices);
         let (inputs, outputs) = ports(&mut model)?;
         widen_halves(&mut model);
-        let plan = Plan::new(&model, products)?;
+        let plan = Plan::new(&model, products, inputs.assume_a_batch())?;
         Ok(Self { plan, inputs, outputs, encoded_bytes })
     }
 
@@ -100,14 +107,17 @@ impl Predictor {
     /// # Errors
     /// An [`InferError`] that names the input at fault, or [`InferError::Run`].
     pub fn run(&self, inputs: Vec<(String, Array)>) -> Result<Vec<(String, Array)>, InferError> {
-        let arrays = self.inputs.check(inputs)?;
+        let Checked { arrays, disagreement } = self.inputs.check(inputs)?;
         let mut values: TVec<TValue> = TVec::new();
         for (array, port) in arrays.into_iter().zip(&self.inputs.ports) {
             let tensor = widened(array).into_tensor();
             let tensor = tensor.map_err(|source| InferError::Array { name: port.name.clone(), source })?;
             values.push(tensor.into_tvalue());
         }
-        let values = self.plan.run(values)?;
+        let values = match disagreement {
+            None => self.plan.run(values)?,
+            Some(disagreement) => self.plan.run_per_shape(values).map_err(|_| disagreement)?,
+        };
         let ports = self.outputs.ports.iter().zip(&self.outputs.datatypes);
         let named = ports.zip(&values).map(|((port, &datatype), value)| {
             let array = Array::from_tensor(value).map_err(|error| InferError::Run { reason: error.to_string() })?;
@@ -117,7 +127,7 @@ impl Predictor {
     }
 
     /// Bytes of the weights as they are held in memory: encoded weights with their tables and codebooks, and every
-    /// constant of the graph.
+    /// constant of the graph. While it runs, each product expands up to one block more, at most 1 MiB, per thread.
     pub fn weights_resident_bytes(&self) -> u64 {
         self.encoded_bytes + self.plan.constant_bytes()
     }
@@ -147,6 +157,10 @@ fn missing_operators(model: &pb::ModelProto) -> Vec<String> {
     let mut missing = BTreeSet::new();
     if let Some(graph) = &model.graph {
         visit(graph, &|op_type| registry.contains_key(op_type), &mut missing);
+        let products = product_nodes(model);
+        if leaves_misread(graph, &|index| products.contains(&index)) {
+            missing.insert(MISREAD.to_owned());
+        }
     }
     missing.into_iter().collect()
 }

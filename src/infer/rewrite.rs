@@ -66,8 +66,30 @@ pub(super) fn rewrite(
 pub(super) fn misread_by_tract(model: &pb::ModelProto) -> HashSet<String> {
     let (weights, _) = model::analyze(model);
     let Some(graph) = &model.graph else { return HashSet::new() };
-    let misread = |usage: &Use| graph.node[usage.node].attribute.iter().any(|a| a.name == "output_shape");
+    let misread = |usage: &Use| has_output_shape(&graph.node[usage.node]);
     weights.into_iter().filter(|weight| weight.uses.iter().any(misread)).map(|weight| weight.name).collect()
+}
+
+/// Whether a ConvTranspose with `output_shape` stands anywhere in `graph` but at the nodes for which `is_product` holds.
+/// tract would answer with another padding, so such a graph is refused.
+pub(super) fn leaves_misread(graph: &pb::GraphProto, is_product: &dyn Fn(usize) -> bool) -> bool {
+    let misread = |node: &pb::NodeProto| node.op_type == "ConvTranspose" && has_output_shape(node);
+    graph.node.iter().enumerate().any(|(index, node)| {
+        let mut subgraphs = node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs));
+        misread(node) && !is_product(index) || subgraphs.any(|graph| leaves_misread(graph, &|_| false))
+    })
+}
+
+/// The nodes of the main graph that multiply by a weight which [`rewrite`] may take out of it.
+pub(super) fn product_nodes(model: &pb::ModelProto) -> HashSet<usize> {
+    let (weights, _) = model::analyze(model);
+    let Some(graph) = &model.graph else { return HashSet::new() };
+    let products = weights.iter().filter(|weight| weight.role == Role::Product && !computes_in_f64(graph, weight));
+    products.flat_map(|weight| weight.uses.iter().map(|usage| usage.node)).collect()
+}
+
+fn has_output_shape(node: &pb::NodeProto) -> bool {
+    node.attribute.iter().any(|attribute| attribute.name == "output_shape")
 }
 
 /// Puts the products where the parser left placeholders.

@@ -1,7 +1,11 @@
 //! Conv and ConvTranspose.
 
+use prost::Message;
+
 use super::graph::{int, ints, node, text};
 use super::*;
+use crate::infer::{Predictor, unsupported_operators};
+use crate::model::Model;
 
 /// Attributes of a convolution; extents are repeated for every axis.
 #[derive(Debug, Clone, Copy)]
@@ -155,6 +159,26 @@ fn output_shape_decides_the_padding_of_a_transposed_convolution() {
     let inputs = random_inputs(&[&case.input(2)]);
     let found = coded(&given, CodecId::Sham).run(inputs.clone()).unwrap();
     assert_close("output_shape", &found, &dense(&explicit).run(inputs).unwrap());
+}
+
+#[test]
+fn an_output_shape_without_a_product_is_refused() {
+    let case = Case { stride: 2, ..PLAIN };
+    let mut model = case.model("ConvTranspose", vec![ints("output_shape", &[14, 16])]);
+    let opened = |model: &pb::ModelProto| Model::from_bytes(model.encode_to_vec().into()).unwrap();
+    assert_eq!(unsupported_operators(&opened(&model)), Vec::<String>::new());
+    assert!(Predictor::from_model(&opened(&model)).is_ok());
+
+    // The weight as an input, known only when the graph runs.
+    let graph = model.graph.as_mut().unwrap();
+    let weight = graph.initializer.iter().position(|tensor| tensor.name.starts_with('w')).unwrap();
+    let weight = graph.initializer.remove(weight);
+    let mut inputs = GraphBuilder::new();
+    inputs.input(&weight.name, &weight.dims.iter().map(|&d| Some(d)).collect::<Vec<_>>());
+    graph.input.extend(inputs.build().graph.unwrap().input);
+    let model = opened(&model);
+    assert_eq!(unsupported_operators(&model), ["ConvTranspose with output_shape"]);
+    assert!(matches!(Predictor::from_model(&model), Err(InferError::UnsupportedOperators { .. })));
 }
 
 #[test]

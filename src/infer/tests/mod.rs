@@ -38,8 +38,8 @@ fn coded(model: &pb::ModelProto, codec: CodecId) -> Plan {
 }
 
 fn planned(mut model: pb::ModelProto, products: Products) -> Result<Plan, InferError> {
-    ports(&mut model).unwrap();
-    Plan::new(&model, products)
+    let (inputs, _) = ports(&mut model).unwrap();
+    Plan::new(&model, products, inputs.assume_a_batch())
 }
 
 /// The weight of `model`, encoded.

@@ -1,8 +1,11 @@
 //! Whole graphs: what the plan holds, what inputs are refused.
 
+use prost::Message;
+
 use super::graph::{GraphBuilder, int, named_node, node};
 use super::*;
-use crate::infer::{Array, ArrayData};
+use crate::infer::{Array, ArrayData, Predictor};
+use crate::model::Model;
 
 #[test]
 fn a_plan_on_encoded_weights_holds_no_dense_weight() {
@@ -43,6 +46,29 @@ fn a_sequence_may_have_any_length() {
 }
 
 #[test]
+fn first_extents_without_a_name_may_differ_where_the_graph_allows_it() {
+    let run = |op: &str, rows: [usize; 2]| {
+        let mut graph = GraphBuilder::new();
+        graph.input("a", &[None, Some(4)]);
+        graph.input("b", &[None, Some(4)]);
+        let transposed = if op == "Gemm" { vec![int("transB", 1)] } else { vec![] };
+        graph.node(node(op, &["a", "b"], transposed));
+        graph.output("y");
+        let predictor = Predictor::from_model(&Model::from_bytes(graph.build().encode_to_vec().into()).unwrap());
+        let array = |rows| Array { dims: vec![rows, 4], data: ArrayData::F32(vec![0.5; rows * 4]) };
+        let inputs = vec![("a".into(), array(rows[0])), ("b".into(), array(rows[1]))];
+        predictor.unwrap().run(inputs).map(|outputs| outputs[0].1.clone())
+    };
+    for rows in [[2, 7], [3, 3]] {
+        let product = run("Gemm", rows).unwrap();
+        assert_eq!(product, Array { dims: rows.to_vec(), data: ArrayData::F32(vec![1.0; rows[0] * rows[1]]) });
+    }
+    let refused = run("Add", [2, 7]).unwrap_err();
+    assert!(refused.is_bad_input(), "{refused}");
+    assert_eq!(refused.to_string(), "inputs a and b share batch, but have 2 and 7");
+}
+
+#[test]
 fn a_panic_inside_the_engine_is_an_error() {
     // A pooling window of 0 makes tract divide by zero or overflow somewhere; whatever it does, it must not get out.
     let model = one_node(&[None, Some(1), Some(4)], |_| {
@@ -75,8 +101,9 @@ fn inputs_at_fault_are_named_with_their_numbers() {
     assert_eq!(message(vec![("a", good()), ("a", good())]), "input a is given twice");
     assert_eq!(message(vec![("a", array(&[6])), ("b", good())]), "input a has 2 dimensions, found 1");
     assert_eq!(message(vec![("a", array(&[2, 4])), ("b", good())]), "dimension 1 of input a is 3, found 4");
+    let extents = ports.check(vec![("a".into(), good()), ("b".into(), array(&[5, 3]))]).unwrap();
     let batch = "inputs a and b share batch, but have 2 and 5";
-    assert_eq!(message(vec![("a", good()), ("b", array(&[5, 3]))]), batch);
+    assert_eq!(extents.disagreement.map(|error| error.to_string()).as_deref(), Some(batch));
     let short = Array { dims: vec![2, 3], data: ArrayData::F32(vec![0.0; 5]) };
     assert_eq!(message(vec![("a", short), ("b", good())]), "array a: the shape [2, 3] needs 6 elements, found 5");
     let integers = Array { dims: vec![2, 3], data: ArrayData::I64(vec![0; 6]) };
