@@ -71,8 +71,8 @@ pub enum RecordError {
     /// The layout does not fit the dimensions, or their product overflows.
     #[error("dimensions {dims:?} overflow or do not fit the layout")]
     Shape { dims: Vec<usize> },
-    /// More elements than a record of this size may stand for.
-    #[error("{elements} elements in a record of {found} bytes, at most {limit} are allowed")]
+    /// More elements than a record of this size, in a file that has spent some of its allowance, may stand for.
+    #[error("{elements} elements in a record of {found} bytes, at most {limit} are left to it")]
     Elements { elements: u64, limit: u64, found: usize },
     /// A codebook that is not in the file.
     #[error("codebook {index} of {codebooks} does not exist")]
@@ -95,6 +95,15 @@ pub enum RecordError {
     /// Records that inflate to more than a reader is willing to hold.
     #[error("inflates to {needed} bytes, and {left} are left of what a file may inflate to")]
     InflateLimit { needed: u64, left: u64 },
+    /// Decoding the graph would take too much memory.
+    #[error("the graph needs more than {max_bytes} bytes of memory")]
+    GraphTooLarge { max_bytes: usize },
+    /// Subgraphs nest too deeply.
+    #[error("graphs nest more than {max} deep")]
+    GraphTooDeep { max: usize },
+    /// The graph breaks the rules of the protobuf wire format.
+    #[error("the graph is no protobuf: {reason}")]
+    GraphMalformed { reason: &'static str },
     /// The graph is not a ModelProto.
     #[error("the graph is not a ModelProto: {0}")]
     Graph(#[from] prost::DecodeError),

@@ -3,13 +3,13 @@
 //! Kept: everything that execution and export need, and all names, so that an exported file reads like the uploaded
 //! one. Dropped: doc strings (exporters fill them with stack traces) and training information.
 
+use bytes::Bytes;
 use half::f16;
 use prost::Message;
 use tract_onnx::pb;
 
 use super::error::RecordError;
-use crate::model::constants_mut;
-use crate::model::{ElementType, element_count};
+use crate::model::{ElementType, ModelError, check_decodable, constants_mut, element_count};
 use crate::tensor::FloatType;
 
 /// Fewer elements than this stay in their own type: they are epsilons and scales, and save nothing.
@@ -26,8 +26,15 @@ pub(super) fn encode(skeleton: &pb::ModelProto, halve: bool) -> Vec<u8> {
     model.encode_to_vec()
 }
 
-/// The inverse of [`encode`], prose apart.
-pub(super) fn decode(bytes: &[u8]) -> Result<pb::ModelProto, RecordError> {
+/// The inverse of [`encode`], prose apart. Two bytes may decode to a struct of hundreds, so what decoding costs is worked
+/// out first.
+pub(super) fn decode(bytes: Bytes) -> Result<pb::ModelProto, RecordError> {
+    check_decodable(bytes.clone()).map_err(|error| match error {
+        ModelError::GraphTooLarge { max_bytes } => RecordError::GraphTooLarge { max_bytes },
+        ModelError::TooDeep { max } => RecordError::GraphTooDeep { max },
+        ModelError::Malformed { reason, .. } => RecordError::GraphMalformed { reason },
+        _ => RecordError::GraphMalformed { reason: "a length points past its end" },
+    })?;
     let mut model = pb::ModelProto::decode(bytes)?;
     constants_mut(&mut model).for_each(|(_, tensor)| widen_constant(tensor));
     Ok(model)
@@ -148,7 +155,7 @@ mod tests {
 
     #[test]
     fn names_stay_and_prose_goes() {
-        let back = decode(&encode(&model_with(vec![1.0; 9]), false)).unwrap();
+        let back = decode(encode(&model_with(vec![1.0; 9]), false).into()).unwrap();
         assert_eq!(back.graph.as_ref().unwrap().name, "g");
         assert_eq!(back.graph.as_ref().unwrap().initializer[0].doc_string, "");
         assert_eq!(bias_of(&back), [1.0; 9]);
@@ -159,8 +166,20 @@ mod tests {
         let values: Vec<f32> = (0..9).map(|i| 0.1 * i as f32).collect();
         let (plain, halved) = (encode(&model_with(values.clone()), false), encode(&model_with(values.clone()), true));
         assert_eq!(plain.len() - halved.len(), 18);
-        let back = bias_of(&decode(&halved).unwrap());
+        let back = bias_of(&decode(halved.into()).unwrap());
         assert!(back.iter().zip(&values).all(|(b, v)| *b == f16::from_f32(*v).to_f32()));
+    }
+
+    #[test]
+    fn a_graph_that_would_outgrow_memory_is_refused() {
+        let nodes = vec![pb::NodeProto::default(); 2_000_000];
+        let graph = pb::GraphProto { node: nodes, ..Default::default() };
+        let bytes = pb::ModelProto { graph: Some(graph), ..Default::default() }.encode_to_vec();
+        assert_eq!(bytes.len(), 4_000_005);
+        assert!(matches!(decode(bytes.into()), Err(RecordError::GraphTooLarge { .. })));
+        // Field 7, the graph, of more bytes than there are.
+        let error = RecordError::GraphMalformed { reason: "a length points past its end" };
+        assert_eq!(decode(Bytes::from_static(&[0x3a, 9, 0])), Err(error));
     }
 
     #[test]
@@ -169,7 +188,7 @@ mod tests {
             let mut values = vec![1.0; 9];
             values[4] = outlier;
             let model = model_with(values.clone());
-            assert_eq!(bias_of(&decode(&encode(&model, true)).unwrap()), values);
+            assert_eq!(bias_of(&decode(encode(&model, true).into()).unwrap()), values);
         }
     }
 }

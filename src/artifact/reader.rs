@@ -10,7 +10,7 @@ use tract_onnx::pb;
 
 use super::error::{ArtifactError, RecordError};
 use super::inflate::{Budget, inflate};
-use super::record::{CHECKSUM_BYTES, CodebookRef, EncodedHeader, Header, PlainHeader, Storage};
+use super::record::{Allowance, CHECKSUM_BYTES, CodebookRef, EncodedHeader, Header, PlainHeader, Storage};
 use super::wire::Cursor;
 use super::{Body, FORMAT_VERSION, METADATA_KEY, StoredTensor, graph};
 use crate::codec::{CompressedMatrix, Head, Words};
@@ -113,8 +113,8 @@ impl Artifact {
     pub fn graph(&self) -> Result<Option<pb::ModelProto>, ArtifactError> {
         let Some(record) = &self.graph else { return Ok(None) };
         let decoded = match record.storage.inflated_bytes {
-            Some(needed) => inflate(&record.body, needed).and_then(|bytes| graph::decode(&bytes)),
-            None => graph::decode(&record.body),
+            Some(needed) => inflate(&record.body, needed).and_then(|bytes| graph::decode(bytes.into())),
+            None => graph::decode(record.body.clone()),
         };
         let fail = |source| ArtifactError::Record { tensor: "graph".into(), offset: record.offset, source };
         decoded.map(Some).map_err(fail)
@@ -150,7 +150,7 @@ impl Artifact {
                 header => rest.push((record, header, body)),
             }
         }
-        let (mut budget, mut names) = (Budget::default(), HashSet::new());
+        let (mut budget, mut allowance, mut names) = (Budget::default(), Allowance::default(), HashSet::new());
         for (record, header, body) in rest {
             let body_bytes = record.bytes.slice(body..);
             let (name, stored) = match header {
@@ -162,7 +162,11 @@ impl Artifact {
                     }
                     continue;
                 }
-                Header::Encoded(header) => (header.name.clone(), self.encoded(header, body_bytes)),
+                Header::Encoded(header) => {
+                    let claimed = allowance.claim(&header, record.bytes.len());
+                    claimed.map_err(|e| record.fail(Some(&header.name), body, e))?;
+                    (header.name.clone(), self.encoded(header, body_bytes))
+                }
                 Header::Plain(header) => (header.name.clone(), plain(header, body_bytes, &mut budget)),
                 Header::Codebook(_) => unreachable!("codebooks were set aside"),
             };

@@ -26,8 +26,9 @@ const FLAG_HALVED: u8 = 2;
 pub(super) const CHECKSUM_BYTES: usize = 4;
 /// Most dimensions of a tensor.
 const MAX_RANK: u64 = 64;
-/// A record may stand for this many elements, and [`ELEMENTS_PER_BYTE`] more for each of its bytes: an empty matrix of
-/// any size costs next to nothing to claim, so what a reader may have to expand is tied to the bytes present.
+/// A record may stand for [`ELEMENTS_PER_BYTE`] elements for each of its bytes, and all records of a file together for
+/// this many more: an empty matrix of any size costs next to nothing to claim, so what a reader may have to expand is
+/// tied to the bytes present.
 const FREE_ELEMENTS: u64 = 1 << 28;
 const ELEMENTS_PER_BYTE: u64 = 1 << 18;
 
@@ -82,6 +83,15 @@ pub(super) enum Header {
 }
 
 impl Header {
+    /// The name of the tensor that is stored.
+    pub(super) fn name(&self) -> Option<&str> {
+        match self {
+            Self::Encoded(header) => Some(&header.name),
+            Self::Plain(header) => Some(&header.name),
+            Self::Graph(_) | Self::Codebook(_) => None,
+        }
+    }
+
     /// Appends the header to `out`.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         match self {
@@ -174,7 +184,7 @@ impl EncodedHeader {
             2 => CodebookRef::Shared(cursor.size()?),
             value => return Err(RecordError::Reserved { field: "codebook source", value: u64::from(value) }),
         };
-        check_elements(&dims, layout, cursor.position() + cursor.remaining())?;
+        elements_of(&dims, layout)?;
         Ok(Self { name, dims, dtype, layout, codec, rows_per_block, codebook })
     }
 }
@@ -252,12 +262,37 @@ fn read_name_and_dims(cursor: &mut Cursor) -> Result<(String, Vec<usize>), Recor
     Ok((name, dims))
 }
 
-fn check_elements(dims: &[usize], layout: Layout, found: usize) -> Result<(), RecordError> {
+/// What is left of [`FREE_ELEMENTS`] in a file.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    left: u64,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self { left: FREE_ELEMENTS }
+    }
+}
+
+impl Allowance {
+    /// Takes from the allowance the elements of `header` that the `found` bytes of its record do not pay for.
+    pub(super) fn claim(&mut self, header: &EncodedHeader, found: usize) -> Result<(), RecordError> {
+        let elements = elements_of(&header.dims, header.layout)?;
+        let paid = (found as u64).saturating_mul(ELEMENTS_PER_BYTE);
+        let limit = self.left.saturating_add(paid);
+        self.left = match self.left.checked_sub(elements.saturating_sub(paid)) {
+            Some(left) => left,
+            None => return Err(RecordError::Elements { elements, limit, found }),
+        };
+        Ok(())
+    }
+}
+
+/// Elements of the matrix that a tensor is seen as.
+fn elements_of(dims: &[usize], layout: Layout) -> Result<u64, RecordError> {
     let bad_shape = || RecordError::Shape { dims: dims.to_vec() };
     let (rows, cols) = layout.shape(dims).ok_or_else(bad_shape)?;
-    let elements = rows.checked_mul(cols).ok_or_else(bad_shape)? as u64;
-    let limit = FREE_ELEMENTS.saturating_add((found as u64).saturating_mul(ELEMENTS_PER_BYTE));
-    if elements <= limit { Ok(()) } else { Err(RecordError::Elements { elements, limit, found }) }
+    Ok(rows.checked_mul(cols).ok_or_else(bad_shape)? as u64)
 }
 
 /// ONNX's number of an element type, which a record stores in a byte.
@@ -343,9 +378,17 @@ mod tests {
             codebook: CodebookRef::Raw,
         };
         let read = |header: &EncodedHeader| Header::read(&mut Cursor::new(&written(&Header::Encoded(header.clone()))));
-        assert!(matches!(read(&header), Err(RecordError::Elements { elements: 0x100_0000_0000, .. })));
+        let claimed = Allowance::default().claim(&header, 12);
+        assert!(matches!(claimed, Err(RecordError::Elements { elements: 0x100_0000_0000, found: 12, .. })));
         header.dims = vec![1 << 40, 1 << 40];
         assert!(matches!(read(&header), Err(RecordError::Shape { .. })));
+        // Two matrices of 3/4 of the allowance: the second one must be paid for.
+        header.dims = vec![3 << 13, 1 << 13];
+        let mut allowance = Allowance::default();
+        assert_eq!(allowance.claim(&header, 0), Ok(()));
+        let limit = 1 << 26;
+        assert_eq!(allowance.claim(&header, 0), Err(RecordError::Elements { elements: 3 << 26, limit, found: 0 }));
+        assert_eq!(allowance.claim(&header, 3 << 8), Ok(()));
         // A codebook of 2^60 levels in a record of a few bytes.
         let mut bytes = vec![0x63, 0, 0, 0, 4, 1];
         put_varint(&mut bytes, 1 << 60);

@@ -1,5 +1,6 @@
 //! Writing an artifact: records arrive in any order from any thread and are spooled; the file appears whole or not at all.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -103,6 +104,8 @@ struct Spool {
     file: SpooledTempFile,
     len: u64,
     records: Vec<(Slot, u64, u64)>,
+    /// Of the stored tensors: a reader refuses a file that repeats one.
+    names: HashSet<String>,
 }
 
 impl ArtifactWriter {
@@ -112,6 +115,7 @@ impl ArtifactWriter {
             file: tempfile::spooled_tempfile_in(SPOOL_MEMORY_BYTES, folder_of(out)),
             len: 0,
             records: Vec::new(),
+            names: HashSet::new(),
         };
         Self { out: out.to_owned(), codebooks: 0, plain: 0, budget: Budget::default(), spool: Mutex::new(spool) }
     }
@@ -130,7 +134,7 @@ impl ArtifactWriter {
     /// Stores weight number `index` of the model; any thread may, in any order.
     ///
     /// # Errors
-    /// [`ArtifactError::Io`].
+    /// [`ArtifactError::Duplicate`] where a tensor of this name is stored; [`ArtifactError::Io`].
     pub fn add_weight(&self, index: usize, weight: &EncodedWeight) -> Result<(), ArtifactError> {
         let header = EncodedHeader {
             name: weight.name.to_owned(),
@@ -147,7 +151,7 @@ impl ArtifactWriter {
     /// Stores a tensor as it is, deflated where that is smaller.
     ///
     /// # Errors
-    /// [`ArtifactError::Unrepresentable`] for a type without a number; [`ArtifactError::Io`].
+    /// [`ArtifactError::Unrepresentable`] for a type without a number; else as [`ArtifactWriter::add_weight`].
     pub fn add_plain(&mut self, tensor: &PlainTensor) -> Result<(), ArtifactError> {
         let element = ElementType::from_name(tensor.dtype).filter(|t| t.bits > 0);
         let unknown = || ArtifactError::Unrepresentable { tensor: tensor.name.into(), dtype: tensor.dtype.into() };
@@ -214,6 +218,9 @@ impl ArtifactWriter {
         header.write(&mut front);
         let checksum = crc32c::crc32c_append(crc32c::crc32c(&front), body);
         let mut spool = self.spool.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(name) = header.name().filter(|&name| !spool.names.insert(name.to_owned())) {
+            return Err(ArtifactError::Duplicate { tensor: name.to_owned() });
+        }
         for part in [&front[..], body, &checksum.to_le_bytes()] {
             spool.file.write_all(part)?;
         }

@@ -17,6 +17,23 @@ use crate::tensor::{FloatType, Layout};
 /// Finds the weights and the kept tensors of a graph, each in file order: initializers, then Constant nodes, then what
 /// lies inside subgraphs and functions.
 pub fn analyze(model: &ModelProto) -> (Vec<Weight>, Vec<Kept>) {
+    let (weights, mut kept) = analyze_main(model);
+    kept.extend(elsewhere(model));
+    (weights, kept)
+}
+
+/// What [`analyze`] finds outside the main graph's own initializers and Constant nodes: names may repeat there, and may be
+/// those of tensors in the main graph.
+pub(super) fn elsewhere(model: &ModelProto) -> Vec<Kept> {
+    let sparse = model.graph.iter().flat_map(|graph| &graph.sparse_initializer).filter_map(|sparse| {
+        let values = sparse.values.as_ref()?;
+        keep_tensor(values, values.name.clone(), "a sparse initializer".into())
+    });
+    sparse.chain(nested_tensors(model)).collect()
+}
+
+/// The part of [`analyze`] that is about the main graph, where every name stands for one tensor.
+pub(super) fn analyze_main(model: &ModelProto) -> (Vec<Weight>, Vec<Kept>) {
     let mut weights = Vec::new();
     let mut kept = Vec::new();
     let Some(graph) = &model.graph else { return (weights, kept) };
@@ -35,11 +52,6 @@ pub fn analyze(model: &ModelProto) -> (Vec<Weight>, Vec<Kept>) {
             Err(reason) => kept.push(constant.keep(reason)),
         }
     }
-    kept.extend(graph.sparse_initializer.iter().filter_map(|sparse| {
-        let values = sparse.values.as_ref()?;
-        keep_tensor(values, values.name.clone(), "a sparse initializer".into())
-    }));
-    kept.extend(nested_tensors(model));
     (weights, kept)
 }
 

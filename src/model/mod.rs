@@ -30,6 +30,7 @@ pub use error::ModelError;
 pub use graph::{analyze, constants_mut};
 pub use open::Model;
 pub use ports::ports;
+pub(crate) use scan::check_decodable;
 pub(crate) use source::Source;
 
 use crate::tensor::{FloatType, Layout};

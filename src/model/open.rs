@@ -7,11 +7,12 @@ use bytes::Bytes;
 use tract_onnx::pb;
 
 use super::arrays::row_major;
+use super::graph::{analyze_main, elsewhere};
 use super::scan::{Scan, StoredTensor, scan};
 use super::source::Source;
 use super::tensor_proto::stream_elements;
 use super::{ArrayEntry, ArrayFile, Family, Format, INLINE_LIMIT, Kept, ModelError, Port, Role, Weight};
-use super::{analyze, constants_mut, ports};
+use super::{constants_mut, ports};
 use crate::tensor::{FloatData, FloatType, Layout};
 
 /// An opened model file: graph and index of tensors; the tensors' bytes stay in the file. Shared by threads.
@@ -69,19 +70,17 @@ impl Model {
         if skeleton.opset_import.is_empty() {
             return Err(ModelError::MissingOpset);
         }
-        let (weights, kept) = analyze(&skeleton);
+        let (weights, mut kept) = analyze_main(&skeleton);
         let names: HashSet<&str> = weights.iter().map(|w| w.name.as_str()).collect();
         for (name, tensor) in constants_mut(&mut skeleton) {
             if names.contains(name.as_str()) {
                 empty(tensor);
             }
         }
-        let mut seen = HashSet::new();
-        let is_detached =
-            |kept: &Kept| kept.size_bytes >= INLINE_LIMIT && kept.dtype != "string" && tensors.contains_key(&kept.name);
-        // What lies in the main graph is listed first, so that a tensor of the same name in a subgraph is passed over.
-        let detached = kept.iter().enumerate().filter(|(_, k)| is_detached(k) && seen.insert(k.name.as_str()));
-        let detached = detached.map(|(index, _)| index).collect();
+        let is_detached = |kept: &Kept| kept.size_bytes >= INLINE_LIMIT && kept.dtype != "string";
+        // Tensors elsewhere stay in the skeleton: one in a subgraph may have the name of another in the main graph.
+        let detached = (0..kept.len()).filter(|&index| is_detached(&kept[index])).collect();
+        kept.extend(elsewhere(&skeleton));
         let (inputs, outputs) = ports(&skeleton);
         let content = Content::Onnx { source, skeleton: Box::new(skeleton), tensors };
         Ok(Self { content, weights, kept, detached, inputs, outputs })
@@ -262,7 +261,8 @@ mod tests {
     use prost::Message;
     use tract_onnx::pb::tensor_proto::DataType;
 
-    use super::super::fixture::{constant, counting, floats, graph, model, node, open, port, with_int};
+    use super::super::analyze;
+    use super::super::fixture::{constant, counting, floats, graph, model, node, open, port, with_graph, with_int};
     use super::*;
 
     /// A two-layer perceptron: one large weight, one small one, biases, and a large table of integers.
@@ -337,6 +337,18 @@ mod tests {
         }
         assert_eq!(filled, perceptron());
         assert_eq!(analyze(&filled), analyze(opened.skeleton().unwrap()));
+    }
+
+    #[test]
+    fn a_tensor_in_a_branch_that_shadows_a_weight_stays_in_the_graph() {
+        let branch = graph(vec![node("MatMul", "x w", "b")], vec![counting("w", &[40, 30])]);
+        let nodes = vec![with_graph(node("If", "c", "i"), "then_branch", branch), node("MatMul", "x w", "y")];
+        let model = open(graph(nodes, vec![counting("w", &[40, 40])])).unwrap();
+        assert_eq!(model.weights().iter().map(|w| (w.name.as_str(), w.dims.len())).collect::<Vec<_>>(), [("w", 2)]);
+        assert_eq!((model.kept()[0].name.as_str(), model.kept()[0].dims.as_slice()), ("w", &[40, 30][..]));
+        assert_eq!(model.detached().count(), 0);
+        let node = &model.skeleton().unwrap().graph.as_ref().unwrap().node[0];
+        assert_eq!(node.attribute[0].g.as_ref().unwrap().initializer[0].raw_data.len(), 4800);
     }
 
     #[test]

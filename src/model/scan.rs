@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::mem::size_of;
 use std::ops::Range;
 
+use bytes::Bytes;
 use prost::Message as _;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use tract_onnx::pb;
@@ -69,6 +70,20 @@ impl Kind {
         }
     }
 
+    /// True for doc strings, and for the notes of exporters on single nodes and tensors: stack traces that may outgrow the
+    /// graph, and that nothing reads.
+    fn is_prose(self, number: u32) -> bool {
+        matches!(
+            (self, number),
+            (Self::Model, 6)
+                | (Self::Graph, 10 | 16)
+                | (Self::Node, 6 | 9)
+                | (Self::Attribute, 13)
+                | (Self::Tensor, 12 | 16)
+                | (Self::Function, 8 | 14)
+        )
+    }
+
     /// What one message costs in memory once decoded.
     fn decoded_bytes(self) -> usize {
         match self {
@@ -104,6 +119,18 @@ pub(super) fn scan(source: &Source) -> Result<Scan, ModelError> {
     scanner.prune(&Place { kind: Kind::Model, range: 0..source.len(), home: Home::Main }, &mut pruned)?;
     let Scanner { tensors, .. } = scanner;
     Ok(Scan { skeleton: pb::ModelProto::decode(&*pruned)?, tensors })
+}
+
+/// Walks a ModelProto whose tensors may be emptied, in full in `bytes`, and fails where decoding it would cost more memory
+/// than [`scan`] grants a file.
+///
+/// # Errors
+/// [`ModelError::GraphTooLarge`], or the first fault of structure.
+pub(crate) fn check_decodable(bytes: Bytes) -> Result<(), ModelError> {
+    let source = Source::Memory(bytes);
+    let cursor = Cursor::new(&source);
+    let mut scanner = Scanner { cursor, tensors: HashMap::new(), budget: GRAPH_BUDGET_BYTES, depth: 0 };
+    scanner.measure(Kind::Model, source.len())
 }
 
 /// A message to walk.
@@ -150,14 +177,13 @@ impl Scanner<'_> {
         self.charge(place.kind.decoded_bytes() as u64)?;
         match place.kind {
             Kind::Tensor => return self.prune_tensor(place, out),
-            Kind::Graph if self.depth == MAX_GRAPH_DEPTH => return Err(ModelError::TooDeep { max: MAX_GRAPH_DEPTH }),
-            Kind::Graph => self.depth += 1,
-            _ => {}
+            kind => self.enter(kind)?,
         }
         let constant = self.constant_output(place)?;
         self.cursor.seek(place.range.start);
         while let Some(field) = self.cursor.field(place.range.end)? {
             match (place.kind.child(field.number), &field.value) {
+                (_, Value::Bytes(range)) if place.kind.is_prose(field.number) => self.cursor.seek(range.end),
                 (Some(kind), Value::Bytes(range)) => {
                     let home = place.child_home(field.number, constant.as_deref());
                     let mut child = Vec::new();
@@ -170,7 +196,7 @@ impl Scanner<'_> {
                 _ => self.copy_field(place.kind, &field, out)?,
             }
         }
-        self.depth -= usize::from(place.kind == Kind::Graph);
+        self.leave(place.kind);
         Ok(())
     }
 
@@ -218,7 +244,9 @@ impl Scanner<'_> {
         self.cursor.seek(place.range.start);
         while let Some(field) = self.cursor.field(place.range.end)? {
             match &field.value {
-                Value::Bytes(range) if detached && is_data(field.number) => self.cursor.seek(range.end),
+                Value::Bytes(range) if Kind::Tensor.is_prose(field.number) || detached && is_data(field.number) => {
+                    self.cursor.seek(range.end);
+                }
                 _ if detached && is_data(field.number) => {}
                 _ => self.copy_field(Kind::Tensor, &field, out)?,
             }
@@ -228,21 +256,57 @@ impl Scanner<'_> {
 
     /// Copies a field as it stands, and charges what it will cost.
     fn copy_field(&mut self, kind: Kind, field: &Field, out: &mut Vec<u8>) -> Result<(), ModelError> {
+        let end = self.charge_field(kind, field)?;
+        self.cursor.copy(field.start..end, out)
+    }
+
+    /// Charges the message of `kind` from here to `end`, as [`Scanner::prune`] does what it copies.
+    fn measure(&mut self, kind: Kind, end: u64) -> Result<(), ModelError> {
+        self.charge(kind.decoded_bytes() as u64)?;
+        self.enter(kind)?;
+        while let Some(field) = self.cursor.field(end)? {
+            match (kind.child(field.number), &field.value) {
+                (Some(kind), Value::Bytes(range)) => {
+                    self.measure(kind, range.end)?;
+                    self.cursor.seek(range.end);
+                }
+                _ => {
+                    let end = self.charge_field(kind, &field)?;
+                    self.cursor.seek(end);
+                }
+            }
+        }
+        self.leave(kind);
+        Ok(())
+    }
+
+    fn enter(&mut self, kind: Kind) -> Result<(), ModelError> {
+        self.depth += usize::from(kind == Kind::Graph);
+        if self.depth > MAX_GRAPH_DEPTH { Err(ModelError::TooDeep { max: MAX_GRAPH_DEPTH }) } else { Ok(()) }
+    }
+
+    fn leave(&mut self, kind: Kind) {
+        self.depth -= usize::from(kind == Kind::Graph);
+    }
+
+    /// Charges what `field` will cost once decoded, and returns where it ends.
+    fn charge_field(&mut self, kind: Kind, field: &Field) -> Result<u64, ModelError> {
         let end = match &field.value {
             Value::Bytes(range) => range.end,
             _ => self.cursor.position(),
         };
-        // The most that a byte on the wire decodes to: itself in raw and float data, a number of 8 bytes in a packed
+        // The most that a byte on the wire decodes to: itself in text, raw and float data, a number of 8 bytes in a packed
         // list, half of a small struct in the messages that the scanner does not step into (value infos, type protos).
         let growth = match (kind, field.number) {
-            (Kind::Tensor, 4 | 9 | 10) => 1,
-            (Kind::Tensor | Kind::Node | Kind::SparseTensor, _) => 8,
-            (Kind::Attribute, number) if number < 10 => 8,
+            (Kind::Tensor, 4 | 6 | 8 | 9 | 10) => 1,
+            (Kind::Model, 2..=4 | 14) | (Kind::Graph, 2) | (Kind::Node, _) | (Kind::Attribute, 1 | 4 | 7 | 9 | 21) => 1,
+            (Kind::Tensor | Kind::SparseTensor, _) | (Kind::Attribute, 8) => 8,
             _ => 40,
         };
-        let header_bytes = size_of::<String>() as u64;
+        // Every field may be the one element of a list of strings, or of pairs of them.
+        let header_bytes = 2 * size_of::<String>() as u64;
         self.charge((end - field.start).saturating_mul(growth).saturating_add(header_bytes))?;
-        self.cursor.copy(field.start..end, out)
+        Ok(end)
     }
 
     fn charge(&mut self, bytes: u64) -> Result<(), ModelError> {
@@ -255,4 +319,41 @@ impl Scanner<'_> {
 /// True for tensors whose data leaves the graph whatever they are: the large ones. Strings have no raw form.
 fn is_detachable(head: &TensorHead) -> bool {
     head.size_bytes >= INLINE_LIMIT && head.element.bits > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use tract_onnx::pb::{NodeProto, StringStringEntryProto};
+
+    use super::super::fixture::{counting, graph, model, node};
+    use super::*;
+
+    fn scanned(model: &pb::ModelProto) -> pb::ModelProto {
+        scan(&Source::Memory(model.encode_to_vec().into())).unwrap().skeleton
+    }
+
+    #[test]
+    fn prose_costs_nothing_and_is_left_behind() {
+        // 300 MB of stack traces would spend the budget.
+        let documented = NodeProto { doc_string: "at line 1\n".repeat(10_000), ..node("Relu", "x", "") };
+        let mut tensor = counting("w", &[2]);
+        tensor.doc_string = "prose".into();
+        let mut documented = model(graph(vec![documented; 3_000], vec![tensor]));
+        documented.doc_string = "prose".into();
+        let entry = StringStringEntryProto { key: "names".into(), value: "cat dog".into() };
+        documented.metadata_props.push(entry);
+        let skeleton = scanned(&documented);
+        assert_eq!((skeleton.doc_string.as_str(), skeleton.metadata_props.len()), ("", 1));
+        let graph = skeleton.graph.unwrap();
+        assert_eq!((graph.node.len(), graph.initializer[0].doc_string.as_str()), (3_000, ""));
+        assert!(graph.node.iter().all(|node| node.op_type == "Relu" && node.doc_string.is_empty()));
+    }
+
+    #[test]
+    fn long_names_cost_what_they_are_long() {
+        let name = "/encoder/layer".repeat(4_000);
+        let nodes = (0..1_000).map(|i| node("Relu", &format!("{name}{i}"), &format!("{name}{}", i + 1)));
+        let graph = graph(nodes.collect(), vec![]);
+        assert_eq!(scanned(&model(graph)).graph.unwrap().node.len(), 1_000);
+    }
 }

@@ -8,7 +8,7 @@ use super::super::onnx_name;
 use super::onnx::holds_data;
 use super::{Artifact, ArtifactError, Body, StoredTensor, by_name, plain_bytes, write_values};
 use crate::model::constants_mut;
-use crate::model::{DataField, ElementType, shape_of};
+use crate::model::{DataField, ElementType, element_count, shape_of};
 
 /// One entry of the file.
 struct Entry<'a> {
@@ -52,7 +52,7 @@ fn stored_entry(tensor: &StoredTensor) -> Result<Entry<'_>, ArtifactError> {
         Body::Encoded { dtype, .. } => onnx_name(*dtype),
         Body::Plain { dtype, .. } => dtype,
     };
-    let element = ElementType::from_name(name).and_then(|t| Some((safetensors_name(t)?, t.bits)));
+    let element = ElementType::from_name(name).and_then(|t| Some((safetensors_name(t, &tensor.dims)?, t.bits)));
     let unknown = || ArtifactError::Unrepresentable { tensor: tensor.name.clone(), dtype: name.to_owned() };
     let (dtype, bits) = element.ok_or_else(unknown)?;
     Ok(Entry { name: tensor.name.clone(), dims: tensor.dims.clone(), dtype, bits, data: Data::Stored(tensor) })
@@ -61,7 +61,7 @@ fn stored_entry(tensor: &StoredTensor) -> Result<Entry<'_>, ArtifactError> {
 /// A constant of a fixed-size type; strings and packed integers, which are no weights, have no place in the file.
 fn inline_entry<'a>(name: String, tensor: &pb::TensorProto) -> Option<Entry<'a>> {
     let (dims, element) = shape_of(tensor)?;
-    let dtype = safetensors_name(element)?;
+    let dtype = safetensors_name(element, &dims)?;
     let bytes = if holds_data(tensor) { inline_bytes(tensor, element) } else { Vec::new() };
     let whole = element.size_bytes(dims.iter().product())? == bytes.len() as u64;
     whole.then_some(Entry { name, dims, dtype, bits: element.bits, data: Data::Inline(bytes) })
@@ -72,7 +72,8 @@ fn inline_bytes(tensor: &pb::TensorProto, element: &ElementType) -> Vec<u8> {
     if !tensor.raw_data.is_empty() {
         return tensor.raw_data.clone();
     }
-    let size = (element.bits / 8) as usize;
+    // Each number holds two elements of 4 bits.
+    let size = (element.bits / 8).max(1) as usize;
     match element.field {
         DataField::Float => tensor.float_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
         DataField::Double => tensor.double_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
@@ -83,8 +84,10 @@ fn inline_bytes(tensor: &pb::TensorProto, element: &ElementType) -> Vec<u8> {
     }
 }
 
-/// Safetensors' name of a type, where it has one.
-fn safetensors_name(element: &ElementType) -> Option<&'static str> {
+/// Safetensors' name of a type, where it has one and a tensor of these dims ends on a whole byte.
+fn safetensors_name(element: &ElementType, dims: &[usize]) -> Option<&'static str> {
+    let is_whole = |elements: usize| (elements as u64).saturating_mul(element.bits).is_multiple_of(8);
+    element_count(dims).filter(|&elements| is_whole(elements))?;
     Some(match element.name {
         "float64" => "F64",
         "float32" => "F32",
@@ -93,6 +96,9 @@ fn safetensors_name(element: &ElementType) -> Option<&'static str> {
         "float8e4m3fn" => "F8_E4M3",
         "float8e5m2" => "F8_E5M2",
         "float8e8m0" => "F8_E8M0",
+        "float8e4m3fnuz" => "F8_E4M3FNUZ",
+        "float8e5m2fnuz" => "F8_E5M2FNUZ",
+        "float4e2m1" => "F4",
         "complex64" => "C64",
         "int64" => "I64",
         "int32" => "I32",
