@@ -20,8 +20,9 @@ pub(super) struct Ports {
     symbols: Vec<Vec<Option<String>>>,
 }
 
-/// The name of every first extent that has none: mostly a batch, the same for all inputs; see [`Checked::disagreement`].
-const BATCH: &str = "batch";
+/// The name of every first extent that has none, which no model would give: mostly a batch, the same for all inputs; see
+/// [`Checked::disagreement`].
+const BATCH: &str = "the batch";
 
 /// Inputs in graph order that fit their ports.
 #[derive(Debug)]

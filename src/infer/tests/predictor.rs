@@ -65,7 +65,7 @@ fn first_extents_without_a_name_may_differ_where_the_graph_allows_it() {
     }
     let refused = run("Add", [2, 7]).unwrap_err();
     assert!(refused.is_bad_input(), "{refused}");
-    assert_eq!(refused.to_string(), "inputs a and b share batch, but have 2 and 7");
+    assert_eq!(refused.to_string(), "inputs a and b share the batch, but have 2 and 7");
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn inputs_at_fault_are_named_with_their_numbers() {
     assert_eq!(message(vec![("a", array(&[6])), ("b", good())]), "input a has 2 dimensions, found 1");
     assert_eq!(message(vec![("a", array(&[2, 4])), ("b", good())]), "dimension 1 of input a is 3, found 4");
     let extents = ports.check(vec![("a".into(), good()), ("b".into(), array(&[5, 3]))]).unwrap();
-    let batch = "inputs a and b share batch, but have 2 and 5";
+    let batch = "inputs a and b share the batch, but have 2 and 5";
     assert_eq!(extents.disagreement.map(|error| error.to_string()).as_deref(), Some(batch));
     let short = Array { dims: vec![2, 3], data: ArrayData::F32(vec![0.0; 5]) };
     assert_eq!(message(vec![("a", short), ("b", good())]), "array a: the shape [2, 3] needs 6 elements, found 5");
