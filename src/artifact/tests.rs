@@ -302,12 +302,21 @@ fn names_must_be_unique() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("twice.safetensors");
     let mut writer = ArtifactWriter::new(&out);
-    for _ in 0..2 {
-        let tensor = PlainTensor { name: "a", dims: &[1], dtype: "uint8", bytes: &[7], halve: false };
-        writer.add_plain(&tensor).unwrap();
-    }
+    let tensor = |name| PlainTensor { name, dims: &[1], dtype: "uint8", bytes: &[7], halve: false };
+    writer.add_plain(&tensor("a")).unwrap();
+    writer.add_plain(&tensor("b")).unwrap();
+    let refused = writer.add_plain(&tensor("a")).unwrap_err();
+    assert!(matches!(refused, ArtifactError::Duplicate { tensor } if tensor == "a"));
     writer.finish(&Provenance { source_sha256: SHA256, recipe: "{}" }).unwrap();
-    assert!(matches!(Artifact::open(&out), Err(ArtifactError::Duplicate { tensor }) if tensor == "a"));
+    // A file of another writer: the last record renamed. Kind, name "b", rank 1, extent 1, uint8, the 7, the checksum.
+    let mut bytes = std::fs::read(&out).unwrap();
+    let record = bytes.len() - 11;
+    assert_eq!(bytes[record..record + 7], [4, 1, b'b', 1, 1, 2, 7]);
+    bytes[record + 2] = b'a';
+    let checksum = crc32c::crc32c(&bytes[record..record + 7]);
+    bytes[record + 7..].copy_from_slice(&checksum.to_le_bytes());
+    let refused = Artifact::from_bytes(bytes.into()).unwrap_err();
+    assert!(matches!(refused, ArtifactError::Duplicate { tensor } if tensor == "a"));
 }
 
 #[test]

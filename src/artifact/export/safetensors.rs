@@ -133,3 +133,23 @@ fn header(entries: &[Entry]) -> Vec<u8> {
     header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
     header.into_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_that_are_imported_can_be_exported() {
+        let name = |name, dims: &[usize]| safetensors_name(ElementType::from_name(name).unwrap(), dims);
+        for (onnx, expected) in [
+            ("float4e2m1", "F4"),
+            ("float8e4m3fnuz", "F8_E4M3FNUZ"),
+            ("float8e5m2fnuz", "F8_E5M2FNUZ"),
+            ("float8e8m0", "F8_E8M0"),
+        ] {
+            assert_eq!(name(onnx, &[3, 2]), Some(expected));
+        }
+        assert_eq!(name("float4e2m1", &[3]), None, "a half byte is left");
+        assert_eq!(name("string", &[2]), None);
+    }
+}
