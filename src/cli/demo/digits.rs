@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::io;
 
 /// Width and height of an image.
-const SIDE: usize = 28;
+pub const SIDE: usize = 28;
 
 /// Pixels of an image.
-pub const PIXELS: usize = SIDE * SIDE;
+const PIXELS: usize = SIDE * SIDE;
 
 /// A pixel at least this dark is drawn.
 const INK: u8 = 100;

@@ -22,13 +22,13 @@ use crate::config::ConfigArgs;
 use crate::storage::NewMetric;
 use crate::telemetry;
 
-const MODEL: &[u8] = include_bytes!("../../../examples/mnist/lenet300.onnx");
+const MODEL: &[u8] = include_bytes!("../../../examples/mnist/lenet5.onnx");
 const DATA: &[u8] = include_bytes!("../../../examples/mnist/mnist.npz");
 /// The job, as a client would send it: recipe and evaluation.
 const JOB: &str = include_str!("../../../examples/mnist/job.json");
 
 /// Names on the demo's own server.
-const MODEL_NAME: &str = "lenet300";
+const MODEL_NAME: &str = "lenet5";
 const DATASET_NAME: &str = "mnist";
 
 /// Pixels are bytes; the network wants them between 0 and 1.
@@ -67,7 +67,9 @@ fn show(address: SocketAddr, keep: bool) -> Result<(), CliError> {
     client.upload("models", MODEL_NAME, MODEL)?;
     client.upload("datasets", DATASET_NAME, DATA)?;
     let uploaded = grouped(MODEL.len() as u64);
-    say(&format!("Uploaded {MODEL_NAME} (784-300-100-10 perceptron, {uploaded} bytes) and 3,000 images of MNIST.\n"))?;
+    say(&format!(
+        "Uploaded {MODEL_NAME} (2 convolutions, 2 dense layers; {uploaded} bytes) and 3,000 images of MNIST.\n"
+    ))?;
 
     let job: Value = serde_json::from_str(JOB).map_err(CliError::failed)?;
     let job = client.post("/api/v1/jobs", &job)?;
@@ -125,7 +127,7 @@ fn show_predictions(client: &Client) -> Result<(), CliError> {
     let images = digits::first_of_test(DATA, SHOWN).map_err(CliError::failed)?;
     let pixels: Vec<f64> = images.iter().flat_map(|d| d.pixels.iter().map(|&p| f64::from(p) * PIXEL_SCALE)).collect();
     let request = json!({
-        "inputs": [{"name": "input", "shape": [images.len(), digits::PIXELS], "datatype": "FP32", "data": pixels}],
+        "inputs": [{"name": "input", "shape": [images.len(), 1, digits::SIDE, digits::SIDE], "datatype": "FP32", "data": pixels}],
     });
     let answer = client.post(&format!("/v2/models/{MODEL_NAME}/infer"), &request)?;
     let logits: Vec<f64> = serde_json::from_value(answer["outputs"][0]["data"].clone()).map_err(CliError::failed)?;
@@ -148,12 +150,12 @@ fn by_hand(address: SocketAddr, keep: bool) -> String {
     };
     format!(
         "\nThe same by hand, from a checkout:\n\n{serve}\
-         \x20 curl --data-binary @examples/mnist/lenet300.onnx '{url}/api/v1/models?name=lenet300'\n\
+         \x20 curl --data-binary @examples/mnist/lenet5.onnx '{url}/api/v1/models?name=lenet5'\n\
          \x20 curl --data-binary @examples/mnist/mnist.npz '{url}/api/v1/datasets?name=mnist'\n\
          \x20 curl --json @examples/mnist/job.json '{url}/api/v1/jobs'\n\
          \x20 curl '{url}/api/v1/jobs'\n\
-         \x20 curl -O -J '{url}/api/v1/models/lenet300/versions/1/content'\n\
-         \x20 curl --json @examples/mnist/infer.json '{url}/v2/models/lenet300/infer'\n"
+         \x20 curl -O -J '{url}/api/v1/models/lenet5/versions/1/content'\n\
+         \x20 curl --json @examples/mnist/infer.json '{url}/v2/models/lenet5/infer'\n"
     )
 }
 
