@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::artifact::{Artifact, ArtifactError, ExportFormat};
 use crate::compress::{Recipe, Report};
 use crate::model::Format;
-use crate::storage::{JobId, MetricRecord, ModelRecord, StagedBlob, Timestamp, VersionRecord};
+use crate::storage::{JobId, Making, MetricRecord, ModelRecord, StagedBlob, Timestamp, VersionRecord};
 
 use super::content::{self, Download};
 use super::problem::Failures;
@@ -96,6 +96,14 @@ impl VersionPath {
         let version = app.storage.store.version(&model, self.number).await?;
         Ok((model, version))
     }
+
+    /// `outcome` of reading the version's file; a failure because it was deleted meanwhile is a 404.
+    async fn unless_deleted<T>(&self, app: &App, outcome: Result<T, Error>) -> Result<T, Error> {
+        if outcome.is_err() {
+            self.find(app).await?;
+        }
+        outcome
+    }
 }
 
 /// Describes a version, with the full report of its compression.
@@ -113,7 +121,8 @@ async fn get_version(
     let (model, version) = path.find(&app).await?;
     let metrics = app.storage.store.metrics(&model.id, Some(version.number)).await?;
     let summary = VersionSummary::new(&model.name, &version, &metrics);
-    Ok(Json(VersionDetail { summary, recipe: version.recipe, report: version.report }))
+    let Making { recipe, report } = app.storage.store.making(&version).await?;
+    Ok(Json(VersionDetail { summary, recipe, report }))
 }
 
 /// Deletes a version and its file. Version 0 goes with its model only.
@@ -190,7 +199,8 @@ async fn get_content(
                 file_name: file_name(&model, &version, extension),
                 sha256: version.sha256,
             };
-            download.send_blob(&headers, &app.storage.blobs).await
+            let sent = download.send_blob(&headers, &app.storage.blobs).await;
+            path.unless_deleted(&app, sent).await
         }
         Form::Export { format, extension } => {
             // Exports are deterministic, so the tag needs no export: the artifact and the program decide the bytes.
@@ -204,7 +214,8 @@ async fn get_content(
                 return Ok(content::head_without_size(&file_name, &entity_tag));
             }
             let share = limits.export().await?;
-            let file = export(&app, &version.sha256, format).await?;
+            let exported = export(&app, &version.sha256, format).await;
+            let file = path.unless_deleted(&app, exported).await?;
             let download =
                 Download { sha256: file.sha256().to_owned(), size_bytes: file.size_bytes(), entity_tag, file_name };
             download.send_staged(&headers, file, share).await

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OnceCell;
 
-use crate::artifact::{Artifact, ArtifactError};
+use crate::artifact::Artifact;
 use crate::infer::{InferError, Predictor, Residency};
-use crate::model::{Model, ModelError};
+use crate::model::Model;
 use crate::storage::{ModelId, ModelRecord, Storage, StoreError};
 
 use super::{ExecuteError, Executor};
@@ -161,7 +161,14 @@ impl Predictors {
             }
         };
         let loaded = self.executor.run(load).await.map_err(LoadError::Execute)?;
-        let predictor = loaded.map_err(|error| LoadError::from_infer(model, error))?;
+        let predictor = match loaded {
+            Ok(predictor) => predictor,
+            Err(error) => {
+                // It may have been deleted meanwhile, and its file with it.
+                self.storage.store.version(model, version).await?;
+                return Err(LoadError::from_infer(model, error));
+            }
+        };
         metrics::histogram!("weightpress_predictor_load_duration_seconds").record(started.elapsed());
         let needed_bytes = predictor.weights_resident_bytes();
         let budget_bytes = self.settings.budget_bytes;
@@ -210,7 +217,7 @@ impl LoadError {
 
     fn from_infer(model: &ModelRecord, error: InferError) -> Self {
         match error {
-            InferError::Model(ModelError::Io(_)) | InferError::Artifact(ArtifactError::Io(_)) => Self::Damaged(error),
+            InferError::Model(_) | InferError::Artifact(_) => Self::Damaged(error),
             error => Self::NotPredictable { model: model.name.clone(), reason: error.to_string() },
         }
     }

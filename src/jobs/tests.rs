@@ -115,7 +115,8 @@ async fn an_evaluation_adds_metrics_and_nothing_else() {
     let queued = app.jobs.submit(&spec(asked)).await.expect("a job");
     assert_eq!(queued.spec["version"], 0, "the default at the time it was queued");
     assert_eq!(wait(&app, &queued.id).await.state, JobState::Succeeded);
-    let metrics = app.storage.store.metrics_of_job(&queued.id).await.expect("metrics");
+    let model = app.storage.store.model("lenet300").await.expect("the model");
+    let metrics = app.storage.store.metrics(&model.id, None).await.expect("metrics");
     assert_eq!(metrics.iter().map(|metric| (metric.version, metric.value)).collect::<Vec<_>>(), [(0, Some(0.982))]);
     assert_eq!(metrics[0].split.as_deref(), Some("validation"));
     app.shutdown().await;

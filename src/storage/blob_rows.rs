@@ -3,6 +3,16 @@
 use super::database::read;
 use super::{Store, StoreError};
 
+/// Lets transactions that refer to blobs, or free them, take turns until they end; before any other lock. Postgres would
+/// let one free a blob that another has found in its place and is about to refer to; SQLite has one writer anyway.
+macro_rules! lock_blobs {
+    ($store:expr, $tx:ident) => {
+        if let $crate::storage::database::Database::Postgres(_) = &$store.database {
+            sqlx::query($crate::storage::blob_rows::LOCK).execute(&mut *$tx).await?;
+        }
+    };
+}
+
 /// Inserts the row of a published blob, unless it is there; inside a transaction that inserts what refers to it.
 macro_rules! insert_blob {
     ($store:expr, $tx:ident, $blob:expr) => {
@@ -15,23 +25,32 @@ macro_rules! insert_blob {
     };
 }
 
-/// Deletes the rows of blobs that nothing refers to; inside the transaction that deleted what did. Returns their hashes.
+/// Deletes those rows of `$released` blobs that nothing refers to any more; inside the transaction that deleted what did.
+/// Returns their hashes.
 macro_rules! free_blobs {
-    ($store:expr, $tx:ident) => {{
-        let freed: Vec<String> = sqlx::query_scalar($crate::storage::blob_rows::DELETE_UNREFERENCED)
-            .bind(&$store.tenant)
-            .fetch_all(&mut *$tx)
-            .await?;
+    ($store:expr, $tx:ident, $released:expr) => {{
+        let mut freed: Vec<String> = Vec::new();
+        for sha256 in $released {
+            let row = sqlx::query_scalar($crate::storage::blob_rows::DELETE_UNREFERENCED)
+                .bind(&$store.tenant)
+                .bind(sha256)
+                .fetch_optional(&mut *$tx)
+                .await?;
+            freed.extend::<Option<String>>(row);
+        }
         freed
     }};
 }
 
-pub(super) use {free_blobs, insert_blob};
+pub(super) use {free_blobs, insert_blob, lock_blobs};
+
+/// The number is any that nothing else locks.
+pub(super) const LOCK: &str = "SELECT pg_advisory_xact_lock(8241)";
 
 pub(super) const INSERT: &str = "INSERT INTO blobs (tenant_id, sha256, size_bytes, created_at) \
      SELECT $1, $2, $3, now_ms FROM clock WHERE true ON CONFLICT (tenant_id, sha256) DO NOTHING";
 
-pub(super) const DELETE_UNREFERENCED: &str = "DELETE FROM blobs WHERE tenant_id = $1 \
+pub(super) const DELETE_UNREFERENCED: &str = "DELETE FROM blobs WHERE tenant_id = $1 AND sha256 = $2 \
      AND NOT EXISTS (SELECT 1 FROM versions v WHERE v.tenant_id = blobs.tenant_id AND v.sha256 = blobs.sha256) \
      AND NOT EXISTS (SELECT 1 FROM datasets d WHERE d.tenant_id = blobs.tenant_id AND d.sha256 = blobs.sha256) \
      RETURNING sha256";

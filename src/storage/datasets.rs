@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::model::Format;
 
-use super::blob_rows::{free_blobs, insert_blob};
+use super::blob_rows::{free_blobs, insert_blob, lock_blobs};
 use super::blobs::Published;
 use super::database::{read, write};
 use super::{DatasetId, Kind, Page, Store, StoreError, TenantId, Timestamp};
@@ -90,6 +90,7 @@ impl Store {
         const SQL: &str = "INSERT INTO datasets (id, tenant_id, name, format, sha256, samples, arrays, created_at) \
              SELECT $1, $2, $3, $4, $5, $6, $7, now_ms FROM clock";
         write!(self, |tx| {
+            lock_blobs!(self, tx);
             insert_blob!(self, tx, blob);
             sqlx::query(SQL)
                 .bind(DatasetId::new())
@@ -107,6 +108,7 @@ impl Store {
     /// Deletes a dataset. Returns the blobs that no row names any more.
     pub(super) async fn delete_dataset_rows(&self, name: &str) -> Result<Vec<String>, StoreError> {
         write!(self, |tx| {
+            lock_blobs!(self, tx);
             let id: Option<DatasetId> =
                 sqlx::query_scalar(LOCK_DATASET).bind(&self.tenant).bind(name).fetch_optional(&mut *tx).await?;
             let id = id.ok_or_else(|| Kind::Dataset.not_found(name))?;
@@ -114,8 +116,11 @@ impl Store {
             if jobs > 0 {
                 return Err(StoreError::InUse { kind: Kind::Dataset, name: name.to_owned(), jobs });
             }
-            sqlx::query("DELETE FROM datasets WHERE id = $1").bind(&id).execute(&mut *tx).await?;
-            free_blobs!(self, tx)
+            let released: Vec<String> = sqlx::query_scalar("DELETE FROM datasets WHERE id = $1 RETURNING sha256")
+                .bind(&id)
+                .fetch_all(&mut *tx)
+                .await?;
+            free_blobs!(self, tx, released)
         })
     }
 }

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::jobs::JobKind;
 
-use super::database::read;
+use super::database::{Database, read};
 use super::{JobId, Kind, ModelId, Page, Store, StoreError, TenantId, Timestamp};
 
 /// Where a job stands.
@@ -145,6 +145,20 @@ pub struct JobFilter {
     pub model: Option<String>,
 }
 
+/// A page of jobs, with `$result` for their results.
+macro_rules! list_jobs {
+    ($result:literal) => {
+        concat!(
+            "SELECT id, tenant_id, kind, state, priority, spec, model_id, model, fraction, stage, message, attempt, ",
+            "max_attempts, failure, run_at, lease_until, created_at, started_at, finished_at, ",
+            $result,
+            " AS result FROM jobs WHERE tenant_id = $1 AND ($2 IS NULL OR id < $2) ",
+            "AND ($3 IS NULL OR state = $3) AND ($4 IS NULL OR kind = $4) AND ($5 IS NULL OR model = $5) ",
+            "ORDER BY id DESC LIMIT $6"
+        )
+    };
+}
+
 impl Store {
     /// The job `id`.
     ///
@@ -156,16 +170,17 @@ impl Store {
         found.ok_or_else(|| Kind::Job.not_found(id.as_str()))
     }
 
-    /// Jobs, newest first, those before `page.after` (an id).
+    /// Jobs, newest first, those before `page.after` (an id); their results without the report.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn jobs(&self, filter: &JobFilter, page: &Page) -> Result<Vec<JobRecord>, StoreError> {
-        const SQL: &str = "SELECT * FROM jobs WHERE tenant_id = $1 AND ($2 IS NULL OR id < $2) \
-             AND ($3 IS NULL OR state = $3) AND ($4 IS NULL OR kind = $4) AND ($5 IS NULL OR model = $5) \
-             ORDER BY id DESC LIMIT $6";
+        let sql = match &self.database {
+            Database::Sqlite { .. } => list_jobs!("json_remove(result, '$.report')"),
+            Database::Postgres(_) => list_jobs!("result - 'report'"),
+        };
         Ok(read!(self, |pool| {
-            sqlx::query_as(SQL)
+            sqlx::query_as(sql)
                 .bind(&self.tenant)
                 .bind(&page.after)
                 .bind(filter.state)

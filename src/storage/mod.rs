@@ -34,7 +34,7 @@ pub use outcome::Compression;
 pub use queue::{Lease, NewJob, ProgressNote};
 pub use timestamp::Timestamp;
 pub use upload::Upload;
-pub use versions::{LayerRecord, MetricRecord, NewMetric, VersionRecord};
+pub use versions::{LayerRecord, Making, MetricRecord, NewMetric, VersionRecord};
 
 use database::{Database, read};
 use ownership::Opening;

@@ -4,7 +4,7 @@ use sqlx::types::Json;
 
 use crate::model::{Format, Kept, Port, Role};
 
-use super::blob_rows::{free_blobs, insert_blob};
+use super::blob_rows::{free_blobs, insert_blob, lock_blobs};
 use super::blobs::Published;
 use super::database::{read, write};
 use super::{Kind, ModelId, Page, Store, StoreError, TenantId, Timestamp};
@@ -99,16 +99,6 @@ impl Store {
         found.ok_or_else(|| Kind::Model.not_found(name))
     }
 
-    /// The model `id`.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`].
-    pub async fn model_by_id(&self, id: &ModelId) -> Result<ModelRecord, StoreError> {
-        const SQL: &str = select_models!("WHERE m.tenant_id = $1 AND m.id = $2");
-        let found = read!(self, |pool| { sqlx::query_as(SQL).bind(&self.tenant).bind(id).fetch_optional(pool).await? });
-        found.ok_or_else(|| Kind::Model.not_found(id.as_str()))
-    }
-
     /// Models by name, those after `page.after`.
     ///
     /// # Errors
@@ -130,6 +120,8 @@ impl Store {
              AND EXISTS (SELECT 1 FROM versions WHERE model_id = $2 AND number = $1)";
         let model = self.model(name).await?;
         let changed: Result<u64, StoreError> = write!(self, |tx| {
+            // A statement of its own: only the next one sees what was committed while this one waited.
+            sqlx::query(LOCK_MODEL).bind(&self.tenant).bind(name).execute(&mut *tx).await?;
             sqlx::query(SQL).bind(version).bind(&model.id).execute(&mut *tx).await?.rows_affected()
         });
         match changed? {
@@ -147,6 +139,7 @@ impl Store {
              SELECT $1, $2, 0, $3, 1, now_ms FROM clock";
         let id = ModelId::new();
         write!(self, |tx| {
+            lock_blobs!(self, tx);
             insert_blob!(self, tx, blob);
             sqlx::query(MODEL)
                 .bind(&id)
@@ -167,6 +160,7 @@ impl Store {
     /// Deletes a model with its versions. Returns the blobs that no row names any more.
     pub(super) async fn delete_model_rows(&self, name: &str) -> Result<Vec<String>, StoreError> {
         write!(self, |tx| {
+            lock_blobs!(self, tx);
             let id: Option<ModelId> =
                 sqlx::query_scalar(LOCK_MODEL).bind(&self.tenant).bind(name).fetch_optional(&mut *tx).await?;
             let id = id.ok_or_else(|| Kind::Model.not_found(name))?;
@@ -174,14 +168,19 @@ impl Store {
             if jobs > 0 {
                 return Err(StoreError::InUse { kind: Kind::Model, name: name.to_owned(), jobs });
             }
+            let released: Vec<String> = sqlx::query_scalar("SELECT DISTINCT sha256 FROM versions WHERE model_id = $1")
+                .bind(&id)
+                .fetch_all(&mut *tx)
+                .await?;
             sqlx::query("DELETE FROM models WHERE id = $1").bind(&id).execute(&mut *tx).await?;
-            free_blobs!(self, tx)
+            free_blobs!(self, tx, released)
         })
     }
 
     /// Deletes a compressed version. Returns the blobs that no row names any more.
     pub(super) async fn delete_version_rows(&self, name: &str, version: i64) -> Result<Vec<String>, StoreError> {
         write!(self, |tx| {
+            lock_blobs!(self, tx);
             let id: Option<ModelId> =
                 sqlx::query_scalar(LOCK_MODEL).bind(&self.tenant).bind(name).fetch_optional(&mut *tx).await?;
             let id = id.ok_or_else(|| Kind::Model.not_found(name))?;
@@ -199,15 +198,16 @@ impl Store {
             if jobs > 0 {
                 return Err(StoreError::InUse { kind: Kind::Model, name: name.to_owned(), jobs });
             }
-            let deleted = sqlx::query("DELETE FROM versions WHERE model_id = $1 AND number = $2")
-                .bind(&id)
-                .bind(version)
-                .execute(&mut *tx)
-                .await?;
-            if deleted.rows_affected() == 0 {
+            let released: Vec<String> =
+                sqlx::query_scalar("DELETE FROM versions WHERE model_id = $1 AND number = $2 RETURNING sha256")
+                    .bind(&id)
+                    .bind(version)
+                    .fetch_all(&mut *tx)
+                    .await?;
+            if released.is_empty() {
                 return Err(Kind::Version.not_found(format!("{version} of {name}")));
             }
-            free_blobs!(self, tx)
+            free_blobs!(self, tx, released)
         })
     }
 }

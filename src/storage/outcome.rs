@@ -7,7 +7,7 @@ use sqlx::types::Json;
 use crate::compress::{Recipe, Report};
 use crate::jobs::JobResult;
 
-use super::blob_rows::insert_blob;
+use super::blob_rows::{insert_blob, lock_blobs};
 use super::blobs::Published;
 use super::database::write;
 use super::queue::append_event;
@@ -81,6 +81,7 @@ impl Store {
         blob: &Published<'_>,
     ) -> Result<JobRecord, StoreError> {
         write!(self, |tx| {
+            lock_blobs!(self, tx);
             // The model's row is locked before the job's, as everywhere.
             let next: Option<(ModelId, i64)> =
                 sqlx::query_as(NEXT_VERSION).bind(&held.job).fetch_optional(&mut *tx).await?;

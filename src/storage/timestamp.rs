@@ -13,11 +13,6 @@ use time::format_description::well_known::Rfc3339;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// The moment `ms` milliseconds after the epoch.
-    pub fn from_millis(ms: i64) -> Self {
-        Self(ms)
-    }
-
     /// Milliseconds since the epoch.
     pub fn as_millis(self) -> i64 {
         self.0
@@ -49,8 +44,8 @@ mod tests {
 
     #[test]
     fn moments_are_shown_in_rfc_3339() {
-        let moment = Timestamp::from_millis(1_795_398_559_250);
+        let moment = Timestamp(1_795_398_559_250);
         assert_eq!(moment.to_rfc3339(), "2026-11-23T01:49:19.25Z");
-        assert_eq!(moment.since(Timestamp::from_millis(1_795_398_559_000)), Duration::from_millis(250));
+        assert_eq!(moment.since(Timestamp(1_795_398_559_000)), Duration::from_millis(250));
     }
 }

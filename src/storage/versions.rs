@@ -22,15 +22,20 @@ pub struct VersionRecord {
     pub size_bytes: i64,
     /// Bytes of the upload / bytes of this file; 1 for version 0.
     pub ratio: f64,
+    /// The job that made it; `None` for version 0.
+    pub job_id: Option<JobId>,
+    pub created_at: Timestamp,
+}
+
+/// How a version was made: as much as its layers, so it is read only where it is shown.
+#[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
+pub struct Making {
     /// `None` for version 0.
     #[sqlx(json(nullable))]
     pub recipe: Option<Recipe>,
     /// `None` for version 0.
     #[sqlx(json(nullable))]
     pub report: Option<Report>,
-    /// The job that made it; `None` for version 0.
-    pub job_id: Option<JobId>,
-    pub created_at: Timestamp,
 }
 
 /// A layer of a compressed version, as a row that can be queried.
@@ -104,7 +109,8 @@ pub struct NewMetric {
 macro_rules! select_versions {
     ($rest:literal) => {
         concat!(
-            "SELECT v.*, b.size_bytes FROM versions v ",
+            "SELECT v.tenant_id, v.model_id, v.number, v.sha256, v.ratio, v.job_id, v.created_at, b.size_bytes ",
+            "FROM versions v ",
             "JOIN blobs b ON b.tenant_id = v.tenant_id AND b.sha256 = v.sha256 ",
             $rest
         )
@@ -122,6 +128,19 @@ impl Store {
             sqlx::query_as(SQL).bind(&self.tenant).bind(&model.id).bind(number).fetch_optional(pool).await?
         });
         found.ok_or_else(|| Kind::Version.not_found(format!("{number} of {}", model.name)))
+    }
+
+    /// How `version` was made.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if it is gone by now.
+    pub async fn making(&self, version: &VersionRecord) -> Result<Making, StoreError> {
+        const SQL: &str = "SELECT recipe, report FROM versions WHERE tenant_id = $1 AND model_id = $2 AND number = $3";
+        let (model, number) = (&version.model_id, version.number);
+        let found = read!(self, |pool| {
+            sqlx::query_as(SQL).bind(&self.tenant).bind(model).bind(number).fetch_optional(pool).await?
+        });
+        found.ok_or_else(|| Kind::Version.not_found(number.to_string()))
     }
 
     /// Versions of a model, ascending, those with a number above `after` (-1: from the first).
@@ -158,14 +177,5 @@ impl Store {
         Ok(read!(self, |pool| {
             sqlx::query_as(SQL).bind(&self.tenant).bind(model).bind(version).fetch_all(pool).await?
         }))
-    }
-
-    /// What a job measured, by version and name.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn metrics_of_job(&self, job: &JobId) -> Result<Vec<MetricRecord>, StoreError> {
-        const SQL: &str = "SELECT * FROM metrics WHERE tenant_id = $1 AND job_id = $2 ORDER BY version, name";
-        Ok(read!(self, |pool| { sqlx::query_as(SQL).bind(&self.tenant).bind(job).fetch_all(pool).await? }))
     }
 }

@@ -96,7 +96,9 @@ async fn crashes_and_stalls_lose_no_job_and_do_none_twice() {
 async fn assert_done_once(storage: &Storage, id: &JobId) {
     let job = storage.store.job(id).await.expect("the job");
     assert_eq!(job.state, JobState::Succeeded);
-    assert_eq!(storage.store.metrics_of_job(id).await.expect("metrics").len(), 1);
+    let model = storage.store.model(&job.model).await.expect("the model");
+    let metrics = storage.store.metrics(&model.id, None).await.expect("metrics");
+    assert_eq!(metrics.iter().filter(|metric| metric.job_id == *id).count(), 1);
     let kinds = event_kinds(storage, id).await;
     let count = |kind| kinds.iter().filter(|found| **found == kind).count() as i64;
     assert_eq!(kinds.first(), Some(&EventKind::Queued));

@@ -97,12 +97,16 @@ async fn a_compression_adds_version_layers_metrics_and_default_together() {
 
         let result: JobResult = serde_json::from_value(job.result.unwrap_or(Value::Null)).expect("a result");
         assert_eq!((result.version, result.report.as_ref()), (1, Some(&done.report)));
+        let listed = storage.store.jobs(&JobFilter::default(), &Page { after: None, limit: 9 }).await.expect("jobs");
+        let listed: JobResult = serde_json::from_value(listed[0].result.clone().expect("a result")).expect("a result");
+        assert_eq!((listed.version, listed.report, listed.metrics), (1, None, result.metrics.clone()));
         assert_eq!(result.metrics.iter().map(|metric| metric.version).collect::<Vec<_>>(), [0, 1]);
         let model = storage.store.model("net").await.expect("the model");
         assert_eq!(model.default_version, 1);
         let version = storage.store.version(&model, 1).await.expect("version 1");
         assert_eq!((version.size_bytes, version.ratio, version.job_id.as_ref()), (8, 5.0, Some(&lease.job)));
-        assert_eq!((version.recipe, version.report.as_ref()), (Some(Recipe::default()), Some(&done.report)));
+        let made = storage.store.making(&version).await.expect("the version");
+        assert_eq!((made.recipe, made.report.as_ref()), (Some(Recipe::default()), Some(&done.report)));
         let layers = storage.store.layers(&model.id, 1).await.expect("layers");
         assert_eq!(layers.iter().map(|layer| layer.name.as_str()).collect::<Vec<_>>(), ["fc1", "fc2"]);
         assert_eq!(layers[1], expected_row());
@@ -124,6 +128,25 @@ async fn a_compression_whose_lease_is_lost_leaves_nothing() {
         assert_eq!(storage.blobs.list().await.expect("blobs"), std::slice::from_ref(&model.sha256));
         assert_eq!(storage.store.versions(&model.id, -1, 9).await.expect("versions").len(), 1);
         assert_eq!(storage.store.model("net").await.expect("the model"), model);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_is_deleted_cannot_become_the_default_at_the_same_time() {
+    with_storage(async |storage| {
+        add_model(&storage, "net").await;
+        for number in 1..10 {
+            let lease = claimed(&storage).await;
+            let file = stage(&storage, b"artifact").await;
+            let done = Compression { make_default: false, ..compression(Vec::new()) };
+            storage.finish_compression(&lease, file, &done).await.expect("a version");
+            let deleting = storage.delete_version("net", number);
+            let (chosen, deleted) = tokio::join!(storage.store.set_default_version("net", number), deleting);
+            assert_ne!(chosen.is_ok(), deleted.is_ok(), "{chosen:?} {deleted:?}");
+            let model = storage.store.model("net").await.expect("the model");
+            assert!(storage.store.version(&model, model.default_version).await.is_ok());
+        }
     })
     .await;
 }

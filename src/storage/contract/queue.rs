@@ -111,7 +111,8 @@ async fn whoever_lost_the_lease_changes_nothing() {
             assert!(matches!(outcome, Some(StoreError::LeaseLost { attempt: 1, .. })), "{outcome:?}");
         }
         assert_eq!(store.job(&queued.id).await.expect("the job"), current);
-        assert_eq!(store.metrics_of_job(&queued.id).await.expect("metrics"), []);
+        let model = store.model(&queued.model).await.expect("the model");
+        assert_eq!(store.metrics(&model.id, None).await.expect("metrics"), []);
 
         store.finish_evaluation(&current.lease(), &evaluation_result()).await.expect("the holder of the lease");
         assert_eq!(
@@ -164,6 +165,18 @@ async fn a_failure_that_may_pass_is_tried_again_up_to_the_limit() {
             assert_eq!(job.state, expected);
             assert_eq!(job.failure.is_some(), expected == JobState::Failed);
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_failure_with_nul_in_its_words_is_stored() {
+    with_storage(async |storage| {
+        queue_one(&storage).await;
+        let lease = claim(&storage, LONG).await.expect("the job").lease();
+        let failure = Failure { code: "not_compressible".to_owned(), detail: "layer w\0 holds NaN".to_owned() };
+        let job = storage.store.fail(&lease, &failure).await.expect("the holder of the lease");
+        assert_eq!(job.failure.map(|failure| failure.detail).as_deref(), Some("layer w\u{fffd} holds NaN"));
     })
     .await;
 }

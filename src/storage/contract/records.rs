@@ -24,7 +24,8 @@ async fn a_model_is_read_as_it_was_stored() {
         assert_eq!((stored.size_bytes, stored.default_version, &stored.tenant_id), (3, 0, &TenantId::default()));
         let upload = storage.store.version(&stored, 0).await.expect("version 0");
         assert_eq!((&upload.sha256, upload.size_bytes, upload.ratio), (&stored.sha256, 3, 1.0));
-        assert_eq!((upload.recipe, upload.report, upload.job_id), (None, None, None));
+        let made = storage.store.making(&upload).await.expect("the version");
+        assert_eq!((made.recipe, made.report, upload.job_id), (None, None, None));
         let now = storage.store.now().await.expect("a clock");
         assert!(stored.created_at <= now);
     })
@@ -155,6 +156,24 @@ async fn bytes_that_others_share_outlive_a_deletion() {
         assert_eq!(storage.blobs.list().await.expect("blobs").len(), 1);
         storage.delete_model("b").await.expect("a model");
         assert_eq!(storage.blobs.list().await.expect("blobs").len(), 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_are_freed_and_wanted_at_the_same_time_stay() {
+    with_storage(async |storage| {
+        let work = async |storage: Storage, name: String| {
+            for _ in 0..20 {
+                let file = stage(&storage, b"shared").await;
+                let (model, _) = storage.add_model(file, &new_model(&name)).await.expect("a model");
+                assert!(storage.blobs.path(&model.sha256).is_file());
+                storage.delete_model(&name).await.expect("the model");
+            }
+        };
+        let workers = (0..4).map(|index| work(storage.clone(), format!("net{index}")));
+        futures_util::future::join_all(workers).await;
+        assert!(storage.blobs.list().await.expect("blobs").is_empty());
     })
     .await;
 }
