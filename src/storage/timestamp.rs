@@ -13,11 +13,6 @@ use time::format_description::well_known::Rfc3339;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// Milliseconds since the epoch.
-    pub fn as_millis(self) -> i64 {
-        self.0
-    }
-
     /// The time from `earlier` to this moment; zero when `earlier` is the later one.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
