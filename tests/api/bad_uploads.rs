@@ -2,10 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
 
 use crate::fixtures::{self, DIGITS, matmul_model, onnx};
-use crate::harness::TestApp;
+use crate::harness::{TestApp, wait_until};
 
 #[test]
 fn files_that_are_no_models_are_refused_and_leave_nothing() {
@@ -169,15 +168,6 @@ fn forms_are_bounded_before_and_after_their_file() {
     upload(&[file, &much, end]).expect_problem(413, "too_large", "100000");
     assert_eq!(app.contents(), empty);
     upload(&[note, &much[..60_000], b"\r\n", file, DIGITS, end]).expect(201);
-}
-
-/// Polls until `holds`, which other threads bring about; fails after a while.
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !holds() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        std::thread::yield_now();
-    }
 }
 
 #[test]

@@ -3,8 +3,12 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use ureq::Body;
+use ureq::http::Response;
+
+use crate::client::Client;
 use crate::fixtures;
-use crate::harness::TestApp;
+use crate::harness::{TestApp, wait_until};
 
 #[test]
 fn service_says_that_it_lives_and_is_ready() {
@@ -64,18 +68,17 @@ fn stopping_service_finishes_what_it_began_and_says_that_it_is_not_ready() {
     write!(upload, "POST /api/v1/models?name=late HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n").unwrap();
     upload.write_all(first).unwrap();
     // A staging file tells that the upload is being handled.
-    while app.contents().is_empty() {
-        std::thread::yield_now();
-    }
+    wait_until("the upload has begun", || !app.contents().is_empty());
 
     app.begin_stop();
-    while app.get("/readyz").status == 200 {
-        std::thread::yield_now();
-    }
-    app.get("/readyz").expect_problem(503, "not_ready", "not ready");
-    app.get("/livez").expect(200);
-    app.upload_model("new", fixtures::DIGITS).expect_problem(503, "not_ready", "not ready");
-    let answer = app.post_json("/v2/models/digits/infer", &fixtures::digits_request());
+    // A client each, so that each has a new connection: idle ones are closed, perhaps just as they are used.
+    let fresh = || Client::new(app.base.clone());
+    let is_refused = |answer: Result<Response<Body>, _>| answer.is_ok_and(|answer| answer.status() == 503);
+    wait_until("the service says that it stops", || is_refused(fresh().open("GET", "/readyz", &[], None)));
+    fresh().get("/readyz").expect_problem(503, "not_ready", "not ready");
+    fresh().get("/livez").expect(200);
+    fresh().upload_model("new", fixtures::DIGITS).expect_problem(503, "not_ready", "not ready");
+    let answer = fresh().post_json("/v2/models/digits/infer", &fixtures::digits_request());
     answer.expect_problem(503, "not_ready", "not ready");
     assert_eq!(answer.json()["error"], answer.json()["detail"]);
 
