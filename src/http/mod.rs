@@ -41,6 +41,7 @@ use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
 use utoipa_axum::router::OpenApiRouter;
@@ -95,16 +96,17 @@ fn documented() -> OpenApiRouter<Api> {
 /// The whole service as one router. `closing` becomes true when the server is to close.
 fn router(app: Arc<App>, closing: watch::Receiver<bool>) -> Router {
     let (routes, document) = documented().split_for_parts();
-    routes
-        .merge(docs::router(document))
-        .with_state(Api { app, closing: closing.clone(), limits: Limits::new() })
-        // Bodies are limited where they are read.
-        .layer(DefaultBodyLimit::disable())
-        .layer(CatchPanicLayer::custom(problem::of_panic))
-        .layer(from_fn_with_state(closing, operations::refuse_when_closing))
-        .layer(from_fn(body::drain_when_refused))
-        .layer(from_fn(problem::render))
+    // From the outside in.
+    let layers = ServiceBuilder::new()
         .layer(from_fn(observe::observe))
+        .layer(from_fn(problem::render))
+        .layer(from_fn(body::drain_when_refused))
+        .layer(from_fn_with_state(closing.clone(), operations::refuse_when_closing))
+        .layer(CatchPanicLayer::custom(problem::of_panic))
+        // Bodies are limited where they are read.
+        .layer(DefaultBodyLimit::disable());
+    let api = Api { app, closing, limits: Limits::new() };
+    routes.merge(docs::router(document)).with_state(api).layer(layers)
 }
 
 /// Serves `app` on `listener` until `shutdown` resolves, then answers what is in flight and returns.
