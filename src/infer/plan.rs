@@ -28,7 +28,7 @@ struct PerShape {
 
 type Shapes = Vec<Vec<usize>>;
 
-/// Plans that [`Plan::PerShape`] keeps.
+/// Plans that [`PerShape`] keeps.
 const RECENT_PLANS: usize = 4;
 
 impl Plan {
