@@ -4,7 +4,7 @@
 //! installed by whoever asks first.
 
 use std::io::IsTerminal;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
@@ -38,19 +38,16 @@ pub fn init_log(filter: &str, format: LogFormat) -> Result<(), Box<dyn std::erro
 /// # Errors
 /// When another recorder is installed.
 pub fn metrics() -> Result<PrometheusHandle, BuildError> {
-    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
-    if let Some(handle) = HANDLE.get() {
+    // Held while the recorder is installed, so that two who ask at once get the same one.
+    static HANDLE: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut installed = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = &*installed {
         return Ok(handle.clone());
     }
     let buckets = Matcher::Suffix("_seconds".to_owned());
-    match PrometheusBuilder::new().set_buckets_for_metric(buckets, DURATION_BUCKETS)?.install_recorder() {
-        Ok(handle) => {
-            describe();
-            Ok(HANDLE.get_or_init(|| handle).clone())
-        }
-        // Somebody installed it between our look and now.
-        Err(error) => HANDLE.get().cloned().ok_or(error),
-    }
+    let handle = PrometheusBuilder::new().set_buckets_for_metric(buckets, DURATION_BUCKETS)?.install_recorder()?;
+    describe();
+    Ok(installed.insert(handle).clone())
 }
 
 fn describe() {

@@ -1,6 +1,8 @@
 //! An evaluation: a version run over a dataset, with its outputs measured, and version 0 beside it where that is asked
 //! for, so that one pass gives the quality before and after.
 
+use std::collections::HashSet;
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -152,7 +154,7 @@ impl Outputs {
     }
 }
 
-/// The metrics asked for, or those that apply; each must have what it compares with.
+/// The metrics asked for, each once, or those that apply; each must have what it compares with.
 fn choose(metrics: &[Metric], map: &DataMap, has_reference: bool) -> Result<Vec<Metric>, EvaluateError> {
     let kind = map.target.as_ref().map(|target| target.kind);
     let needs = |metric: &Metric| match metric.against() {
@@ -166,8 +168,13 @@ fn choose(metrics: &[Metric], map: &DataMap, has_reference: bool) -> Result<Vec<
     }
     match metrics.iter().find_map(|&metric| Some((metric, needs(&metric)?))) {
         Some((metric, needs)) => Err(EvaluateError::MetricNeeds { metric, needs }),
-        None => Ok(metrics.to_vec()),
+        None => Ok(each_once(metrics)),
     }
+}
+
+fn each_once(metrics: &[Metric]) -> Vec<Metric> {
+    let mut seen = HashSet::new();
+    metrics.iter().copied().filter(|metric| seen.insert(*metric)).collect()
 }
 
 /// Outputs compared with targets, of either kind or none.
@@ -319,6 +326,11 @@ mod tests {
         // Signal 1 + 1 + 10 + 5 = 17, noise 2 + 2 + 8 + 2 = 14.
         let snr = measured.value(Metric::OutputSnrDb).unwrap();
         assert!((snr - 10.0 * (17.0f64 / 14.0).log10()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_metric_asked_for_twice_is_measured_once() {
+        assert_eq!(each_once(&[Metric::Mse, Metric::Mae, Metric::Mse]), [Metric::Mse, Metric::Mae]);
     }
 
     #[test]
