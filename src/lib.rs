@@ -6,7 +6,7 @@
 //! Dependencies point one way:
 //!
 //! ```text
-//! tensor <- { model, prune, quantize, codec } <- artifact <- infer <- compress <- jobs <- http
+//! tensor <- { model, prune, quantize, kernel <- codec <- packed } <- artifact <- infer <- compress <- jobs <- http
 //! ```
 //!
 //! `prune`, `quantize` and `codec` do not know each other, and nothing in the core names the service:
@@ -17,7 +17,9 @@ pub mod codec;
 pub mod compress;
 pub mod evaluate;
 pub mod infer;
+mod kernel;
 pub mod model;
+pub mod packed;
 pub mod progress;
 pub mod prune;
 pub mod quantize;

@@ -129,6 +129,15 @@ impl CompressedMatrix {
         self.expand(rows, out, 0.0, |word| lookup.to_f32(word));
     }
 
+    /// Decodes `rows` into symbols of the codebook, rows.len() x cols, row-major.
+    ///
+    /// # Panics
+    /// If the matrix holds raw values, `out` is not of that size, or `rows` ends past the matrix.
+    pub fn decode_symbols(&self, rows: Range<usize>, out: &mut [u16]) {
+        let Words::Symbols(codebook) = &self.head.words else { panic!("raw values have no symbols") };
+        self.expand(rows, out, codebook.zero().unwrap_or_default(), |word| word as u16);
+    }
+
     /// Decodes the whole matrix, bit by bit as it was encoded. Allocates rows x cols cells, at most
     /// [`super::MAX_CELLS`].
     pub fn decode(&self) -> Matrix {
@@ -136,9 +145,8 @@ impl CompressedMatrix {
         let (all, cells) = (0..*rows, self.head.cells());
         let matrix = match words {
             Words::Symbols(codebook) => {
-                let zero = codebook.zero().unwrap_or_default();
-                let mut indices = vec![zero; cells];
-                self.expand(all, &mut indices, zero, |word| word as u16);
+                let mut indices = vec![0; cells];
+                self.decode_symbols(all, &mut indices);
                 Matrix::shared(*rows, *cols, codebook.clone(), indices)
             }
             Words::Values(FloatType::F64) => {
