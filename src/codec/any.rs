@@ -11,6 +11,7 @@ use super::dense::Dense;
 use super::encode::encode_with;
 use super::ham::Ham;
 use super::index_map::IndexMap;
+use super::rans::Rans;
 use super::sham::Sham;
 use super::{Codec, DecodeError, EncodeError, Head, Visitor};
 use crate::progress::Progress;
@@ -36,6 +37,8 @@ pub enum CodecId {
     Sham = 5,
     /// Compressed shared elements row: column indices grouped by value.
     Cser = 6,
+    /// Gaps between non-zeros and their symbols, or all symbols, in interleaved asymmetric numeral systems.
+    Rans = 7,
 }
 
 /// Ties each codec's number to its name and its type, and passes calls on.
@@ -109,6 +112,7 @@ codecs! {
     Ham "ham",
     Sham "sham",
     Cser "cser",
+    Rans "rans",
 }
 
 impl TryFrom<u8> for CodecId {
@@ -130,6 +134,6 @@ mod tests {
             assert_eq!(CodecId::try_from(number as u8), Ok(id));
             assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{}\"", id.name()));
         }
-        assert_eq!(CodecId::try_from(7), Err(DecodeError::UnknownCodec { number: 7 }));
+        assert_eq!(CodecId::try_from(8), Err(DecodeError::UnknownCodec { number: 8 }));
     }
 }

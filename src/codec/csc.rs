@@ -25,7 +25,7 @@ pub(super) struct Csc;
 impl Codec for Csc {
     type Plan = ();
 
-    fn plan(_matrix: &Matrix) -> Result<(), EncodeError> {
+    fn plan(_matrix: &Matrix, _head: &Head) -> Result<(), EncodeError> {
         Ok(())
     }
 

@@ -32,7 +32,7 @@ pub(super) struct Cser;
 impl Codec for Cser {
     type Plan = ();
 
-    fn plan(matrix: &Matrix) -> Result<(), EncodeError> {
+    fn plan(matrix: &Matrix, _head: &Head) -> Result<(), EncodeError> {
         symbols(matrix).map(|_| ()).ok_or(EncodeError::NeedsCodebook { codec: CodecId::Cser })
     }
 

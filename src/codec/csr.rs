@@ -25,7 +25,7 @@ pub(super) struct Csr;
 impl Codec for Csr {
     type Plan = ();
 
-    fn plan(_matrix: &Matrix) -> Result<(), EncodeError> {
+    fn plan(_matrix: &Matrix, _head: &Head) -> Result<(), EncodeError> {
         Ok(())
     }
 

@@ -20,7 +20,7 @@ pub(super) struct Dense;
 impl Codec for Dense {
     type Plan = ();
 
-    fn plan(_matrix: &Matrix) -> Result<(), EncodeError> {
+    fn plan(_matrix: &Matrix, _head: &Head) -> Result<(), EncodeError> {
         Ok(())
     }
 

@@ -14,6 +14,10 @@ use crate::tensor::{Codebook, Matrix, Values};
 /// byte), which is 0.1 % at a quarter of a bit per cell; and it takes a thread a fraction of a millisecond.
 const CELLS_PER_BLOCK: usize = 1 << 17;
 
+/// Stored cells of a block that [`rows_per_block_of`] aims at where most cells are not stored: enough that the states of 32
+/// lanes are less than 1 % of them.
+const STORED_PER_BLOCK: usize = 1 << 15;
+
 /// Encodes `matrix` with `codec`. Deterministic whatever the number of threads. Returns the payload: shared part,
 /// block table, blocks.
 ///
@@ -41,6 +45,13 @@ pub fn encode_cancellable(
 pub fn rows_per_block(rows: usize, cols: usize) -> usize {
     let blocks = rows.saturating_mul(cols).div_ceil(CELLS_PER_BLOCK).max(1);
     rows.div_ceil(blocks).max(1)
+}
+
+/// The same for a matrix whose cells are known: where most are zero, a block has more rows.
+pub fn rows_per_block_of(matrix: &Matrix) -> usize {
+    let (rows, cols) = (matrix.rows(), matrix.cols());
+    let blocks = stored_cells(matrix).div_ceil(STORED_PER_BLOCK).max(1);
+    rows.div_ceil(blocks).max(rows_per_block(rows, cols)).min(rows.max(1))
 }
 
 /// Encodes `matrix` with each of `codecs` that can represent it and keeps the smallest payload; of equal ones, that of
@@ -82,7 +93,7 @@ pub(super) fn encode_with<C: Codec>(
     head: &Head,
     progress: &dyn Progress,
 ) -> Result<Vec<u8>, EncodeError> {
-    let plan = C::plan(matrix)?;
+    let plan = C::plan(matrix, head)?;
     let mut payload = Vec::new();
     C::write_shared(&plan, head, &mut payload);
     let write = |block| {
@@ -203,5 +214,16 @@ mod tests {
         assert_eq!(rows_per_block(4096, 512), 256);
         assert_eq!(rows_per_block(3, 1 << 20), 1);
         assert_eq!((rows_per_block(0, 0), rows_per_block(0, 5), rows_per_block(7, 0)), (1, 1, 7));
+    }
+
+    #[test]
+    fn blocks_of_sparse_matrices_have_more_rows() {
+        let with_zeros = |rows: usize, cols: usize, every: usize| {
+            let cells = (0..rows * cols).map(|i| if i % every == 0 { 1.0 } else { 0.0 }).collect();
+            rows_per_block_of(&Matrix::raw(rows, cols, FloatType::F32, FloatData::F32(cells)).unwrap())
+        };
+        assert_eq!((with_zeros(4096, 512, 1), with_zeros(4096, 512, 4)), (256, 256));
+        assert_eq!((with_zeros(4096, 512, 8), with_zeros(4096, 512, 100)), (512, 4096));
+        assert_eq!((with_zeros(0, 5, 1), with_zeros(7, 0, 1), with_zeros(1, 1 << 18, 1)), (1, 7, 1));
     }
 }

@@ -85,6 +85,27 @@ pub enum DecodeError {
     /// A code word was read of a code that has none.
     #[error("a code word of an empty code")]
     EmptyCode,
+    /// A model's precision is larger than any.
+    #[error("a model of precision {precision}")]
+    Precision { precision: u32 },
+    /// The frequencies of a model do not add up, or it has a single class and a precision above 0.
+    #[error("the frequencies of a model of precision {precision} do not add up")]
+    Frequencies { precision: u32 },
+    /// Flags are set that mean nothing yet.
+    #[error("flags {flags:#04x}")]
+    ReservedFlags { flags: u8 },
+    /// A row copies a row that its block has not had.
+    #[error("row {row} of a block copies row {number} of {rows}")]
+    CopyOfNoRow { row: usize, number: u32, rows: u32 },
+    /// There are more entries than cells, or they go beyond the last cell.
+    #[error("entries go beyond {cells} cells")]
+    TooManyEntries { cells: usize },
+    /// A state of a rANS coder is too small to be one.
+    #[error("a state of {state:#x} is too small")]
+    LowState { state: u32 },
+    /// A rANS decoder did not end in the state in which encoders begin.
+    #[error("the decoder ends in state {state:#x}")]
+    FinalState { state: u32 },
     /// Something is wrong inside a block.
     #[error("block {block} at byte {offset}: {source}")]
     Block { block: usize, offset: usize, source: Box<DecodeError> },

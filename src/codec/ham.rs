@@ -26,7 +26,7 @@ pub(super) struct Ham {
 impl Codec for Ham {
     type Plan = Code;
 
-    fn plan(matrix: &Matrix) -> Result<Code, EncodeError> {
+    fn plan(matrix: &Matrix, _head: &Head) -> Result<Code, EncodeError> {
         let (codebook, indices) = symbols(matrix).ok_or(EncodeError::NeedsCodebook { codec: CodecId::Ham })?;
         Ok(Code::for_counts(&symbol_counts(indices, codebook.len())))
     }

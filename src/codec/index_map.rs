@@ -26,7 +26,7 @@ impl Codec for IndexMap {
     /// Bits of a symbol.
     type Plan = u32;
 
-    fn plan(matrix: &Matrix) -> Result<u32, EncodeError> {
+    fn plan(matrix: &Matrix, _head: &Head) -> Result<u32, EncodeError> {
         let (codebook, _) = symbols(matrix).ok_or(EncodeError::NeedsCodebook { codec: CodecId::IndexMap })?;
         Ok(symbol_bits(codebook))
     }

@@ -36,6 +36,7 @@ mod huffman;
 mod index_map;
 mod ints;
 mod pattern;
+mod rans;
 mod sham;
 #[cfg(test)]
 mod testing;
@@ -50,7 +51,7 @@ use visitors::Count;
 
 pub use any::CodecId;
 pub use compressed::{CompressedMatrix, PayloadSizes};
-pub use encode::{encode, encode_cancellable, encode_smallest, rows_per_block};
+pub use encode::{encode, encode_cancellable, encode_smallest, rows_per_block, rows_per_block_of};
 pub use error::{DecodeError, EncodeError};
 pub use head::{Head, MAX_CELLS, Words};
 
@@ -61,11 +62,11 @@ trait Codec: Sized + Send + Sync {
     /// What all blocks share when they are written, such as a Huffman code.
     type Plan: Sync;
 
-    /// Gathers from `matrix` what its blocks will share.
+    /// Gathers from `matrix`, whose blocks `head` tells, what they will share.
     ///
     /// # Errors
     /// [`EncodeError::NeedsCodebook`] where the codec cannot represent raw values.
-    fn plan(matrix: &Matrix) -> Result<Self::Plan, EncodeError>;
+    fn plan(matrix: &Matrix, head: &Head) -> Result<Self::Plan, EncodeError>;
 
     /// Appends the shared part to `out`.
     fn write_shared(_plan: &Self::Plan, _head: &Head, _out: &mut Vec<u8>) {}

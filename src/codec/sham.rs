@@ -34,7 +34,7 @@ impl Codec for Sham {
     /// A code that has no word for zero.
     type Plan = Code;
 
-    fn plan(matrix: &Matrix) -> Result<Code, EncodeError> {
+    fn plan(matrix: &Matrix, _head: &Head) -> Result<Code, EncodeError> {
         let (codebook, indices) = symbols(matrix).ok_or(EncodeError::NeedsCodebook { codec: CodecId::Sham })?;
         let mut counts = symbol_counts(indices, codebook.len());
         if let Some(zero) = codebook.zero() {

@@ -22,6 +22,13 @@ const BLOCK_BYTES: usize = 6;
 const DICTIONARY_BITS: usize = 12;
 const DICTIONARY_BYTES: usize = 8;
 
+/// Most bytes that states, the number of entries and rounded words add to a block of rANS; and of its two models.
+const RANS_BLOCK_BYTES: usize = 4 * 32 + 12;
+const RANS_MODEL_BYTES: usize = 2 * 256 * 3;
+
+/// A rANS model whose frequencies are rounded loses less than this part of a bit on a symbol: one in `RANS_LOSS`.
+const RANS_LOSS: usize = 4;
+
 /// The most bytes of the record of `task`'s layer. `levels` are the non-zero values that its method may leave; without a
 /// method every value is kept.
 pub(super) fn record_bytes(task: &Task, levels: Option<usize>) -> u64 {
@@ -50,7 +57,7 @@ struct Cells {
     cols: usize,
     /// Cells that may be other than zero.
     stored: usize,
-    rows_per_block: usize,
+    /// At most: of a sparse matrix there are fewer, of more rows.
     blocks: usize,
     value_bytes: usize,
 }
@@ -63,7 +70,7 @@ impl Cells {
         let rows_per_block = codec::rows_per_block(rows, cols);
         let zeros = task.settings.prune.map_or(0, |prune| zeros_at_least(prune, count));
         let (stored, blocks) = (count - zeros, rows.div_ceil(rows_per_block));
-        Self { count, rows, cols, stored, rows_per_block, blocks, value_bytes: weight.dtype.size_bytes() }
+        Self { count, rows, cols, stored, blocks, value_bytes: weight.dtype.size_bytes() }
     }
 
     /// With a codebook of at most `values`, and the smallest codec that may be chosen.
@@ -107,6 +114,11 @@ impl Cells {
                 let groups = self.stored.min(self.rows * values);
                 frame + width * (self.rows + self.stored) + groups * (symbol_bytes + width)
             }
+            // It may always code all cells, with a model that is off by little.
+            CodecId::Rans => {
+                let cells = (self.count * (RANS_LOSS * code_bits + 1)).div_ceil(8 * RANS_LOSS);
+                frame + RANS_BLOCK_BYTES * self.blocks + RANS_MODEL_BYTES + cells
+            }
         }
     }
 
@@ -116,7 +128,7 @@ impl Cells {
             |lines: usize, extent: usize| index_width(extent) * (lines + self.stored) + word_bytes * self.stored;
         let blocks = match codec {
             CodecId::Csr => sparse(self.rows, self.cols),
-            CodecId::Csc => sparse(self.blocks * self.cols, self.rows_per_block),
+            CodecId::Csc => sparse(self.blocks * self.cols, self.rows),
             _ => self.count * word_bytes,
         };
         BLOCK_BYTES * self.blocks + blocks

@@ -207,7 +207,7 @@ impl Written {
 /// Encodes with the codec that the recipe asks for, or with the smallest where it leaves that open or the codec cannot
 /// represent the matrix. The note tells a person what came otherwise.
 fn write(task: &Task, matrix: &Matrix, meter: &Meter) -> Result<Written, EncodeError> {
-    let rows_per_block = codec::rows_per_block(matrix.rows(), matrix.cols());
+    let rows_per_block = codec::rows_per_block_of(matrix);
     let codebook = match (matrix.values(), &task.unified) {
         (Values::Raw { .. }, _) => CodebookRef::Raw,
         (Values::Shared { codebook, .. }, unified) => match unified.as_ref().and_then(|unified| unified.index) {

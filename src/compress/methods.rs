@@ -118,6 +118,10 @@ fn codec(codec: CodecId) -> MethodDescription {
             "Wiedemann, Müller, Samek, \"Compact and computationally efficient representation of deep neural networks\", \
              IEEE Trans. NNLS 31, 2020, arXiv:1805.10692",
         ),
+        CodecId::Rans => (
+            "Gaps between the non-zero values and their indices, or all indices, in interleaved asymmetric numeral systems.",
+            "Duda, \"Asymmetric numeral systems\", arXiv:1311.2540; Giesen, \"Interleaved entropy coders\", arXiv:1402.3392",
+        ),
     };
     describe(Stage { discriminator: "codec", fields: &["plain"] }.of::<EncodeFields>(codec), description, source)
 }
@@ -246,7 +250,7 @@ mod tests {
             |methods: &[MethodDescription]| methods.iter().map(|m| m.name.clone()).collect::<Vec<_>>().join(" ");
         assert_eq!(names(&described.criteria), "magnitude");
         assert_eq!(names(&described.quantizers), "cws pws uq ecsq");
-        assert_eq!(names(&described.codecs), "auto dense csr csc index_map ham sham cser");
+        assert_eq!(names(&described.codecs), "auto dense csr csc index_map ham sham cser rans");
         assert_eq!(
             described.presets.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(),
             ["lossless", "balanced", "smallest"]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use weightpress::codec::{CodecId, rows_per_block};
+use weightpress::codec::{CodecId, rows_per_block, rows_per_block_of};
 
 use crate::layer::{BUNDLED, PUBLISHED, Published, read};
 use crate::matrices::{Noise, codecs_for, opened};
@@ -21,6 +21,16 @@ fn ham_and_sham_take_no_more_than_the_published_streams() {
             let size = compressed.size_bytes();
             assert!(size <= allowed, "{} {id:?}: {size} bytes, {allowed} allowed", published.layer);
         }
+    }
+}
+
+#[test]
+fn rans_takes_no_more_than_the_entropy_of_gaps_and_values_and_3_percent() {
+    for published in PUBLISHED.iter().filter(|published| LAYERS.contains(&published.layer)) {
+        let matrix = read(&Path::new(BUNDLED).join(format!("{}.npz", published.layer)));
+        let size = opened(&matrix, CodecId::Rans, rows_per_block_of(&matrix)).size_bytes();
+        let allowed = published.allowed_above_entropy();
+        assert!(size <= allowed, "{}: {size} bytes, {allowed} allowed", published.layer);
     }
 }
 

@@ -8,6 +8,7 @@ import json
 import sys
 import zlib
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -359,6 +360,98 @@ def cser_block(matrix, _shared, data, out):
     finish(source)
 
 
+class Rans(NamedTuple):
+    """Section 5.7: what all blocks share."""
+
+    lanes: int
+    live: list
+    has_copies: bool
+    gaps: list | None
+    symbols: list
+    low_bits: int
+
+
+def rans_shared(matrix, source):
+    """Section 5.7."""
+    flags = source.byte()
+    require(flags & 7 <= 5 and flags < 64, "flags of rANS")
+    live = list(range(matrix.cols))
+    if flags & 16:
+        bits = Bits(source.take(-(-matrix.cols // 8)))
+        live = [col for col in live if bits.take(1)]
+        bits.finish()
+    low_bits = max(0, (len(matrix.values) - 1).bit_length() - 8)
+    bits = Bits(source.data[source.at :])
+    gaps = None if flags & 8 else rans_model(bits, 224)
+    symbols = rans_model(bits, (len(matrix.values) - 1 >> low_bits) + 1)
+    source.take(bits.whole_bytes())
+    return Rans(1 << (flags & 7), live, bool(flags & 32), gaps, symbols, low_bits)
+
+
+def rans_model(bits, classes):
+    """Section 5.7, models: for each slot (class, frequency, number of the slot among those of its class)."""
+    precision, parameter = bits.take(4), bits.take(2)
+    require(precision <= 12, "precision")
+    slots, length = [], 0
+    for value in range(classes):
+        zigzag = bits.rice(parameter)
+        length += zigzag >> 1 ^ -(zigzag & 1)
+        require(0 <= length <= max(precision, 1), "a frequency of too many bits")
+        frequency = 1 << length - 1 | bits.take(length - 1) if length else 0
+        slots += [(value, frequency, offset) for offset in range(frequency)]
+        if len(slots) >= 1 << precision:
+            break
+    require(len(slots) == 1 << precision, "frequencies that do not add up")
+    return slots
+
+
+def rans_block(matrix, shared, data, out):
+    """Section 5.7."""
+    numbers, source = list(range(len(out))), Bytes(data)
+    if shared.has_copies:
+        bits, known = Bits(data), 0
+        for row in range(len(out) if bits.take(1) else 0):
+            if bits.take(1):
+                numbers[row] = bits.take((known - 1).bit_length())
+                require(numbers[row] < known, "a copy of no row")
+            else:
+                numbers[row] = known
+                known += 1
+        source.take(bits.whole_bytes())
+    grid = np.full((max(numbers) + 1, len(shared.live)), out[0, 0], np.int64)
+    cells = grid.reshape(-1)
+    count = source.varint() if shared.gaps else cells.size
+    require(count <= cells.size, "more entries than cells")
+    states = source.array(min(shared.lanes, count), np.dtype("<u4")).tolist()
+    tail = Bits(data[source.at :][::-1])
+
+    def next_class(lane, slots):
+        state = states[lane]
+        value, frequency, offset = slots[state % len(slots)]
+        state = frequency * (state // len(slots)) + offset
+        if state < 1 << 16:
+            state = state << 16 | int.from_bytes(source.take(2), "little")
+        states[lane] = state
+        return value
+
+    at = 0
+    for first in range(0, count, shared.lanes):
+        lanes = range(min(shared.lanes, count - first))
+        gaps = [next_class(lane, shared.gaps) if shared.gaps else 0 for lane in lanes]
+        symbols = [next_class(lane, shared.symbols) for lane in lanes]
+        for gap, symbol in zip(gaps, symbols):
+            if gap >= 128:
+                extra = (gap - 128) // 4 + 5
+                gap = (4 | gap & 3) << extra | tail.take(extra)
+            require(at + gap < cells.size, "an entry outside the grid")
+            cells[at + gap] = symbol << shared.low_bits | tail.take(shared.low_bits)
+            at += gap + 1
+    require(all(state == 1 << 16 for state in states), "the states that the encoder began with")
+    require(source.at + tail.whole_bytes() == len(data), "bytes of the block")
+    require(cells.max(initial=0) < len(matrix.values), "a symbol outside the codebook")
+    out[:, shared.live] = grid[numbers]
+
+
 def dictionary(source, symbols):
     """Section 6: (length, word) -> symbol, for an alphabet that stands for `symbols`."""
     used = source.varint()
@@ -409,6 +502,7 @@ CODECS = {
     4: (ham_shared, ham_block),
     5: (sham_shared, sham_block),
     6: (no_shared_part, cser_block),
+    7: (rans_shared, rans_block),
 }
 
 
