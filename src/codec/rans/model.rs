@@ -185,7 +185,7 @@ fn normalise(counts: &[u64], precision: u32) -> Vec<u32> {
     let all: u128 = counts.iter().map(|&count| u128::from(count)).sum();
     let share = |&count: &u64| match count {
         0 => 0,
-        _ => (((u128::from(count) << (precision + 1)) / all + 1) / 2).clamp(1, u128::from(total) - 1) as u32,
+        _ => ((u128::from(count) << (precision + 1)) / all).div_ceil(2).clamp(1, u128::from(total) - 1) as u32,
     };
     let last = counts.iter().rposition(|&count| count > 0).map_or(0, |last| last + 1);
     let counts = &counts[..last];

@@ -146,7 +146,8 @@ impl<'a> Decoder<'a> {
             return Err(DecodeError::UnexpectedEndOfBits);
         }
         super::super::ints::expect_end(&self.bytes[used..])?;
-        if self.taken % 8 > 0 && u32::from(self.bytes[self.at]) << (self.taken % 8) & 0xff != 0 {
+        let padding = self.taken.next_multiple_of(8) - self.taken;
+        if padding > 0 && self.bytes[self.at] & ((1 << padding) - 1) != 0 {
             return Err(DecodeError::NonZeroPadding);
         }
         match self.states.iter().find(|&&state| state != LOWEST) {
@@ -186,7 +187,7 @@ impl Encoder {
                 self.words.push(*state as u16);
                 *state >>= 16;
             }
-            *state = (*state / frequency << precision) + *state % frequency + start;
+            *state = ((*state / frequency) << precision) + *state % frequency + start;
         }
     }
 }
