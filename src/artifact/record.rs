@@ -359,7 +359,7 @@ mod tests {
             (&[0x21], RecordError::Reserved { field: "graph flag", value: 2 }),
             (&[0x42], RecordError::Reserved { field: "codebook flag", value: 4 }),
             (&[0x23, 0, 0, 3], RecordError::Reserved { field: "layout", value: 3 }),
-            (&[0x23, 0, 0, 0, 7], RecordError::Reserved { field: "codec", value: 7 }),
+            (&[0x23, 0, 0, 0, 255], RecordError::Reserved { field: "codec", value: 255 }),
         ];
         for (bytes, error) in cases {
             assert_eq!(Header::read(&mut Cursor::new(bytes)), Err(error));

@@ -16,7 +16,7 @@ import reference_decoder
 ROOT = pathlib.Path(__file__).parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
 PROGRAM = os.environ.get("WEIGHTPRESS_BIN", ROOT / "target" / "release" / "weightpress")
-CODECS = ["dense", "csr", "csc", "index_map", "ham", "sham", "cser"]
+CODECS = ["dense", "csr", "csc", "index_map", "ham", "sham", "cser", "rans"]
 
 
 def run(*arguments):
