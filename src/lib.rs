@@ -13,6 +13,7 @@
 //! `cargo check --lib --no-default-features` proves it. ARCHITECTURE.md is the map.
 
 pub mod artifact;
+pub mod benchmark;
 pub mod codec;
 pub mod compress;
 pub mod evaluate;

@@ -48,6 +48,10 @@ zeros=$(printf '0,%.0s' {1..63})0
 call --data '{"inputs": [{"name": "input", "shape": [1, 64], "datatype": "FP32", "data": ['"$zeros"']}]}' \
   "$base/v2/models/walk-digits/infer"
 
+step "time version 1 beside version 0, one sample at a time and 32"
+benchmark='{"kind": "benchmark", "model": "walk-digits", "version": 1, "batch": [1, 32], "threads": [1], "seconds": 0.2}'
+call --header "Prefer: wait=30" --data "$benchmark" "$base/api/v1/jobs"
+
 step "download the artifact, in two parts, and as a plain ONNX file"
 content=$base/api/v1/models/walk-digits/versions/1/content
 call --range 0-999 --output "$out/first.part" "$content"

@@ -53,18 +53,38 @@ impl DataArgs {
 
     /// Measures `predictor`, beside `reference` where there is one.
     pub fn measure(&self, predictor: &Predictor, reference: Option<&Predictor>) -> Result<Quality, CliError> {
-        let path = self.data.as_deref().ok_or_else(|| CliError::Input("--data is missing".to_owned()))?;
+        let data = self.open()?.ok_or_else(|| CliError::Input("--data is missing".to_owned()))?;
+        data.measure(predictor, reference)
+    }
+
+    /// The dataset and its mapping; `None` without data.
+    pub fn open(&self) -> Result<Option<Data>, CliError> {
+        let Some(path) = self.data.as_deref() else { return Ok(None) };
         let dataset = Dataset::open(path).map_err(|error| at(path, error))?;
-        let mut map = match &self.data_map {
+        let mut map: DataMap = match &self.data_map {
             Some(json) => {
                 serde_json::from_str(json).map_err(|error| CliError::Input(format!("--data-map: {error}")))?
             }
             None => DataMap::default(),
         };
         map.split = self.split.or(map.split);
-        let evaluation = Evaluation { predictor, reference, dataset: &dataset, map: &map, metrics: &self.metrics };
+        Ok(Some(Data { dataset, map, metrics: self.metrics.clone() }))
+    }
+}
+
+/// A dataset that was opened, and what is asked of it.
+pub struct Data {
+    pub dataset: Dataset,
+    pub map: DataMap,
+    metrics: Vec<Metric>,
+}
+
+impl Data {
+    /// Measures `predictor`, beside `reference` where there is one.
+    pub fn measure(&self, predictor: &Predictor, reference: Option<&Predictor>) -> Result<Quality, CliError> {
+        let Self { dataset, map, metrics } = self;
         let bar = Bar::new();
-        let measured = evaluation.run(&bar);
+        let measured = Evaluation { predictor, reference, dataset, map, metrics }.run(&bar);
         bar.finish();
         Ok(Quality { split: map.split, measured: measured.map_err(CliError::input)? })
     }

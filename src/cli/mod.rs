@@ -3,6 +3,7 @@
 //! One file per subcommand, each with its `Args` and its `run`. Exit status: 0 done, 2 the input is at fault (one line
 //! says how), 1 anything else.
 
+mod bench;
 mod compress;
 mod data;
 mod demo;
@@ -46,6 +47,8 @@ enum Command {
     Predict(predict::Args),
     /// Measure a model or an artifact on a dataset.
     Evaluate(evaluate::Args),
+    /// Time a model or an artifact: latency, throughput, time per layer, beside another file or its own dense form.
+    Bench(bench::Args),
     /// Print the OpenAPI document of the service.
     Openapi,
     /// Ask a running service whether it is ready; for container health checks.
@@ -63,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Openapi => print_stdout(&crate::http::openapi_yaml()),
         Command::Healthcheck(args) => healthcheck::run(args),
     };

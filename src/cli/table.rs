@@ -9,7 +9,7 @@ pub struct Table {
 }
 
 struct Column {
-    title: &'static str,
+    title: String,
     align: Align,
 }
 
@@ -24,8 +24,8 @@ pub enum Align {
 
 impl Table {
     /// A table with these column titles.
-    pub fn new(columns: &[(&'static str, Align)]) -> Self {
-        let columns = columns.iter().map(|&(title, align)| Column { title, align }).collect();
+    pub fn new(columns: &[(&str, Align)]) -> Self {
+        let columns = columns.iter().map(|&(title, align)| Column { title: title.to_owned(), align }).collect();
         Self { columns, rows: Vec::new() }
     }
 
@@ -39,7 +39,7 @@ impl Table {
     pub fn render(&self) -> String {
         let widths: Vec<usize> = self.columns.iter().enumerate().map(|(i, column)| self.width(i, column)).collect();
         let mut out = String::new();
-        self.line(&mut out, &widths, |i| self.columns[i].title);
+        self.line(&mut out, &widths, |i| &self.columns[i].title);
         let rule: Vec<String> = widths.iter().map(|&w| "─".repeat(w)).collect();
         self.line(&mut out, &widths, |i| &rule[i]);
         for row in &self.rows {

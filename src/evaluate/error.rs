@@ -44,8 +44,8 @@ pub enum EvaluateError {
     /// Two inputs, or an input and its array, fix different batch sizes.
     #[error("the inputs of the graph fix different batch sizes: {first} and {second}")]
     BatchSizes { first: usize, second: usize },
-    /// The batch that the graph declares does not fit memory.
-    #[error("the graph takes {batch} samples of {sample_bytes} bytes at a time, more than the {max} bytes allowed")]
+    /// The batch that the graph declares, or that was asked for, does not fit memory.
+    #[error("{batch} samples of {sample_bytes} bytes at a time are more than the {max} bytes allowed")]
     BatchTooLarge { batch: usize, sample_bytes: usize, max: usize },
     /// A split was asked for, and nothing says which samples belong to it.
     #[error("a split was asked for, but the dataset has no array \"split\"")]

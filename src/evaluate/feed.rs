@@ -54,6 +54,29 @@ pub(super) struct Batch {
     pub samples: Vec<usize>,
 }
 
+/// Inputs for `count` samples at a time: the first ones that `map` selects, over again where there are fewer.
+///
+/// # Errors
+/// An [`EvaluateError`] that names the first fault; [`EvaluateError::BatchTooLarge`] beyond 1 GiB.
+pub fn first_samples(
+    dataset: &Dataset,
+    map: &DataMap,
+    (inputs, outputs): (&[Port], &[Port]),
+    count: usize,
+) -> Result<Vec<(String, Array)>, EvaluateError> {
+    let feed = Feed::new(dataset, &map.complete(dataset, inputs, outputs.first())?, inputs)?;
+    check_size(count, feed.inputs.iter().fold(0, |sum, input| sum.saturating_add(input.sample_bytes())))?;
+    feed.first(count)
+}
+
+/// Refuses batches that memory should not be asked for.
+fn check_size(batch: usize, sample_bytes: usize) -> Result<(), EvaluateError> {
+    match batch.checked_mul(sample_bytes.max(1)) {
+        Some(bytes) if bytes <= MAX_FIXED_BATCH_BYTES => Ok(()),
+        _ => Err(EvaluateError::BatchTooLarge { batch, sample_bytes, max: MAX_FIXED_BATCH_BYTES }),
+    }
+}
+
 impl<'a> Feed<'a> {
     /// Binds a completed mapping.
     pub(super) fn new(dataset: &'a Dataset, map: &DataMap, ports: &[Port]) -> Result<Self, EvaluateError> {
@@ -86,9 +109,7 @@ impl<'a> Feed<'a> {
             return Err(EvaluateError::NoSamples);
         }
         let batch = fixed.unwrap_or((MAX_BATCH_BYTES / sample_bytes.max(1)).clamp(1, MAX_BATCH));
-        if batch.checked_mul(sample_bytes.max(1)).is_none_or(|bytes| bytes > MAX_FIXED_BATCH_BYTES) {
-            return Err(EvaluateError::BatchTooLarge { batch, sample_bytes, max: MAX_FIXED_BATCH_BYTES });
-        }
+        check_size(batch, sample_bytes)?;
         Ok(Self { dataset, inputs, target, runs, samples, batch, is_fixed: fixed.is_some() })
     }
 
@@ -109,6 +130,18 @@ impl<'a> Feed<'a> {
         }
         let inputs = self.inputs.iter().map(|input| input.read(self.dataset, &ranges));
         Ok(Batch { inputs: inputs.collect::<Result<_, _>>()?, target, samples })
+    }
+
+    /// Inputs for `count` of the selected samples, which start over where they run out.
+    fn first(&self, count: usize) -> Result<Vec<(String, Array)>, EvaluateError> {
+        let mut ranges = Vec::new();
+        let mut wanted = count;
+        while wanted > 0 {
+            let some = self.slice(0, wanted);
+            wanted -= some.iter().map(ExactSizeIterator::len).sum::<usize>();
+            ranges.extend(some);
+        }
+        self.inputs.iter().map(|input| input.read(self.dataset, &ranges)).collect()
     }
 
     /// At most `count` of the selected samples, from number `skip` of them on.
@@ -267,6 +300,17 @@ mod tests {
     }
 
     #[test]
+    fn the_first_samples_start_over_where_they_run_out() {
+        let data = dataset(false);
+        let (map, ports) = (map("y", Some(Split::Test)), [port(&[None], "INT64")]);
+        let inputs = first_samples(&data, &map, (&ports, &[]), 6).unwrap();
+        // Half of 0, 3, 6, 9, plus 1, truncated; then 0 and 3 again.
+        assert_eq!(inputs[0].1, Array { dims: vec![6], data: ArrayData::I64(vec![1, 2, 4, 5, 1, 2]) });
+        let too_many = first_samples(&data, &map, (&ports, &[]), 1 << 40).unwrap_err();
+        assert!(matches!(too_many, EvaluateError::BatchTooLarge { .. }), "{too_many}");
+    }
+
+    #[test]
     fn what_does_not_fit_is_named() {
         let data = dataset(false);
         let error = |map: &DataMap, dims: &[Option<usize>]| {
@@ -292,7 +336,7 @@ mod tests {
         };
         assert_eq!(
             error(&[Some(1 << 40), Some(6)]),
-            "the graph takes 1099511627776 samples of 24 bytes at a time, more than the 1073741824 bytes allowed"
+            "1099511627776 samples of 24 bytes at a time are more than the 1073741824 bytes allowed"
         );
         assert!(error(&[Some(usize::MAX), Some(6)]).contains("18446744073709551615 samples"));
         assert!(error(&[Some(1), Some(usize::MAX), Some(2)]).contains("takes [18446744073709551615, 2] per sample"));

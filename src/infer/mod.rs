@@ -7,6 +7,7 @@ mod plan;
 mod ports;
 mod predictor;
 mod product;
+mod profile;
 mod restore;
 mod rewrite;
 mod widen;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use array::{Array, ArrayData, ArrayError, Datatype};
 pub use error::InferError;
 pub use predictor::{Predictor, unsupported_operators};
+pub use profile::Profile;
 
 /// How a served version holds its weights in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

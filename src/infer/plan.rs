@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tract_onnx::pb;
 use tract_onnx::tract_hir::internal::*;
 use tract_onnx::tract_hir::tract_core::ops::konst::Const;
 use tract_onnx::tract_hir::tract_core::ops::matmul::optimized::{MatMulOperand, OptMatMul, ProtoFusedSpec};
 use tract_onnx::tract_hir::tract_core::ops::scan::OptScan;
+use tract_onnx::tract_hir::tract_core::plan::eval;
 
 use super::InferError;
 use super::guard::guarded;
@@ -79,6 +81,30 @@ impl Plan {
         let outcome = guarded(|| {
             let per_shape = self.per_shape.as_ref().context("the graph was loaded for one batch")?;
             per_shape.specialized(&inputs)?.run(inputs)
+        });
+        outcome.map_err(|reason| InferError::Run { reason })
+    }
+
+    /// Runs the graph and tells `watch` the name of each operator and the time that it took.
+    ///
+    /// # Errors
+    /// [`InferError::Run`] with tract's reason.
+    pub(super) fn run_watched(
+        &self,
+        inputs: TVec<TValue>,
+        mut watch: impl FnMut(&str, Duration),
+    ) -> Result<TVec<TValue>, InferError> {
+        let outcome = guarded(|| {
+            let plan = match (&self.symbolic, &self.per_shape) {
+                (Some(plan), _) => plan.clone(),
+                (None, per_shape) => per_shape.as_ref().context("no plan")?.specialized(&inputs)?,
+            };
+            plan.spawn()?.run_plan_with_eval(inputs, |context, state, node, inputs| {
+                let started = Instant::now();
+                let outputs = eval(context, state, node, inputs);
+                watch(&node.name, started.elapsed());
+                outputs
+            })
         });
         outcome.map_err(|reason| InferError::Run { reason })
     }

@@ -8,6 +8,7 @@ use tract_onnx::tract_hir::prelude::{IntoTValue, TValue, TVec};
 
 use super::plan::Plan;
 use super::ports::{Checked, Ports, ports};
+use super::profile::{Layers, Profile};
 use super::rewrite::{Products, leaves_misread, misread_by_tract, product_nodes, rewrite};
 use super::widen::widen_halves;
 use super::{Array, ArrayData, Datatype, InferError, Residency, restore};
@@ -23,6 +24,7 @@ pub struct Predictor {
     plan: Plan,
     inputs: Ports,
     outputs: Ports,
+    layers: Layers,
     /// Bytes of the encoded weights, their codebooks and tables.
     encoded_bytes: u64,
 }
@@ -36,7 +38,7 @@ impl Predictor {
     pub fn from_artifact(artifact: &Artifact, residency: Residency) -> Result<Self, InferError> {
         let mut graph = artifact.graph()?.ok_or(InferError::NoGraph)?;
         check_operators(&graph)?;
-        let misread = misread_by_tract(&graph);
+        let (misread, layers) = (misread_by_tract(&graph), Layers::of(&graph));
         let tensors: HashMap<_, _> = artifact.tensors().iter().map(|t| (t.name.as_str(), t)).collect();
         let mut matrices: Vec<Arc<CompressedMatrix>> = Vec::new();
         let products = rewrite(&mut graph, |weight| {
@@ -50,7 +52,7 @@ impl Predictor {
             Ok(matrices.last().cloned())
         })?;
         restore::restore(&mut graph, restore::from_artifact(artifact))?;
-        Self::new(graph, products, matrices)
+        Self::new(graph, layers, products, matrices)
     }
 
     /// Loads an uploaded model, version 0: all weights dense.
@@ -60,7 +62,7 @@ impl Predictor {
     pub fn from_model(model: &Model) -> Result<Self, InferError> {
         let mut graph = model.skeleton().ok_or(InferError::NoGraph)?.clone();
         check_operators(&graph)?;
-        let misread = misread_by_tract(&graph);
+        let (misread, layers) = (misread_by_tract(&graph), Layers::of(&graph));
         let mut matrices = Vec::new();
         let products = rewrite(&mut graph, |weight| {
             if misread.contains(&weight.name) {
@@ -70,11 +72,12 @@ impl Predictor {
             Ok(None)
         })?;
         restore::restore(&mut graph, restore::from_model(model))?;
-        Self::new(graph, products, matrices)
+        Self::new(graph, layers, products, matrices)
     }
 
     fn new(
         mut model: pb::ModelProto,
+        layers: Layers,
         products: Products,
         mut matrices: Vec<Arc<CompressedMatrix>>,
     ) -> Result<Self, InferError> {
@@ -88,7 +91,7 @@ impl Predictor {
         let (inputs, outputs) = ports(&mut model)?;
         widen_halves(&mut model);
         let plan = Plan::new(&model, products, inputs.assume_a_batch())?;
-        Ok(Self { plan, inputs, outputs, encoded_bytes })
+        Ok(Self { plan, inputs, outputs, layers, encoded_bytes })
     }
 
     /// What the graph reads, in graph order.
@@ -107,13 +110,7 @@ impl Predictor {
     /// # Errors
     /// An [`InferError`] that names the input at fault, or [`InferError::Run`].
     pub fn run(&self, inputs: Vec<(String, Array)>) -> Result<Vec<(String, Array)>, InferError> {
-        let Checked { arrays, disagreement } = self.inputs.check(inputs)?;
-        let mut values: TVec<TValue> = TVec::new();
-        for (array, port) in arrays.into_iter().zip(&self.inputs.ports) {
-            let tensor = widened(array).into_tensor();
-            let tensor = tensor.map_err(|source| InferError::Array { name: port.name.clone(), source })?;
-            values.push(tensor.into_tvalue());
-        }
+        let (values, disagreement) = self.values(inputs)?;
         let values = match disagreement {
             None => self.plan.run(values)?,
             Some(disagreement) => self.plan.run_per_shape(values).map_err(|_| disagreement)?,
@@ -124,6 +121,38 @@ impl Predictor {
             Ok((port.name.clone(), narrowed(array, datatype)))
         });
         named.collect()
+    }
+
+    /// Names of the weights that the graph multiplies by: the layers of a [`Profile`].
+    pub fn layers(&self) -> &[String] {
+        &self.layers.names
+    }
+
+    /// Runs one batch for the time that each of its operators takes. First extents that the graph does not name must
+    /// agree here.
+    ///
+    /// # Errors
+    /// As [`Predictor::run`].
+    pub fn profile(&self, inputs: Vec<(String, Array)>) -> Result<Profile, InferError> {
+        let (values, disagreement) = self.values(inputs)?;
+        if let Some(disagreement) = disagreement {
+            return Err(disagreement);
+        }
+        let mut profile = self.layers.profile();
+        self.plan.run_watched(values, |node, time| self.layers.add(&mut profile, node, time))?;
+        Ok(profile)
+    }
+
+    /// Checked inputs as the graph reads them, in graph order; and [`Checked::disagreement`].
+    fn values(&self, inputs: Vec<(String, Array)>) -> Result<(TVec<TValue>, Option<InferError>), InferError> {
+        let Checked { arrays, disagreement } = self.inputs.check(inputs)?;
+        let mut values: TVec<TValue> = TVec::new();
+        for (array, port) in arrays.into_iter().zip(&self.inputs.ports) {
+            let tensor = widened(array).into_tensor();
+            let tensor = tensor.map_err(|source| InferError::Array { name: port.name.clone(), source })?;
+            values.push(tensor.into_tvalue());
+        }
+        Ok((values, disagreement))
     }
 
     /// Bytes of the weights as they are held in memory: encoded weights with their tables and codebooks, and every

@@ -183,6 +183,8 @@ pub enum Refusal {
     NotPredictable,
     /// The dataset, the mapping and the model do not fit together.
     DataMismatch,
+    /// The settings of a benchmark are out of range, or do not fit the model.
+    InvalidSettings,
     /// What a job names is gone.
     NotFound,
     /// A text holds the character NUL.
@@ -199,6 +201,7 @@ impl Refusal {
             Self::NotCompressible => "not_compressible",
             Self::NotPredictable => "not_predictable",
             Self::DataMismatch => "data_mismatch",
+            Self::InvalidSettings => "invalid_settings",
             Self::NotFound => "not_found",
             Self::InvalidText => "invalid_text",
         }

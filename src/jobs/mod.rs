@@ -26,7 +26,7 @@ pub use changes::Watch;
 pub use executor::{ExecuteError, Executor, Refusal, Work};
 pub(crate) use predictors::PredictorSettings;
 pub use predictors::{LoadError, Loaded, Predictors};
-pub use spec::{CompressSpec, EvaluateSpec, EvaluationSpec, JobKind, JobResult, JobSpec};
+pub use spec::{BenchmarkSpec, CompressSpec, EvaluateSpec, EvaluationSpec, JobKind, JobResult, JobSpec};
 pub use work::{InspectDataset, InspectModel};
 pub(crate) use worker::{WorkerSettings, Workers};
 
@@ -71,7 +71,7 @@ impl Jobs {
     }
 
     /// Checks `spec` as [`Jobs::submit`] does and estimates what a compression would produce; queues nothing. `None` for
-    /// an evaluation, which has nothing to estimate.
+    /// other kinds, which have nothing to estimate.
     ///
     /// # Errors
     /// As [`Jobs::submit`].
@@ -91,7 +91,9 @@ impl Jobs {
     /// The spec with the version that it means now: the default may be another once the job runs.
     async fn resolved(&self, spec: &JobSpec) -> Result<JobSpec, StoreError> {
         let mut spec = spec.clone();
-        if let JobSpec::Evaluate(EvaluateSpec { model, version: version @ None, .. }) = &mut spec {
+        if let JobSpec::Evaluate(EvaluateSpec { model, version: version @ None, .. })
+        | JobSpec::Benchmark(BenchmarkSpec { model, version: version @ None, .. }) = &mut spec
+        {
             *version = Some(self.storage.store.model(model).await?.default_version);
         }
         Ok(spec)

@@ -1,10 +1,14 @@
 //! What a job is asked to do, as it stands in `POST /api/v1/jobs`, and what it answers.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::benchmark::{BenchmarkReport, Settings};
 use crate::compress::{Recipe, Report};
 use crate::evaluate::{DataMap, Metric};
+use crate::infer::Residency;
 use crate::storage::NewMetric;
 
 /// A job to queue.
@@ -15,6 +19,8 @@ pub enum JobSpec {
     Compress(CompressSpec),
     /// Measures a version.
     Evaluate(EvaluateSpec),
+    /// Times a version beside another.
+    Benchmark(BenchmarkSpec),
 }
 
 /// Kinds of jobs.
@@ -23,6 +29,7 @@ pub enum JobSpec {
 pub enum JobKind {
     Compress,
     Evaluate,
+    Benchmark,
 }
 
 impl JobKind {
@@ -31,6 +38,7 @@ impl JobKind {
         match self {
             Self::Compress => "compress",
             Self::Evaluate => "evaluate",
+            Self::Benchmark => "benchmark",
         }
     }
 }
@@ -70,12 +78,72 @@ pub struct EvaluateSpec {
     pub priority: i32,
 }
 
+/// Times a version of a model beside another: latency, throughput, time per layer, memory. What else the service does
+/// meanwhile shares the processor with both.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BenchmarkSpec {
+    /// The model's name.
+    pub model: String,
+    /// The default version when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<i64>,
+    /// The version that it is compared with: the upload when absent.
+    #[serde(default)]
+    pub baseline: i64,
+    /// Samples at a time: 1 and 32 when absent, or what the graph takes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub batch: Vec<usize>,
+    /// Threads of a prediction: 1 and all of the service when absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub threads: Vec<usize>,
+    /// How the weights of the version are held: each of these in turn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub residency: Vec<Residency>,
+    /// Seconds of each timing, from 0.01 to 60: 2 when absent. All timings together take an hour at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// Extents of one sample, for inputs that leave some open; those that nobody gives are 1. Without an evaluation,
+    /// samples are made up.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shapes: BTreeMap<String, Vec<usize>>,
+    /// Runs on the samples of a dataset, and measures the quality of both versions on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<EvaluationSpec>,
+    /// A higher one is claimed first.
+    #[serde(default)]
+    pub priority: i32,
+}
+
+impl BenchmarkSpec {
+    /// What is measured, and for how long.
+    pub(super) fn settings(&self) -> Settings {
+        Settings { batches: self.batch.clone(), threads: self.threads.clone(), seconds: self.seconds }
+    }
+
+    /// How the weights of the version are held, each once; version 0 is dense.
+    pub(super) fn residencies(&self, version: i64) -> Vec<Residency> {
+        let mut residencies = Vec::new();
+        match (version, self.residency.as_slice()) {
+            (0, _) => residencies.push(Residency::Dense),
+            (_, []) => residencies.push(Residency::default()),
+            (_, given) => given.iter().for_each(|r| {
+                if !residencies.contains(r) {
+                    residencies.push(*r)
+                }
+            }),
+        }
+        residencies
+    }
+}
+
 impl JobSpec {
     /// Which kind it is.
     pub fn kind(&self) -> JobKind {
         match self {
             Self::Compress(_) => JobKind::Compress,
             Self::Evaluate(_) => JobKind::Evaluate,
+            Self::Benchmark(_) => JobKind::Benchmark,
         }
     }
 
@@ -84,6 +152,7 @@ impl JobSpec {
         match self {
             Self::Compress(spec) => &spec.model,
             Self::Evaluate(spec) => &spec.model,
+            Self::Benchmark(spec) => &spec.model,
         }
     }
 
@@ -92,6 +161,7 @@ impl JobSpec {
         match self {
             Self::Compress(spec) => spec.evaluation.as_ref(),
             Self::Evaluate(spec) => Some(&spec.evaluation),
+            Self::Benchmark(spec) => spec.evaluation.as_ref(),
         }
     }
 
@@ -100,6 +170,7 @@ impl JobSpec {
         match self {
             Self::Compress(spec) => spec.priority,
             Self::Evaluate(spec) => spec.priority,
+            Self::Benchmark(spec) => spec.priority,
         }
     }
 }
@@ -123,6 +194,9 @@ pub struct JobResult {
     /// Sizes, of a compression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Report>,
-    /// What was measured; of version 0 (before) and of `version` (after).
+    /// Times and memory, of a benchmark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub benchmark: Option<BenchmarkReport>,
+    /// What was measured; of version 0 or a benchmark's baseline (before) and of `version` (after).
     pub metrics: Vec<NewMetric>,
 }

@@ -139,7 +139,7 @@ impl Store {
         })
     }
 
-    /// Ends an evaluation: adds its metrics and marks the job succeeded.
+    /// Ends an evaluation or a benchmark: adds its metrics and marks the job succeeded.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`].
@@ -170,6 +170,7 @@ impl Compression {
         JobResult {
             version: number,
             report: Some(self.report.clone()),
+            benchmark: None,
             metrics: self.metrics.iter().map(numbered).collect(),
         }
     }

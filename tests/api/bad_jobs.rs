@@ -57,6 +57,10 @@ fn jobs_on_what_does_not_exist_are_refused() {
     app.post_json("/api/v1/jobs", &spec).expect_problem(404, "not_found", "nobody");
     let mut spec = json!({"kind": "evaluate", "model": "digits", "version": 9, "evaluation": digits_evaluation()});
     app.post_json("/api/v1/jobs", &spec).expect_problem(404, "not_found", "9");
+    for other in ["version", "baseline"] {
+        let spec = json!({"kind": "benchmark", "model": "digits", (other): 9});
+        app.post_json("/api/v1/jobs", &spec).expect_problem(404, "not_found", "9");
+    }
     spec["version"] = json!(0);
     spec["evaluation"]["data"]["dataset"] = json!("nothing");
     app.post_json("/api/v1/jobs", &spec).expect_problem(404, "not_found", "nothing");
@@ -97,6 +101,32 @@ fn datasets_that_do_not_match_the_inputs_are_refused() {
     expect_refused(&app, &evaluate(&|data| data["inputs"] = json!({"image": {"array": "x"}})), "image");
     expect_refused(&app, &evaluate(&|data| data["target"] = json!({"array": "z", "kind": "class"})), "z");
     expect_refused(&app, &evaluate(&|data| data["split"] = json!("test")), "split");
+}
+
+#[test]
+fn benchmarks_out_of_range_are_refused() {
+    let app = TestApp::with_digits();
+    app.upload_model("weights", &fixtures::npz(&[("w", &[2, 2], 1.0)])).expect(201);
+    let benchmark = |setting: &str, value: Value| json!({"kind": "benchmark", "model": "digits", (setting): value});
+    for (spec, fault) in [
+        (benchmark("batch", json!([1, 0])), "batch must be 1 to 65536, not 0"),
+        (benchmark("batch", json!(1)), "sequence"),
+        (benchmark("threads", json!([3])), "threads must be 1 to 2, not 3"),
+        (benchmark("seconds", json!(1e9)), "seconds must be 0.01 to 60"),
+        (benchmark("residency", json!(["liquid"])), "liquid"),
+        (benchmark("shapes", json!({"input": [65]})), "a sample of input input has the shape [64], found [65]"),
+        (benchmark("shapes", json!({"image": [64]})), "no input image"),
+        (benchmark("second", json!(1)), "second"),
+        (json!({"kind": "benchmark", "model": "weights"}), "no graph"),
+    ] {
+        expect_refused(&app, &spec, fault);
+    }
+    let mut mismatch = benchmark("evaluation", digits_evaluation());
+    mismatch["evaluation"]["data"]["inputs"] = json!({"input": {"array": "pixels"}});
+    expect_refused(&app, &mismatch, "pixels");
+    let mut both = benchmark("evaluation", digits_evaluation());
+    both["shapes"] = json!({"input": [64]});
+    expect_refused(&app, &both, "made-up");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod bad_jobs;
 mod bad_predictions;
 mod bad_requests;
 mod bad_uploads;
+mod benchmarks;
 mod client;
 mod crash;
 mod datasets;

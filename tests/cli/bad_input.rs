@@ -81,3 +81,18 @@ fn data_that_do_not_fit_are_refused() {
     refused(&sandbox, &["evaluate", &model], "--data");
     refused(&sandbox, &["evaluate", &model, "--data", &model], "digits_mlp.onnx");
 }
+
+#[test]
+fn benchmarks_that_make_no_sense_are_refused() {
+    let sandbox = Sandbox::new();
+    let (model, data) = (bundled(MODEL), bundled("tests/fixtures/digits_val.npz"));
+    let bench = |flags: &[&str], fault: &str| refused(&sandbox, &[&["bench", &model], flags].concat(), fault);
+    bench(&["--batch", "0"], "batch must be 1 to 65536, not 0");
+    bench(&["--threads", "100000"], "threads must be 1 to");
+    bench(&["--seconds", "nan"], "seconds must be 0.01 to 60, not NaN");
+    bench(&["--shape", "input=65"], "has the shape [64], found [65]");
+    bench(&["--shape", "image=64"], "no input image");
+    bench(&["--against", "missing"], "missing");
+    bench(&["--against", &data], "no graph");
+    bench(&["--data", &model], "digits_mlp.onnx");
+}

@@ -106,6 +106,35 @@ fn a_residency_changes_memory_and_not_predictions() {
 }
 
 #[test]
+fn an_artifact_is_timed_beside_its_dense_form_or_another_file() {
+    let sandbox = Sandbox::new();
+    compress(&sandbox, "small.wp", &["--prune", ".6", "--quantize", "cws", "--encoding", "sham"]);
+    let short = ["--seconds", "0.01", "--batch", "1,3", "--threads", "1"];
+    let bench = |flags: &[&str]| sandbox.ok(&[&["bench", "small.wp"], &short[..], flags].concat());
+    let contenders = |flags: &[&str]| {
+        let printed = json(&bench(&[flags, &["--json"]].concat()));
+        let names = printed["contenders"].as_array().unwrap().iter();
+        let names = names.map(|contender| (contender["name"].clone(), contender["residency"].clone()));
+        (names.collect::<Vec<_>>(), printed)
+    };
+    let name = |name: &str, residency: &str| (Value::from(name), Value::from(residency));
+    let (own, printed) = contenders(&["--residency", "coded,dense"]);
+    assert_eq!(own, [name("small.wp", "dense"), name("small.wp", "coded")]);
+    assert_eq!(printed["contenders"][1]["timings"].as_array().unwrap().len(), 2);
+    assert_eq!(printed["quality"], Value::Null);
+
+    let (model, data) = (bundled(MODEL), bundled(DATA));
+    let (both, printed) = contenders(&["--residency", "coded", "--against", &model, "--data", &data]);
+    assert_eq!(both, [name("digits_mlp.onnx", "dense"), name("small.wp", "coded")]);
+    assert_eq!(printed["quality"]["reference"][0]["metric"], "accuracy");
+
+    let table = bench(&["--against", &model]);
+    for part in ["p95 ms", "digits_mlp.onnx", "w1", "(rest of the graph)"] {
+        assert!(table.contains(part), "{part:?} is missing in:\n{table}");
+    }
+}
+
+#[test]
 fn predictions_are_written_for_numpy() {
     let sandbox = Sandbox::new();
     compress(&sandbox, "small.wp", &["--quantize", "cws", "--levels", "31"]);

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::compress::{self, Estimate, Recipe};
-use crate::jobs::{ExecuteError, Work};
+use crate::jobs::{BenchmarkSpec, ExecuteError, Work};
 use crate::progress::Progress;
 
+use super::benchmark::check_benchmark;
 use super::compress::refused_or_failed;
 use super::evaluate::Measurement;
 use super::inspect::open_model;
@@ -17,6 +18,7 @@ use super::inspect::open_model;
 pub(in crate::jobs) struct Check {
     pub(super) model: PathBuf,
     pub(super) recipe: Option<Recipe>,
+    pub(super) benchmark: Option<BenchmarkSpec>,
     pub(super) measurement: Option<Measurement>,
 }
 
@@ -27,6 +29,9 @@ impl Work for Check {
         let model = open_model(&self.model)?;
         if let Some(measurement) = &self.measurement {
             measurement.check(&model)?;
+        }
+        if let Some(benchmark) = &self.benchmark {
+            check_benchmark(benchmark, &model)?;
         }
         self.recipe.as_ref().map(|recipe| compress::estimate(&model, recipe)).transpose().map_err(refused_or_failed)
     }

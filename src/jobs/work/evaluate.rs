@@ -57,16 +57,25 @@ impl Measurement {
         artifact: Option<&Path>,
         progress: &dyn Progress,
     ) -> Result<Measured, ExecuteError> {
-        let dataset = Dataset::open(&self.dataset).map_err(refused_or_failed)?;
         let original = load_upload(upload).map_err(|error| refused_or_failed(error.into()))?;
         let compressed = match artifact {
             Some(path) => Some(load_artifact(path).map_err(|error| refused_or_failed(error.into()))?),
             None => None,
         };
-        let (predictor, reference) = match &compressed {
-            Some(compressed) => (compressed, Some(&original)),
-            None => (&original, None),
-        };
+        match &compressed {
+            Some(compressed) => self.measure(compressed, Some(&original), progress),
+            None => self.measure(&original, None, progress),
+        }
+    }
+
+    /// Runs `predictor`, with `reference` beside it where there is one, over the samples.
+    pub(super) fn measure(
+        &self,
+        predictor: &Predictor,
+        reference: Option<&Predictor>,
+        progress: &dyn Progress,
+    ) -> Result<Measured, ExecuteError> {
+        let dataset = Dataset::open(&self.dataset).map_err(refused_or_failed)?;
         let (map, metrics) = (&self.spec.data, self.spec.metrics.as_slice());
         let evaluation = Evaluation { predictor, reference, dataset: &dataset, map, metrics };
         evaluation.run(progress).map_err(refused_or_failed)

@@ -1,6 +1,7 @@
 //! The work of the service, a file per request: what each needs from storage is gathered here first, as paths and
 //! values, so that the work itself sees files and nothing else.
 
+mod benchmark;
 mod check;
 mod compress;
 mod evaluate;
@@ -17,25 +18,35 @@ pub use inspect::{InspectDataset, InspectModel};
 pub(super) use check::Check;
 
 use super::progress::JobProgress;
-use super::{EvaluationSpec, ExecuteError, Executor, JobResult, JobSpec, Refusal};
+use super::{BenchmarkSpec, EvaluationSpec, ExecuteError, Executor, JobResult, JobSpec, Refusal};
+use benchmark::{Benchmark, VersionFile};
 use compress::Compress;
 use evaluate::{Evaluate, Measurement};
 
 /// What there is to check of a job before it is queued.
 pub(super) async fn check(storage: &Storage, spec: &JobSpec) -> Result<Check, StoreError> {
     let model = storage.store.model(spec.model()).await?;
-    if let JobSpec::Evaluate(spec) = spec {
-        storage.store.version(&model, spec.version.unwrap_or(model.default_version)).await?;
+    let versions = match spec {
+        JobSpec::Compress(_) => vec![],
+        JobSpec::Evaluate(spec) => vec![spec.version.unwrap_or(model.default_version)],
+        JobSpec::Benchmark(spec) => vec![spec.baseline, spec.version.unwrap_or(model.default_version)],
+    };
+    for version in versions {
+        storage.store.version(&model, version).await?;
     }
     let measurement = match spec.evaluation() {
         Some(evaluation) => Some(measurement(storage, evaluation).await?),
         None => None,
     };
-    let recipe = match spec {
-        JobSpec::Compress(spec) => Some(spec.recipe.clone()),
-        JobSpec::Evaluate(_) => None,
+    let (recipe, benchmark) = match spec {
+        JobSpec::Compress(spec) => (Some(spec.recipe.clone()), None),
+        JobSpec::Evaluate(_) => (None, None),
+        JobSpec::Benchmark(spec) => {
+            let version = Some(spec.version.unwrap_or(model.default_version));
+            (None, Some(BenchmarkSpec { version, ..spec.clone() }))
+        }
     };
-    Ok(Check { model: storage.blobs.path(&model.sha256), recipe, measurement })
+    Ok(Check { model: storage.blobs.path(&model.sha256), recipe, benchmark, measurement })
 }
 
 /// Does the work of a claimed job.
@@ -75,7 +86,27 @@ pub(super) async fn execute(
                 measurement: measurement(storage, &spec.evaluation).await.map_err(gone_or_failed)?,
             };
             let metrics = executor.execute_job(work, progress).await?;
-            Ok(Done::Evaluated(JobResult { version: number, report: None, metrics }))
+            Ok(Done::Measured(Box::new(JobResult { version: number, report: None, benchmark: None, metrics })))
+        }
+        JobSpec::Benchmark(spec) => {
+            let number = spec.version.unwrap_or(model.default_version);
+            let file = async |number| -> Result<VersionFile, ExecuteError> {
+                let version = storage.store.version(&model, number).await.map_err(gone_or_failed)?;
+                Ok(VersionFile { number, path: storage.blobs.path(&version.sha256) })
+            };
+            let measurement = match &spec.evaluation {
+                Some(evaluation) => Some(measurement(storage, evaluation).await.map_err(gone_or_failed)?),
+                None => None,
+            };
+            let work =
+                Benchmark { baseline: file(spec.baseline).await?, version: file(number).await?, measurement, spec };
+            let (benchmark, metrics) = executor.execute_job(work, progress).await?;
+            Ok(Done::Measured(Box::new(JobResult {
+                version: number,
+                report: None,
+                benchmark: Some(benchmark),
+                metrics,
+            })))
         }
     }
 }
@@ -83,7 +114,7 @@ pub(super) async fn execute(
 /// The work of a job that is done, not stored yet.
 pub(super) enum Done {
     Compressed { file: TempPath, compression: Box<Compression> },
-    Evaluated(JobResult),
+    Measured(Box<JobResult>),
 }
 
 impl Done {
@@ -94,7 +125,7 @@ impl Done {
                 let file = storage.blobs.adopt(file).await?;
                 storage.finish_compression(lease, file, &compression).await
             }
-            Self::Evaluated(result) => storage.store.finish_evaluation(lease, &result).await,
+            Self::Measured(result) => storage.store.finish_evaluation(lease, &result).await,
         }
     }
 }
