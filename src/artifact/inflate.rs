@@ -36,14 +36,15 @@ impl Budget {
     }
 }
 
-/// `bytes` as a raw deflate stream (RFC 1951), or `None` where that is not smaller or the budget is spent.
-pub(super) fn deflate(bytes: &[u8], budget: &mut Budget) -> Option<Vec<u8>> {
+/// `bytes` as a raw deflate stream (RFC 1951), or `None` where that and its length do not take less than `below` bytes, or
+/// the budget is spent.
+pub(super) fn deflate(bytes: &[u8], below: usize, budget: &mut Budget) -> Option<Vec<u8>> {
     if bytes.len() as u64 > budget.left {
         return None;
     }
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
     let deflated = encoder.write_all(bytes).and_then(|()| encoder.finish()).ok()?;
-    let smaller = deflated.len() + super::wire::varint_len(bytes.len() as u64) < bytes.len();
+    let smaller = deflated.len() + super::wire::varint_len(bytes.len() as u64) < below;
     (smaller && budget.claim(bytes.len() as u64).is_ok()).then_some(deflated)
 }
 
@@ -63,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_lies_about_its_length_is_refused() {
-        let deflated = deflate(&[7; 1000], &mut Budget::default()).unwrap();
+        let deflated = deflate(&[7; 1000], 1000, &mut Budget::default()).unwrap();
         assert_eq!(inflate(&deflated, 1000), Ok(vec![7; 1000]));
         for claim in [0, 999, 1001] {
             assert_eq!(inflate(&deflated, claim), Err(RecordError::Inflate { needed: claim }));
@@ -76,6 +77,6 @@ mod tests {
         let mut budget = Budget::default();
         assert!(budget.claim(INFLATE_LIMIT_BYTES - 1).is_ok());
         assert_eq!(budget.claim(2), Err(RecordError::InflateLimit { needed: 2, left: 1 }));
-        assert!(deflate(&[0; 100], &mut budget).is_none(), "a spent budget stores as it is");
+        assert!(deflate(&[0; 100], 100, &mut budget).is_none(), "a spent budget stores as it is");
     }
 }

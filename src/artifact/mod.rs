@@ -3,6 +3,7 @@
 //! An artifact is a safetensors file whose tensors are *records*: byte strings with a compact header of their own and a
 //! CRC-32C. It is self-contained (graph, encoded weights, recipe) and deterministic (no times, ids or metrics).
 
+mod body;
 mod error;
 mod export;
 mod graph;

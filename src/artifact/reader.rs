@@ -8,9 +8,10 @@ use bytes::Bytes;
 use safetensors::{Dtype, SafeTensors};
 use tract_onnx::pb;
 
+use super::body::Form;
 use super::error::{ArtifactError, RecordError};
-use super::inflate::{Budget, inflate};
-use super::record::{Allowance, CHECKSUM_BYTES, CodebookRef, EncodedHeader, Header, PlainHeader, Storage};
+use super::inflate::Budget;
+use super::record::{Allowance, CHECKSUM_BYTES, CodebookRef, EncodedHeader, Header, PlainHeader};
 use super::wire::Cursor;
 use super::{Body, FORMAT_VERSION, METADATA_KEY, StoredTensor, graph};
 use crate::codec::{CompressedMatrix, Head, Words};
@@ -31,7 +32,9 @@ pub struct Artifact {
 
 #[derive(Debug)]
 struct GraphRecord {
-    storage: Storage,
+    form: Form,
+    /// Length of what `body` stands for.
+    bytes: u64,
     body: Bytes,
     offset: u64,
 }
@@ -53,7 +56,8 @@ impl Artifact {
         Self::from_bytes(std::fs::read(path)?.into())
     }
 
-    /// Checks a file held in memory. What it opens to shares `bytes`; deflated tensors may add up to 64 MiB.
+    /// Checks a file held in memory. What it opens to shares `bytes`; binned tensors add up to 16 times their bytes, and all
+    /// that is inflated or decoded beyond adds up to 64 MiB.
     ///
     /// # Errors
     /// An [`ArtifactError`] that names the damaged record and its place.
@@ -112,10 +116,8 @@ impl Artifact {
     /// [`ArtifactError::Record`] where the graph is damaged.
     pub fn graph(&self) -> Result<Option<pb::ModelProto>, ArtifactError> {
         let Some(record) = &self.graph else { return Ok(None) };
-        let decoded = match record.storage.inflated_bytes {
-            Some(needed) => inflate(&record.body, needed).and_then(|bytes| graph::decode(bytes.into())),
-            None => graph::decode(record.body.clone()),
-        };
+        let opened = record.form.open(&record.body, record.bytes, None);
+        let decoded = opened.and_then(graph::decode);
         let fail = |source| ArtifactError::Record { tensor: "graph".into(), offset: record.offset, source };
         decoded.map(Some).map_err(fail)
     }
@@ -155,9 +157,12 @@ impl Artifact {
             let body_bytes = record.bytes.slice(body..);
             let (name, stored) = match header {
                 Header::Graph(storage) => {
-                    storage.claim(&mut budget).map_err(|e| record.fail(Some("graph"), body, e))?;
+                    let form = storage.form;
+                    let bytes = if let Form::Deflated { bytes } = form { bytes } else { body_bytes.len() as u64 };
+                    let claimed = form.claim(bytes, body_bytes.len(), &mut budget);
+                    claimed.map_err(|e| record.fail(Some("graph"), body, e))?;
                     let offset = (record.offset + body) as u64;
-                    if self.graph.replace(GraphRecord { storage, body: body_bytes, offset }).is_some() {
+                    if self.graph.replace(GraphRecord { form, bytes, body: body_bytes, offset }).is_some() {
                         return Err(ArtifactError::Duplicate { tensor: "graph".into() });
                     }
                     continue;
@@ -208,15 +213,8 @@ impl Record {
 
 fn plain(header: PlainHeader, body: Bytes, budget: &mut Budget) -> Result<(Vec<usize>, Body), RecordError> {
     let stored = header.stored_bytes().ok_or_else(|| RecordError::Shape { dims: header.dims.clone() })?;
-    let present = header.storage.inflated_bytes.unwrap_or(body.len() as u64);
-    if present != stored {
-        return Err(RecordError::DataLength { needed: stored, found: present });
-    }
-    header.storage.claim(budget)?;
-    let mut bytes = match header.storage.inflated_bytes {
-        Some(needed) => inflate(&body, needed)?.into(),
-        None => body,
-    };
+    header.storage.form.claim(stored, body.len(), budget)?;
+    let mut bytes = header.storage.form.open(&body, stored, header.binned_width())?;
     if let Some(dtype) = header.element.float().filter(|_| header.storage.halved) {
         bytes = graph::widen(&bytes, dtype).into();
     }

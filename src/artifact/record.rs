@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
+use super::body::Form;
 use super::error::RecordError;
-use super::inflate::Budget;
 use super::wire::{Cursor, put_varint};
 use crate::codec::CodecId;
 use crate::model::{ElementType, element_count};
@@ -21,6 +21,11 @@ const KIND_PLAIN: u8 = 4;
 const FLAG_DEFLATED: u8 = 1;
 /// Flag of a plain record: 32- or 64-bit floats stored as binary16.
 const FLAG_HALVED: u8 = 2;
+/// Flag of a plain record: the body is binned numbers. Not together with [`FLAG_DEFLATED`].
+const FLAG_BINNED: u8 = 4;
+
+/// Bytes of a binary16.
+pub(super) const HALF_BYTES: usize = 2;
 
 /// Bytes of the checksum that ends every record.
 pub(super) const CHECKSUM_BYTES: usize = 4;
@@ -67,8 +72,7 @@ pub(super) struct PlainHeader {
 /// How the bytes of a graph or a plain tensor are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Storage {
-    /// A raw deflate stream of this many bytes once inflated.
-    pub inflated_bytes: Option<u64>,
+    pub form: Form,
     /// Floats of 32 or 64 bits as binary16.
     pub halved: bool,
 }
@@ -191,46 +195,68 @@ impl EncodedHeader {
 
 impl PlainHeader {
     fn read(flags: u8, cursor: &mut Cursor) -> Result<Self, RecordError> {
-        reserve("plain tensor flag", flags, FLAG_DEFLATED | FLAG_HALVED)?;
+        reserve("plain tensor flag", flags, FLAG_DEFLATED | FLAG_HALVED | FLAG_BINNED)?;
         let (name, dims) = read_name_and_dims(cursor)?;
         let code = cursor.byte()?;
         let element = ElementType::from_onnx(i64::from(code)).filter(|t| t.bits > 0);
         let element = element.ok_or(RecordError::Reserved { field: "element type", value: u64::from(code) })?;
         let storage = Storage::read(flags, cursor)?;
+        let header = Self { name, dims, element, storage };
+        if storage.form == Form::Binned && header.binned_width().is_none() {
+            return Err(RecordError::Reserved { field: "binned numbers of type", value: u64::from(code) });
+        }
         if storage.halved && !halvable(element) {
             return Err(RecordError::Reserved { field: "binary16 storage of type", value: u64::from(code) });
         }
-        Ok(Self { name, dims, element, storage })
+        Ok(header)
     }
 
-    /// Bytes of the body once inflated, as dimensions and type say; `None` on overflow.
+    /// Bytes of the body once inflated or decoded, as dimensions and type say; `None` on overflow.
     pub(super) fn stored_bytes(&self) -> Option<u64> {
         let elements = element_count(&self.dims)?;
-        if self.storage.halved { (elements as u64).checked_mul(2) } else { self.element.size_bytes(elements) }
+        if self.storage.halved {
+            (elements as u64).checked_mul(HALF_BYTES as u64)
+        } else {
+            self.element.size_bytes(elements)
+        }
+    }
+
+    /// Bytes of an element as it is stored; `None` for types that are not binned.
+    pub(super) fn binned_width(&self) -> Option<usize> {
+        if self.storage.halved { Some(HALF_BYTES) } else { binned_width(self.element) }
     }
 }
 
 impl Storage {
     fn flags(self) -> u8 {
-        let deflated = if self.inflated_bytes.is_some() { FLAG_DEFLATED } else { 0 };
-        deflated | if self.halved { FLAG_HALVED } else { 0 }
+        let form = match self.form {
+            Form::AsIs => 0,
+            Form::Deflated { .. } => FLAG_DEFLATED,
+            Form::Binned => FLAG_BINNED,
+        };
+        form | if self.halved { FLAG_HALVED } else { 0 }
     }
 
     fn write_length(self, out: &mut Vec<u8>) {
-        if let Some(bytes) = self.inflated_bytes {
+        if let Form::Deflated { bytes } = self.form {
             put_varint(out, bytes);
         }
     }
 
     fn read(flags: u8, cursor: &mut Cursor) -> Result<Self, RecordError> {
-        let inflated_bytes = if flags & FLAG_DEFLATED != 0 { Some(cursor.varint()?) } else { None };
-        Ok(Self { inflated_bytes, halved: flags & FLAG_HALVED != 0 })
+        let form = match flags & (FLAG_DEFLATED | FLAG_BINNED) {
+            0 => Form::AsIs,
+            FLAG_DEFLATED => Form::Deflated { bytes: cursor.varint()? },
+            FLAG_BINNED => Form::Binned,
+            _ => return Err(RecordError::Reserved { field: "plain tensor flag", value: u64::from(flags) }),
+        };
+        Ok(Self { form, halved: flags & FLAG_HALVED != 0 })
     }
+}
 
-    /// Takes what this record inflates to from the file's budget.
-    pub(super) fn claim(self, budget: &mut Budget) -> Result<(), RecordError> {
-        self.inflated_bytes.map_or(Ok(()), |bytes| budget.claim(bytes))
-    }
+/// Bytes of a number that stands for an element of this type when binned; `None` where none is as wide.
+pub(super) fn binned_width(element: &ElementType) -> Option<usize> {
+    matches!(element.bits, 8 | 16 | 32 | 64).then_some(element.bits as usize / 8)
 }
 
 /// True for the types that may be stored as binary16 and widened again.

@@ -9,9 +9,12 @@ use std::sync::{Mutex, PoisonError};
 use tempfile::SpooledTempFile;
 use tract_onnx::pb;
 
+use super::body::smallest;
 use super::error::ArtifactError;
-use super::inflate::{Budget, deflate};
-use super::record::{CHECKSUM_BYTES, CodebookRef, EncodedHeader, Header, PlainHeader, Storage, halvable};
+use super::inflate::Budget;
+use super::record::{
+    CHECKSUM_BYTES, CodebookRef, EncodedHeader, HALF_BYTES, Header, PlainHeader, Storage, binned_width, halvable,
+};
 use super::{FORMAT_VERSION, METADATA_KEY, graph};
 use crate::codec::CodecId;
 use crate::model::ElementType;
@@ -148,7 +151,7 @@ impl ArtifactWriter {
         self.put(Slot::Weight(index), &Header::Encoded(header), weight.payload)
     }
 
-    /// Stores a tensor as it is, deflated where that is smaller.
+    /// Stores a tensor as it is, deflated or as binned numbers where that is smaller.
     ///
     /// # Errors
     /// [`ArtifactError::Unrepresentable`] for a type without a number; else as [`ArtifactWriter::add_weight`].
@@ -164,11 +167,11 @@ impl ArtifactWriter {
             _ => None,
         };
         let bytes = halved.as_deref().unwrap_or(tensor.bytes);
-        let deflated = deflate(bytes, &mut self.budget);
-        let storage =
-            Storage { inflated_bytes: deflated.as_ref().map(|_| bytes.len() as u64), halved: halved.is_some() };
+        let width = if halved.is_some() { Some(HALF_BYTES) } else { binned_width(element) };
+        let (form, body) = smallest(bytes, width, &mut self.budget);
+        let storage = Storage { form, halved: halved.is_some() };
         let header = PlainHeader { name: tensor.name.to_owned(), dims: tensor.dims.to_vec(), element, storage };
-        self.put(Slot::Plain(self.plain), &Header::Plain(header), deflated.as_deref().unwrap_or(bytes))?;
+        self.put(Slot::Plain(self.plain), &Header::Plain(header), &body)?;
         self.plain += 1;
         Ok(())
     }
@@ -179,9 +182,8 @@ impl ArtifactWriter {
     /// [`ArtifactError::Io`].
     pub fn set_graph(&mut self, skeleton: &pb::ModelProto, halve: bool) -> Result<(), ArtifactError> {
         let bytes = graph::encode(skeleton, halve);
-        let deflated = deflate(&bytes, &mut self.budget);
-        let storage = Storage { inflated_bytes: deflated.as_ref().map(|_| bytes.len() as u64), halved: false };
-        self.put(Slot::Graph, &Header::Graph(storage), deflated.as_deref().unwrap_or(&bytes))
+        let (form, body) = smallest(&bytes, None, &mut self.budget);
+        self.put(Slot::Graph, &Header::Graph(Storage { form, halved: false }), &body)
     }
 
     /// Assembles the file beside its place, flushes it to the disk and moves it there, replacing what was there.

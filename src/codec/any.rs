@@ -11,6 +11,7 @@ use super::dense::Dense;
 use super::encode::encode_with;
 use super::ham::Ham;
 use super::index_map::IndexMap;
+use super::pco::Pco;
 use super::rans::Rans;
 use super::sham::Sham;
 use super::{Codec, DecodeError, EncodeError, Head, Visitor};
@@ -39,6 +40,8 @@ pub enum CodecId {
     Cser = 6,
     /// Gaps between non-zeros and their symbols, or all symbols, in interleaved asymmetric numeral systems.
     Rans = 7,
+    /// Raw values by the pco format.
+    Pco = 10,
 }
 
 /// Ties each codec's number to its name and its type, and passes calls on.
@@ -113,6 +116,7 @@ codecs! {
     Sham "sham",
     Cser "cser",
     Rans "rans",
+    Pco "pco",
 }
 
 impl TryFrom<u8> for CodecId {
@@ -130,10 +134,11 @@ mod tests {
 
     #[test]
     fn numbers_and_names_lead_back_to_their_codec() {
-        for (number, &id) in CodecId::ALL.iter().enumerate() {
-            assert_eq!(CodecId::try_from(number as u8), Ok(id));
+        for &id in CodecId::ALL {
+            assert_eq!(CodecId::try_from(id as u8), Ok(id));
             assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{}\"", id.name()));
         }
-        assert_eq!(CodecId::try_from(8), Err(DecodeError::UnknownCodec { number: 8 }));
+        assert!(CodecId::ALL.is_sorted());
+        assert_eq!(CodecId::try_from(255), Err(DecodeError::UnknownCodec { number: 255 }));
     }
 }

@@ -22,7 +22,8 @@ const STORED_PER_BLOCK: usize = 1 << 15;
 /// block table, blocks.
 ///
 /// # Errors
-/// [`EncodeError::NeedsCodebook`] for raw values, but with dense, CSR and CSC; [`EncodeError::TooManyCells`].
+/// [`EncodeError::NeedsCodebook`] for raw values, but with dense, CSR, CSC and pco; [`EncodeError::NeedsRawValues`] for
+/// symbols with pco; [`EncodeError::TooManyCells`].
 pub fn encode(matrix: &Matrix, codec: CodecId, rows_per_block: usize) -> Result<Vec<u8>, EncodeError> {
     encode_cancellable(matrix, codec, rows_per_block, &Silent)
 }

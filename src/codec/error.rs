@@ -10,6 +10,9 @@ pub enum EncodeError {
     /// The codec stores symbols, and the matrix holds raw values.
     #[error("codec {codec:?} needs a codebook, and the matrix holds raw values")]
     NeedsCodebook { codec: CodecId },
+    /// The codec stores values in full, and the matrix holds symbols.
+    #[error("codec {codec:?} takes raw values, and the matrix holds symbols of a codebook")]
+    NeedsRawValues { codec: CodecId },
     /// The matrix is larger than any payload may be.
     #[error("{rows} x {cols} cells are more than the {MAX_CELLS} of an encoded matrix")]
     TooManyCells { rows: usize, cols: usize },
@@ -43,6 +46,9 @@ pub enum DecodeError {
     /// The codec stores symbols, and the head names no codebook.
     #[error("codec {codec:?} needs a codebook")]
     NeedsCodebook { codec: CodecId },
+    /// The codec stores values in full, and the head names a codebook.
+    #[error("codec {codec:?} takes no codebook")]
+    NeedsRawValues { codec: CodecId },
     /// The payload or a section of it ended early.
     #[error("need {needed} bytes, found {found}")]
     UnexpectedEof { needed: usize, found: usize },
@@ -106,6 +112,18 @@ pub enum DecodeError {
     /// A rANS decoder did not end in the state in which encoders begin.
     #[error("the decoder ends in state {state:#x}")]
     FinalState { state: u32 },
+    /// Binned numbers of a version of pco's format that is not defined here.
+    #[error("numbers of version {major}.{minor} of pco's format, not 4.1")]
+    BinnedVersion { major: u8, minor: u8 },
+    /// Binned numbers in a mode of pco other than classic and integer multiples.
+    #[error("numbers of mode {mode} of pco, not 0 or 1")]
+    BinnedMode { mode: u8 },
+    /// Binned numbers in a delta encoding of pco other than none and consecutive.
+    #[error("numbers of delta encoding {delta} of pco, not 0 or 1")]
+    BinnedDelta { delta: u8 },
+    /// The binned numbers are damaged.
+    #[error(transparent)]
+    Binned(#[from] ::pco::errors::PcoError),
     /// Something is wrong inside a block.
     #[error("block {block} at byte {offset}: {source}")]
     Block { block: usize, offset: usize, source: Box<DecodeError> },

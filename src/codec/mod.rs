@@ -35,7 +35,9 @@ mod head;
 mod huffman;
 mod index_map;
 mod ints;
+pub(crate) mod numbers;
 mod pattern;
+mod pco;
 mod rans;
 mod sham;
 #[cfg(test)]
@@ -54,6 +56,7 @@ pub use compressed::{CompressedMatrix, PayloadSizes};
 pub use encode::{encode, encode_cancellable, encode_smallest, rows_per_block, rows_per_block_of};
 pub use error::{DecodeError, EncodeError};
 pub use head::{Head, MAX_CELLS, Words};
+pub(crate) use numbers::CHUNK_NUMBERS;
 
 /// One lossless representation: how the rows of a block are written, and how they are walked.
 ///
@@ -65,7 +68,8 @@ trait Codec: Sized + Send + Sync {
     /// Gathers from `matrix`, whose blocks `head` tells, what they will share.
     ///
     /// # Errors
-    /// [`EncodeError::NeedsCodebook`] where the codec cannot represent raw values.
+    /// [`EncodeError::NeedsCodebook`] where the codec cannot represent raw values, [`EncodeError::NeedsRawValues`] where it
+    /// represents no others.
     fn plan(matrix: &Matrix, head: &Head) -> Result<Self::Plan, EncodeError>;
 
     /// Appends the shared part to `out`.

@@ -18,6 +18,10 @@ const VARINT_BYTES: usize = 10;
 /// Most bytes that a block adds: its length in the table, and a partly filled last byte.
 const BLOCK_BYTES: usize = 6;
 
+/// Most bytes that a chunk of binned numbers adds, and that come before them.
+const CHUNK_BYTES: usize = 192;
+const BINNED_BYTES: usize = 2;
+
 /// Most bits of a dictionary for each symbol (a step between two lengths takes at most 11), and bytes of its start.
 const DICTIONARY_BITS: usize = 12;
 const DICTIONARY_BYTES: usize = 8;
@@ -91,7 +95,9 @@ impl Cells {
     /// Every value in full: by the codec asked for if it takes raw values, else by the smallest.
     fn raw(&self, codec: CodecChoice) -> usize {
         match codec {
-            CodecChoice::Only(codec @ (CodecId::Csr | CodecId::Csc)) => self.plain(codec, self.value_bytes),
+            CodecChoice::Only(codec @ (CodecId::Csr | CodecId::Csc | CodecId::Pco)) => {
+                self.plain(codec, self.value_bytes)
+            }
             _ => self.plain(CodecId::Dense, self.value_bytes),
         }
     }
@@ -105,6 +111,8 @@ impl Cells {
         let width = index_width(self.cols);
         match codec {
             CodecId::Dense | CodecId::Csr | CodecId::Csc => self.plain(codec, symbol_bytes),
+            // It takes no symbols: the values are written in full.
+            CodecId::Pco => self.plain(codec, self.value_bytes),
             CodecId::IndexMap => frame + (self.count * code_bits).div_ceil(8),
             CodecId::Ham => frame + dictionary + (self.count * code_bits).div_ceil(8),
             CodecId::Sham => {
@@ -129,6 +137,10 @@ impl Cells {
         let blocks = match codec {
             CodecId::Csr => sparse(self.rows, self.cols),
             CodecId::Csc => sparse(self.blocks * self.cols, self.rows),
+            CodecId::Pco => {
+                let chunks = self.blocks + self.count / codec::CHUNK_NUMBERS;
+                self.count * word_bytes + CHUNK_BYTES * chunks + BINNED_BYTES
+            }
             _ => self.count * word_bytes,
         };
         BLOCK_BYTES * self.blocks + blocks

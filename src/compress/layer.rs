@@ -221,6 +221,10 @@ fn write(task: &Task, matrix: &Matrix, meter: &Meter) -> Result<Written, EncodeE
     if let CodecChoice::Only(codec) = task.settings.encode.codec {
         match codec::encode_cancellable(matrix, codec, rows_per_block, &meter.inner()) {
             Ok(payload) => return Ok(Written { codec, rows_per_block, codebook, payload, note }),
+            Err(EncodeError::NeedsRawValues { .. }) => {
+                let payload = codec::encode_cancellable(&matrix.to_raw(), codec, rows_per_block, &meter.inner())?;
+                return Ok(Written { codec, rows_per_block, codebook: CodebookRef::Raw, payload, note });
+            }
             Err(EncodeError::NeedsCodebook { .. }) => {
                 note = note.map(|note| format!("{note}, which {} cannot", codec.name()));
             }

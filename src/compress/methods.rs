@@ -122,6 +122,10 @@ fn codec(codec: CodecId) -> MethodDescription {
             "Gaps between the non-zero values and their indices, or all indices, in interleaved asymmetric numeral systems.",
             "Duda, \"Asymmetric numeral systems\", arXiv:1311.2540; Giesen, \"Interleaved entropy coders\", arXiv:1402.3392",
         ),
+        CodecId::Pco => (
+            "Every value in full, its bits as an integer in the pco format, which bins them.",
+            "Loncaric, Jeppesen, Zinberg, \"Pcodec: Better Compression for Numerical Sequences\", 2025, arXiv:2502.06112",
+        ),
     };
     describe(Stage { discriminator: "codec", fields: &["plain"] }.of::<EncodeFields>(codec), description, source)
 }
@@ -250,7 +254,7 @@ mod tests {
             |methods: &[MethodDescription]| methods.iter().map(|m| m.name.clone()).collect::<Vec<_>>().join(" ");
         assert_eq!(names(&described.criteria), "magnitude");
         assert_eq!(names(&described.quantizers), "cws pws uq ecsq");
-        assert_eq!(names(&described.codecs), "auto dense csr csc index_map ham sham cser rans");
+        assert_eq!(names(&described.codecs), "auto dense csr csc index_map ham sham cser rans pco");
         assert_eq!(
             described.presets.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(),
             ["lossless", "balanced", "smallest"]

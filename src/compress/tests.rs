@@ -207,8 +207,26 @@ fn too_many_distinct_values_are_stored_raw_and_named() {
     let model = fixture::open(fixture::graph(vec![node], vec![fixture::floats("w", &[700, 100], &values)])).unwrap();
     let (report, _) = compressed(&model, r#"{"encode":{"codec":"ham"}}"#);
     let layer = &report.layers[0];
-    assert_eq!((layer.codec, layer.distinct_values), (CodecId::Dense, 70_000));
+    assert_eq!((layer.codec, layer.distinct_values), (CodecId::Pco, 70_000));
+    assert!(layer.stream_bytes < 3 * 70_000, "{} bytes", layer.stream_bytes);
     assert!(layer.note.as_ref().unwrap().contains("65536 distinct values"), "{:?}", layer.note);
+}
+
+#[test]
+fn a_codec_of_raw_values_takes_a_layer_of_few_values_too() {
+    let of = |codec: &str| {
+        let json = format!(r#"{{"quantize":{{"levels":15}},"encode":{{"codec":"{codec}"}}}}"#);
+        let (report, bytes) = compressed(&network(), &json);
+        (report, Artifact::from_bytes(bytes.into()).unwrap())
+    };
+    let ((report, binned), (_, shared)) = (of("pco"), of("dense"));
+    for layer in &report.layers {
+        assert_eq!((layer.codec, layer.codebook_bytes, &layer.note), (CodecId::Pco, 0, &None), "{}", layer.name);
+        assert!(layer.distinct_values <= 16, "{}", layer.name);
+    }
+    for (a, b) in binned.tensors().iter().zip(shared.tensors()) {
+        assert_eq!(binned.raw_data(a).unwrap(), shared.raw_data(b).unwrap(), "{}", a.name);
+    }
 }
 
 #[test]

@@ -174,9 +174,22 @@ fn jobs_are_listed_newest_first_and_filtered() {
 fn methods_name_every_quantiser_and_codec() {
     let app = TestApp::start();
     let text = app.get("/api/v1/methods").expect(200).json().to_string();
-    for word in
-        ["magnitude", "cws", "pws", "uq", "ecsq", "dense", "csr", "csc", "index_map", "ham", "sham", "cser", "auto"]
-    {
+    for word in [
+        "magnitude",
+        "cws",
+        "pws",
+        "uq",
+        "ecsq",
+        "dense",
+        "csr",
+        "csc",
+        "index_map",
+        "ham",
+        "sham",
+        "cser",
+        "pco",
+        "auto",
+    ] {
         assert!(text.contains(&format!("\"{word}\"")), "{word}");
     }
 }

@@ -10,9 +10,11 @@ pub const FLOAT_TYPES: [FloatType; 4] = [FloatType::F16, FloatType::Bf16, FloatT
 
 /// The codecs that can represent `matrix`.
 pub fn codecs_for(matrix: &Matrix) -> Vec<CodecId> {
-    let takes_raw = |id: &CodecId| matches!(id, CodecId::Dense | CodecId::Csr | CodecId::Csc);
-    let is_raw = matches!(matrix.values(), Values::Raw { .. });
-    CodecId::ALL.iter().copied().filter(|id| !is_raw || takes_raw(id)).collect()
+    let fits = |id: &CodecId| match matrix.values() {
+        Values::Raw { .. } => matches!(id, CodecId::Dense | CodecId::Csr | CodecId::Csc | CodecId::Pco),
+        Values::Shared { .. } => *id != CodecId::Pco,
+    };
+    CodecId::ALL.iter().copied().filter(fits).collect()
 }
 
 /// Encodes and opens.

@@ -1,7 +1,8 @@
 """Decodes Weightpress artifacts, written from docs/format.md alone: the second opinion on the format.
 
 Slow and plain on purpose: it follows the document section by section (numbers in the comments), and uses NumPy for arrays
-only. `python reference_decoder.py FILE` lists what an artifact holds.
+only; the chunks of binned numbers are left to the package `pcodec`, of the authors of their format.
+`python reference_decoder.py FILE` lists what an artifact holds.
 """
 
 import json
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from pcodec import wrapped as pco
 
 # Section 1: float types. NumPy has no bfloat16: its bits are handled as uint16 everywhere.
 FLOAT_BITS = [np.dtype("<u2"), np.dtype("<u2"), np.dtype("<u4"), np.dtype("<u8")]
@@ -19,6 +21,11 @@ FLOAT_NAMES = ["F16", "BF16", "F32", "F64"]
 ELEMENT_BITS = {1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64, 15: 128,
                 16: 16, 17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2}  # fmt: skip
 INFLATE_LIMIT = 64 << 20
+DECODED_PER_BYTE = 16
+# Section 7.
+PCO_VERSION = bytes([4, 1])
+CHUNK_NUMBERS = 1 << 18
+NUMBERS_PER_BYTE = 256
 
 
 class FormatError(ValueError):
@@ -39,6 +46,8 @@ class Artifact:
     weights: dict = field(default_factory=dict)
     plain: dict = field(default_factory=dict)
     codecs: dict = field(default_factory=dict)
+    # Names of plain tensors that are binned.
+    binned: set = field(default_factory=set)
 
 
 class Bytes:
@@ -217,9 +226,18 @@ def plain_tensor(artifact, flags, source, left):
     """Section 3.4."""
     name, dims = name_and_dims(source)
     element = source.byte()
-    data, left = body(source, flags & 1, left)
     bits = 16 if flags & 2 else ELEMENT_BITS[element]
-    require(len(data) == -(-int(np.prod(dims)) * bits // 8), "data of another length")
+    length = -(-int(np.prod(dims)) * bits // 8)
+    require(flags & 5 != 5, "deflated and binned")
+    if flags & 4:
+        binned = source.rest()
+        artifact.binned.add(name)
+        left -= max(0, length - DECODED_PER_BYTE * len(binned))
+        require(left >= 0, "decodes to more than a file may")
+        data = binned_numbers(pco_header(Bytes(binned)), int(np.prod(dims)), np.dtype(f"<u{bits // 8}")).tobytes()
+    else:
+        data, left = body(source, flags & 1, left)
+    require(len(data) == length, "data of another length")
     if flags & 2:
         data = np.frombuffer(data, "<f2").astype({1: "<f4", 11: "<f8"}[element]).tobytes()
     artifact.plain[name] = (element, dims, data)
@@ -450,6 +468,37 @@ def rans_block(matrix, shared, data, out):
     require(source.at + tail.whole_bytes() == len(data), "bytes of the block")
     require(cells.max(initial=0) < len(matrix.values), "a symbol outside the codebook")
     out[:, shared.live] = grid[numbers]
+def pco_shared(_matrix, source):
+    """Section 5.10."""
+    pco_header(source)
+
+
+def pco_block(matrix, _shared, data, out):
+    """Section 5.10."""
+    out[:] = binned_numbers(data, out.size, matrix.word()).astype(out.dtype).reshape(out.shape)
+
+
+def pco_header(source):
+    """Section 7: the header; returns what follows it."""
+    require(source.take(2) == PCO_VERSION, "another version of pco")
+    return source.data[source.at :]
+
+
+def binned_numbers(data, count, dtype):
+    """Section 7."""
+    file, _ = pco.FileDecompressor.new(PCO_VERSION)
+    numbers, at = np.zeros(count, dtype), 0
+    for start in range(0, count, CHUNK_NUMBERS):
+        page = numbers[start : start + CHUNK_NUMBERS]
+        mode = data[at] & 15
+        delta = data[at + (dtype.itemsize if mode else 0)] >> 4
+        require(mode < 2 and delta < 2, f"mode {mode}, delta encoding {delta}")
+        chunk, read = file.chunk_decompressor(data[at:], f"u{8 * dtype.itemsize}")
+        at += read
+        _, read = chunk.read_page_into(data[at:], len(page), page)
+        at += read
+    require(len(data) == max(at, -(-count // NUMBERS_PER_BYTE)) and not any(data[at:]), "bytes follow the last chunk")
+    return numbers
 
 
 def dictionary(source, symbols):
@@ -503,6 +552,7 @@ CODECS = {
     5: (sham_shared, sham_block),
     6: (no_shared_part, cser_block),
     7: (rans_shared, rans_block),
+    10: (pco_shared, pco_block),
 }
 
 

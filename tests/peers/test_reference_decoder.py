@@ -16,7 +16,7 @@ import reference_decoder
 ROOT = pathlib.Path(__file__).parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
 PROGRAM = os.environ.get("WEIGHTPRESS_BIN", ROOT / "target" / "release" / "weightpress")
-CODECS = ["dense", "csr", "csc", "index_map", "ham", "sham", "cser", "rans"]
+CODECS = {"dense": 0, "csr": 1, "csc": 2, "index_map": 3, "ham": 4, "sham": 5, "cser": 6, "rans": 7, "pco": 10}
 
 
 def run(*arguments):
@@ -64,7 +64,7 @@ def real_layer(tmp_path_factory):
 @pytest.mark.parametrize("codec", CODECS)
 def test_every_codec_on_a_real_layer(codec, real_layer, tmp_path):
     decoded = decode_both_ways(real_layer, {"encode": {"codec": codec}}, tmp_path)
-    assert list(decoded.codecs.values()) == [CODECS.index(codec)]
+    assert list(decoded.codecs.values()) == [CODECS[codec]]
     _, bits = decoded.weights["layer"]
     assert bits.tobytes() == np.load(real_layer)["layer"].tobytes()
 
@@ -92,7 +92,7 @@ def test_every_codec_on_difficult_matrices(codec, dtype, tmp_path):
         assert bits.tobytes() == arrays[name].astype(dtype).tobytes(), name
 
 
-@pytest.mark.parametrize("codec", ["dense", "csr", "csc"])
+@pytest.mark.parametrize("codec", ["dense", "csr", "csc", "pco"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_values_without_a_codebook(codec, dtype, tmp_path):
     values = np.random.default_rng(6).normal(size=(300, 400)).astype(dtype)
@@ -100,6 +100,21 @@ def test_values_without_a_codebook(codec, dtype, tmp_path):
     recipe = {"prune": {"sparsity": 0.3}, "encode": {"codec": codec}}
     decoded = decode_both_ways(tmp_path / "raw.npz", recipe, tmp_path)
     assert len(np.unique(decoded.weights["values"][1])) > 65_536
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int8", "uint16", "int64"])
+def test_binned_constants(dtype, tmp_path):
+    values = np.random.default_rng(7).normal(size=(300, 1000)) * 50
+    arrays = {"kept": values.astype(dtype), "rising": np.arange(5000).astype(dtype), "constant": np.full(70000, 3, dtype)}
+    np.savez(tmp_path / "kept.npz", weight=values.astype("float32"), **arrays)
+    recipe = {"layers": [{"match": name, "skip": True} for name in arrays], "encode": {"codec": "pco"}}
+    if np.issubdtype(dtype, np.integer):
+        recipe.pop("layers")
+    decoded = decode_both_ways(tmp_path / "kept.npz", recipe, tmp_path)
+    assert set(decoded.plain) == set(arrays)
+    for name, (_, _, data) in decoded.plain.items():
+        assert data == arrays[name].tobytes(), name
+    assert "kept" in decoded.binned
 
 
 def test_a_graph_with_unified_codebooks_and_halved_constants(tmp_path):
@@ -110,15 +125,16 @@ def test_a_graph_with_unified_codebooks_and_halved_constants(tmp_path):
     assert len(values) <= 8, "one codebook for all"
 
 
-def test_the_golden_artifact():
-    golden = FIXTURES / "golden" / "artifact_v1.safetensors"
+@pytest.mark.parametrize("name", ["artifact_v1", "artifact_v1_binned"])
+def test_the_golden_artifacts(name):
+    golden = FIXTURES / "golden" / f"{name}.safetensors"
     decoded = reference_decoder.decode(golden.read_bytes())
     digest = hashlib.sha256()
     for name, (_, bits) in decoded.weights.items():
         digest.update(name.encode() + np.ascontiguousarray(bits).tobytes())
     for name, (_, _, data) in decoded.plain.items():
         digest.update(name.encode() + data)
-    assert digest.hexdigest() == golden.with_suffix(".sha256").read_text().strip()
+    assert digest.hexdigest() == (FIXTURES / "golden" / "artifact_v1.sha256").read_text().strip()
 
 
 def test_damage_is_noticed():
