@@ -468,6 +468,8 @@ def rans_block(matrix, shared, data, out):
     require(source.at + tail.whole_bytes() == len(data), "bytes of the block")
     require(cells.max(initial=0) < len(matrix.values), "a symbol outside the codebook")
     out[:, shared.live] = grid[numbers]
+
+
 def pco_shared(_matrix, source):
     """Section 5.10."""
     pco_header(source)
