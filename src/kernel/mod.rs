@@ -6,6 +6,7 @@
 
 pub(crate) mod levels;
 pub(crate) mod sparse;
+pub(crate) mod tree;
 
 /// Whether AVX2 and fused multiply-add may be used. The answer is found once and kept by the standard library.
 #[inline]

@@ -100,6 +100,15 @@ impl SparseRows {
         self.cols
     }
 
+    pub(crate) fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// The symbol of zero, if there is one.
+    pub(crate) fn zero(&self) -> Option<u8> {
+        (self.values[usize::from(self.filler)] == 0.0).then_some(self.filler)
+    }
+
     fn start(&self, row: usize) -> usize {
         if row == 0 { 0 } else { self.ends[row - 1] as usize }
     }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::copies::Copies;
+use super::tree::Differences;
 use super::{Held, PackedMatrix, Reuse};
 use crate::codec::{CompressedMatrix, Words};
 use crate::kernel::levels::{LevelRows, Width};
@@ -87,11 +88,12 @@ impl Source<'_> {
         } else {
             Held::Levels { rows: self.rows, levels: self.levels(table(codebook), levels) }
         };
-        let (held, places) = match reuse {
-            Reuse::Nothing => (held, None),
-            Reuse::Copies => without_copies(held),
-        };
-        Ok(PackedMatrix { rows: self.rows, cols: self.cols, held, places })
+        let packed = PackedMatrix { rows: self.rows, cols: self.cols, held, places: None, tree: None };
+        Ok(match reuse {
+            Reuse::Nothing => packed,
+            Reuse::Copies => packed.without_copies(),
+            Reuse::Differences => packed.without_copies().as_differences(levels),
+        })
     }
 
     /// Calls `work` for each row of a block, after `start`, and returns what it made of each block.
@@ -153,28 +155,44 @@ fn table(codebook: &Codebook) -> Box<Table> {
     table
 }
 
-/// Keeps each distinct row once, where enough of them are copies.
-fn without_copies(held: Held) -> (Held, Option<Vec<u32>>) {
-    let count = held.rows();
-    let copies = match &held {
-        Held::Sparse(rows) => Copies::find((0..count).map(|row| rows.entries(row))),
-        Held::Levels { levels, .. } => Copies::find((0..count).map(|row| levels.row(row))),
-    };
-    let Some(Copies { firsts, places }) = copies else { return (held, None) };
-    let held = match held {
-        Held::Sparse(rows) => {
-            let mut kept = rows.empty();
-            kept.append(&rows, firsts);
-            kept.shrink();
-            Held::Sparse(kept)
-        }
-        Held::Levels { levels, .. } => {
-            let mut kept = levels.empty();
-            let rows = firsts.len();
-            kept.append(&levels, firsts);
-            kept.shrink();
-            Held::Levels { rows, levels: kept }
-        }
-    };
-    (held, Some(places))
+impl PackedMatrix {
+    /// Keeps each distinct row once, where enough of them are copies.
+    fn without_copies(mut self) -> Self {
+        let count = self.held.rows();
+        let copies = match &self.held {
+            Held::Sparse(rows) => Copies::find((0..count).map(|row| rows.entries(row))),
+            Held::Levels { levels, .. } => Copies::find((0..count).map(|row| levels.row(row))),
+        };
+        let Some(Copies { firsts, places }) = copies else { return self };
+        self.places = Some(places);
+        self.held = match self.held {
+            Held::Sparse(rows) => {
+                let mut kept = rows.empty();
+                kept.append(&rows, firsts);
+                kept.shrink();
+                Held::Sparse(kept)
+            }
+            Held::Levels { levels, .. } => {
+                let mut kept = levels.empty();
+                let rows = firsts.len();
+                kept.append(&levels, firsts);
+                kept.shrink();
+                Held::Levels { rows, levels: kept }
+            }
+        };
+        self
+    }
+
+    /// Holds sparse rows as differences, where that pays.
+    fn as_differences(mut self, levels: usize) -> Self {
+        let Held::Sparse(rows) = &self.held else { return self };
+        let Some(Differences { rows, tree, places }) = Differences::find(rows, levels) else { return self };
+        self.places = Some(match self.places {
+            Some(copies) => copies.into_iter().map(|place| places[place as usize]).collect(),
+            None => places,
+        });
+        self.held = Held::Sparse(rows);
+        self.tree = Some(tree);
+        self
+    }
 }

@@ -1,10 +1,12 @@
 //! A matrix of at most 256 values in memory, made for products rather than for size.
 //!
 //! Two forms, whichever is smaller: [sparse](SparseRows), 16 bits a non-zero, or [dense](LevelRows), 4 or 8 bits a cell.
-//! Both are exact. Rows that are copies of one another are held, and computed, once.
+//! Both are exact. Rows that are copies of one another are held, and computed, once; a sparse row may be held as its
+//! difference from another one.
 
 mod build;
 mod copies;
+mod tree;
 
 use std::ops::Range;
 
@@ -14,6 +16,8 @@ use rayon::prelude::*;
 
 use crate::kernel::levels::LevelRows;
 use crate::kernel::sparse::SparseRows;
+
+use tree::Tree;
 
 pub use build::PackError;
 
@@ -33,6 +37,8 @@ pub enum Reuse {
     Nothing,
     /// A row that is a copy of another one is held as that one.
     Copies,
+    /// And where it pays, a row is held as another one and a sparse difference, along a tree at most 32 rows deep.
+    Differences,
 }
 
 /// See the module. Products are sums in f32 whose order depends on the matrix, the size of the batch and the instructions
@@ -44,9 +50,11 @@ pub struct PackedMatrix {
     held: Held,
     /// Which held row each row is; absent where each is its own.
     places: Option<Vec<u32>>,
+    /// Which held rows are differences from which.
+    tree: Option<Tree>,
 }
 
-/// The distinct rows.
+/// The distinct rows, or their differences.
 #[derive(Debug)]
 enum Held {
     Sparse(SparseRows),
@@ -69,6 +77,16 @@ impl PackedMatrix {
         matches!(self.held, Held::Sparse(_))
     }
 
+    /// Whether rows are held as differences from one another.
+    pub fn has_tree(&self) -> bool {
+        self.tree.is_some()
+    }
+
+    /// Cells or entries that a product visits for each sample.
+    pub fn visited(&self) -> usize {
+        self.held.visited(self.cols)
+    }
+
     /// Rows that are held and computed; the others are copies of them.
     pub fn held_rows(&self) -> usize {
         self.held.rows()
@@ -77,16 +95,18 @@ impl PackedMatrix {
     /// Bytes of memory.
     pub fn resident_bytes(&self) -> usize {
         let places = self.places.as_ref().map_or(0, |places| size_of_val(&places[..]));
-        size_of::<Self>() + self.held.resident_bytes() + places
+        let tree = self.tree.as_ref().map_or(0, Tree::resident_bytes);
+        size_of::<Self>() + self.held.resident_bytes() + places + tree
     }
 
     /// The columns and the values of the cells of `row` that are not zero, and perhaps some that are; `None` in the dense
-    /// form.
+    /// form, and where rows are held as differences.
     ///
     /// # Panics
     /// If there is no such row.
     pub fn terms(&self, row: usize) -> Option<impl Iterator<Item = (usize, f32)> + Clone> {
         match &self.held {
+            Held::Sparse(_) if self.tree.is_some() => None,
             Held::Sparse(rows) => Some(rows.terms(self.places.as_ref().map_or(row, |places| places[row] as usize))),
             Held::Levels { .. } => None,
         }
@@ -117,15 +137,25 @@ impl PackedMatrix {
             return;
         }
         let inputs = Inputs { x, batch, cols: self.cols, rows_per_group: self.rows / groups };
-        match &self.places {
-            None => self.held.product(inputs, out),
-            Some(places) => {
-                let mut held = vec![0.0; self.held.rows() * batch];
-                self.held.product(inputs, &mut held);
-                let copied =
-                    out.par_chunks_exact_mut(batch).with_min_len(PRODUCTS_PER_TASK.div_ceil(batch)).zip(places);
-                copied.for_each(|(out, &place)| out.copy_from_slice(&held[place as usize * batch..][..batch]));
-            }
+        let Some(places) = &self.places else { return self.held.product(inputs, out) };
+        let mut held = vec![0.0; self.held.rows() * batch];
+        self.held.product(inputs, &mut held);
+        if let Some(tree) = &self.tree {
+            tree.add_parents(batch, &mut held);
+        }
+        spread(&held, batch, places, out);
+    }
+}
+
+/// Copies the output of each held row to its rows.
+fn spread(held: &[f32], batch: usize, places: &[u32], out: &mut [f32]) {
+    let copy = |(out, &place): (&mut [f32], &u32)| out.copy_from_slice(&held[place as usize * batch..][..batch]);
+    match batch {
+        1 => out.iter_mut().zip(places).for_each(|(out, &place)| *out = held[place as usize]),
+        _ if out.len() <= PRODUCTS_PER_TASK => out.chunks_exact_mut(batch).zip(places).for_each(copy),
+        _ => {
+            let fewest = PRODUCTS_PER_TASK.div_ceil(batch);
+            out.par_chunks_exact_mut(batch).zip(places).with_min_len(fewest).for_each(copy);
         }
     }
 }
