@@ -92,7 +92,7 @@ impl Source<'_> {
         Ok(match reuse {
             Reuse::Nothing => packed,
             Reuse::Copies => packed.without_copies(),
-            Reuse::Differences => packed.without_copies().as_differences(levels),
+            Reuse::Differences => packed.without_copies().with_differences(levels),
         })
     }
 
@@ -184,7 +184,7 @@ impl PackedMatrix {
     }
 
     /// Holds sparse rows as differences, where that pays.
-    fn as_differences(mut self, levels: usize) -> Self {
+    fn with_differences(mut self, levels: usize) -> Self {
         let Held::Sparse(rows) = &self.held else { return self };
         let Some(Differences { rows, tree, places }) = Differences::find(rows, levels) else { return self };
         self.places = Some(match self.places {

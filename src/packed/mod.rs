@@ -77,19 +77,24 @@ impl PackedMatrix {
         matches!(self.held, Held::Sparse(_))
     }
 
+    /// Rows that are held and computed; the others are copies of them.
+    pub fn held_rows(&self) -> usize {
+        self.held.rows()
+    }
+
+    /// Whether rows are held through others, as copies or as differences.
+    pub fn has_copies(&self) -> bool {
+        self.places.is_some()
+    }
+
     /// Whether rows are held as differences from one another.
     pub fn has_tree(&self) -> bool {
         self.tree.is_some()
     }
 
     /// Cells or entries that a product visits for each sample.
-    pub fn visited(&self) -> usize {
+    pub fn visited_cells(&self) -> usize {
         self.held.visited(self.cols)
-    }
-
-    /// Rows that are held and computed; the others are copies of them.
-    pub fn held_rows(&self) -> usize {
-        self.held.rows()
     }
 
     /// Bytes of memory.

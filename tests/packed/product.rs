@@ -208,7 +208,12 @@ fn a_real_layer_is_held_as_differences() {
     let plain = PackedMatrix::from_matrix(&matrix, Reuse::Nothing).unwrap();
     let packed = PackedMatrix::from_matrix(&matrix, Reuse::Differences).unwrap();
     assert!(packed.has_tree() && packed.held_rows() == 529, "{} rows held", packed.held_rows());
-    assert!(11 * packed.visited() < plain.visited(), "{} of {} entries", packed.visited(), plain.visited());
+    assert!(
+        11 * packed.visited_cells() < plain.visited_cells(),
+        "{} of {} entries",
+        packed.visited_cells(),
+        plain.visited_cells()
+    );
     assert!(2 * packed.resident_bytes() < plain.resident_bytes());
     for batch in [1, 32] {
         let x = Noise(4).vector(matrix.cols() * batch);
