@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::jobs::{
-    ExecuteError, Executor, InspectDataset, InspectModel, Jobs, PredictorSettings, Predictors, WorkerSettings, Workers,
+    BatchSettings, Batching, ExecuteError, Executor, InspectDataset, InspectModel, Jobs, PredictorSettings, Predictors,
+    WorkerSettings, Workers,
 };
 use crate::storage::{DatasetRecord, ModelRecord, NewDataset, NewModel, StagedBlob, Storage, StoreError};
 use crate::telemetry::PrometheusHandle;
@@ -26,6 +27,8 @@ pub struct App {
     pub jobs: Jobs,
     pub executor: Executor,
     pub predictors: Predictors,
+    /// Runs predictions that come together as one.
+    pub batching: Batching,
     /// Renders `/metrics`.
     pub metrics: PrometheusHandle,
     workers: Workers,
@@ -42,8 +45,15 @@ impl App {
         let storage = Storage::open(&config.database_url, &config.blob_dir).await?;
         let executor = Executor::start(config.threads)?;
         let jobs = Jobs::new(storage.clone(), executor.clone(), config.max_attempts);
-        let kept = PredictorSettings { budget_bytes: config.predictor_memory_bytes, residency: config.residency };
+        let batches =
+            BatchSettings { max_batch: config.max_batch, max_delay: Duration::from_micros(config.max_delay_us) };
+        let kept = PredictorSettings {
+            budget_bytes: config.predictor_memory_bytes,
+            residency: config.residency,
+            batches: batches.is_on(),
+        };
         let predictors = Predictors::new(storage.clone(), executor.clone(), kept);
+        let batching = Batching::new(executor.clone(), batches);
         let settings = WorkerSettings {
             workers: config.workers,
             lease: Duration::from_millis(config.lease_ms),
@@ -52,7 +62,7 @@ impl App {
         let workers = Workers::start(&jobs, &settings);
         let closed = CancellationToken::new();
         tokio::spawn(observe(storage.clone(), metrics.clone(), closed.clone()));
-        Ok(Arc::new(Self { config, storage, jobs, executor, predictors, metrics, workers, closed }))
+        Ok(Arc::new(Self { config, storage, jobs, executor, predictors, batching, metrics, workers, closed }))
     }
 
     /// Inspects a finished upload and stores it as model `name`. Returns the model, and false if it was there already

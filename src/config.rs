@@ -59,6 +59,15 @@ pub struct ConfigArgs {
     #[arg(long, env = unless_empty("WEIGHTPRESS_RESIDENCY"), value_enum)]
     pub residency: Option<Residency>,
 
+    /// Most samples of requests that are run as one batch; 1 runs each request alone [default: 1].
+    #[arg(long, env = unless_empty("WEIGHTPRESS_MAX_BATCH"), value_name = "N")]
+    pub max_batch: Option<usize>,
+
+    /// How long a request waits for others to share its batch, in microseconds; the clock ticks in milliseconds
+    /// [default: 1000].
+    #[arg(long, env = unless_empty("WEIGHTPRESS_MAX_DELAY_US"), value_name = "US")]
+    pub max_delay_us: Option<u64>,
+
     /// A worker that is silent for this long loses its job, in milliseconds [default: 30000].
     #[arg(long, env = unless_empty("WEIGHTPRESS_LEASE_MS"), value_name = "MS")]
     pub lease_ms: Option<u64>,
@@ -112,6 +121,10 @@ pub struct Config {
     pub predictor_memory_bytes: u64,
     /// How compressed versions hold their weights while they predict.
     pub residency: Residency,
+    /// Most samples of requests that are run as one batch; 1 runs each request alone.
+    pub max_batch: usize,
+    /// How long a request waits for others to share its batch, in microseconds.
+    pub max_delay_us: u64,
     /// A worker that is silent for this long loses its job, in milliseconds.
     pub lease_ms: u64,
     /// Starts of a job before it is given up.
@@ -177,6 +190,8 @@ impl ConfigArgs {
                 .or(file.predictor_memory_bytes)
                 .map_or(1 << 30, |s| s.0),
             residency: self.residency.or(file.residency).unwrap_or_default(),
+            max_batch: self.max_batch.or(file.max_batch).unwrap_or(1),
+            max_delay_us: self.max_delay_us.or(file.max_delay_us).unwrap_or(1000),
             lease_ms: self.lease_ms.or(file.lease_ms).unwrap_or(30_000),
             max_attempts: self.max_attempts.or(file.max_attempts).unwrap_or(3),
             log: self.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
@@ -194,6 +209,8 @@ impl Config {
         };
         in_range("workers", "at most 1024", self.workers as u64, self.workers <= 1024)?;
         in_range("threads", "1 to 1024", self.threads as u64, (1..=1024).contains(&self.threads))?;
+        in_range("max_batch", "1 to 4096", self.max_batch as u64, (1..=4096).contains(&self.max_batch))?;
+        in_range("max_delay_us", "at most 1000000", self.max_delay_us, self.max_delay_us <= 1_000_000)?;
         in_range("lease_ms", "100 to 3600000", self.lease_ms, (100..=3_600_000).contains(&self.lease_ms))?;
         in_range("max_attempts", "1 to 100", self.max_attempts.into(), (1..=100).contains(&self.max_attempts))
     }

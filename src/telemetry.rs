@@ -18,6 +18,9 @@ pub use metrics_exporter_prometheus::PrometheusHandle;
 const DURATION_BUCKETS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0];
 
+/// Upper bounds of the buckets of batches, in samples.
+const BATCH_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0, 4096.0];
+
 /// Sends the log to standard error in `format`. `filter` is `level` or `module=level,...`.
 ///
 /// # Errors
@@ -45,7 +48,9 @@ pub fn metrics() -> Result<PrometheusHandle, BuildError> {
         return Ok(handle.clone());
     }
     let buckets = Matcher::Suffix("_seconds".to_owned());
-    let handle = PrometheusBuilder::new().set_buckets_for_metric(buckets, DURATION_BUCKETS)?.install_recorder()?;
+    let batches = Matcher::Full("weightpress_prediction_batch_samples".to_owned());
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(buckets, DURATION_BUCKETS)?;
+    let handle = builder.set_buckets_for_metric(batches, BATCH_BUCKETS)?.install_recorder()?;
     describe();
     Ok(installed.insert(handle).clone())
 }
@@ -57,5 +62,6 @@ fn describe() {
     describe_gauge!("weightpress_jobs", "Jobs in the database, by state");
     describe_gauge!("weightpress_predictors_resident_bytes", Unit::Bytes, "Weights of loaded predictors");
     describe_histogram!("weightpress_predictor_load_duration_seconds", Unit::Seconds, "Loading a predictor");
+    describe_histogram!("weightpress_prediction_batch_samples", "Samples of requests that were run as one batch");
     describe_counter!("weightpress_predictors_evicted_total", "Predictors dropped to stay within the memory budget");
 }

@@ -43,7 +43,7 @@ impl Samples<'_> {
     ///
     /// # Errors
     /// As [`Samples::check`], and what reading a dataset may meet.
-    pub(super) fn read(&self, ports: (&[Port], &[Port]), batch: usize) -> Result<Vec<(String, Array)>, BenchmarkError> {
+    pub fn read(&self, ports: (&[Port], &[Port]), batch: usize) -> Result<Vec<(String, Array)>, BenchmarkError> {
         match self {
             Self::Dataset { dataset, map } => Ok(first_samples(dataset, map, ports, batch)?),
             Self::Random { shapes } => random_samples(shapes, ports.0, batch),

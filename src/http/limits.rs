@@ -7,7 +7,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Error;
 
-/// Bodies of predictions in memory, in bytes. Their elements take more, but are read on the executor, few at a time.
+/// Bodies of predictions in memory, in bytes. Their elements take more (up to four times as much), but are read on the
+/// executor, few at a time; only those that wait for others to share a batch stay.
 const PREDICTION_BYTES: usize = 256 << 20;
 
 /// Weight of one permit, in bytes, so that permits are few.

@@ -100,6 +100,20 @@ macro_rules! define_datatypes {
                 self.len() == 0
             }
 
+            /// Adds the elements of `other`; false, and nothing added, where that is of another type.
+            fn extend(&mut self, other: &Self) -> bool {
+                match (self, other) {
+                    $((Self::$variant(own), Self::$variant(other)) => own.extend_from_slice(other),)*
+                    _ => return false,
+                }
+                true
+            }
+
+            /// The elements of `range`, which lies inside.
+            fn slice(&self, range: std::ops::Range<usize>) -> Self {
+                match self { $(Self::$variant(v) => Self::$variant(v[range].to_vec())),* }
+            }
+
             /// Element `i` widened to f64: exact, but for 64-bit integers beyond 2^53.
             ///
             /// # Panics
@@ -182,6 +196,41 @@ impl Array {
             }
             Some(_) => Ok(Self { dims, data: ArrayData::from_le_bytes(datatype, bytes) }),
         }
+    }
+
+    /// Arrays one behind the other along the first axis; `None` where types or other extents differ, there is no first
+    /// axis, or an array does not hold what its dimensions say.
+    pub fn stack(parts: &[&Self]) -> Option<Self> {
+        let (first, rest) = parts.split_first()?;
+        let mut stack = (*first).clone();
+        let mut samples = *stack.dims.first()?;
+        stack.check().ok()?;
+        for part in rest {
+            part.check().ok()?;
+            if part.dims.get(1..)? != &first.dims[1..] || !stack.data.extend(&part.data) {
+                return None;
+            }
+            samples = samples.checked_add(part.dims[0])?;
+        }
+        stack.dims[0] = samples;
+        Some(stack)
+    }
+
+    /// The inverse of [`Array::stack`]: arrays of these first extents; `None` where they do not add up.
+    pub fn unstack(&self, extents: &[usize]) -> Option<Vec<Self>> {
+        let (&samples, rest) = self.dims.split_first()?;
+        let sum = extents.iter().try_fold(0usize, |sum, &extent| sum.checked_add(extent))?;
+        if sum != samples || self.check().is_err() {
+            return None;
+        }
+        let row = rest.iter().product::<usize>();
+        let mut start = 0;
+        let part = |&extent: &usize| {
+            let range = start..start + extent * row;
+            start = range.end;
+            Self { dims: [&[extent], rest].concat(), data: self.data.slice(range) }
+        };
+        Some(extents.iter().map(part).collect())
     }
 
     /// The element type.
@@ -350,6 +399,29 @@ mod tests {
     #[test]
     fn numbers_saturate_into_integers() {
         assert_eq!(ArrayData::from_f64(Datatype::U8, [300.0, -1.0, 2.9].into_iter()), ArrayData::U8(vec![255, 0, 2]));
+    }
+
+    #[test]
+    fn arrays_are_stacked_and_taken_apart() {
+        for &datatype in Datatype::ALL {
+            let array = |dims: &[usize]| {
+                let count = dims.iter().product::<usize>();
+                let values = (0..count).map(|i| (i % 2) as f64);
+                Array::new(dims.to_vec(), ArrayData::from_f64(datatype, values)).unwrap()
+            };
+            let parts = [array(&[1, 3]), array(&[0, 3]), array(&[2, 3])];
+            let stack = Array::stack(&parts.each_ref()).unwrap();
+            assert_eq!((stack.dims.as_slice(), stack.len()), (&[3, 3][..], 9));
+            assert_eq!(stack.unstack(&[1, 0, 2]), Some(parts.to_vec()));
+            assert_eq!(stack.unstack(&[1, 1]), None);
+            assert_eq!(Array::stack(&[&array(&[1, 3]), &array(&[1, 2])]), None);
+            assert_eq!(Array::stack(&[&array(&[])]), None);
+        }
+        let (bytes, words) = (ArrayData::U8(vec![1]), ArrayData::U16(vec![1]));
+        let array = |data| Array { dims: vec![1], data };
+        assert_eq!(Array::stack(&[&array(bytes.clone()), &array(words)]), None);
+        let short = Array { dims: vec![2], data: bytes.clone() };
+        assert_eq!((Array::stack(&[&array(bytes), &short]), short.unstack(&[2])), (None, None));
     }
 
     #[test]

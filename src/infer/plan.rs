@@ -62,6 +62,11 @@ impl Plan {
         Ok(Self { symbolic, per_shape })
     }
 
+    /// Whether the graph is optimized once for all shapes.
+    pub(super) fn is_symbolic(&self) -> bool {
+        self.symbolic.is_some()
+    }
+
     /// Runs the graph on inputs in graph order; those of one symbol agree.
     ///
     /// # Errors

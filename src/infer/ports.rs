@@ -82,6 +82,15 @@ impl Ports {
         self.symbols.iter().flatten().flatten().filter(|symbol| *symbol == BATCH).count() > 1
     }
 
+    /// Whether every one of these inputs has the same free first extent, and so has every one of `outputs`, as far as the
+    /// model says.
+    pub(super) fn share_a_batch(&self, outputs: &Self) -> bool {
+        let mut symbols = self.symbols.iter().map(|symbols| symbols.first().and_then(Option::as_ref));
+        let first = symbols.next().flatten();
+        let is_free = |port: &Port| port.dims.first() == Some(&None);
+        first.is_some() && symbols.all(|symbol| symbol == first) && outputs.ports.iter().all(is_free)
+    }
+
     fn new(ports: Vec<Port>, symbols: Vec<Vec<Option<String>>>) -> Result<Self, InferError> {
         let parse = |port: &Port| {
             let (name, datatype) = (port.name.clone(), port.datatype.clone());

@@ -123,6 +123,12 @@ impl Predictor {
         named.collect()
     }
 
+    /// Whether any number of samples can be run at a time without preparing for it: all inputs and outputs share a free
+    /// first extent. That each sample is answered for itself does not follow.
+    pub fn takes_any_batch(&self) -> bool {
+        self.inputs.share_a_batch(&self.outputs) && self.plan.is_symbolic()
+    }
+
     /// Names of the weights that the graph multiplies by: the layers of a [`Profile`].
     pub fn layers(&self) -> &[String] {
         &self.layers.names

@@ -4,6 +4,7 @@
 //! Jobs (submit, cancel, wait) -> storage's queue <- Workers (claim, keep the lease) -> Executor -> work/ -> the core
 //! ```
 
+mod batching;
 mod changes;
 mod executor;
 mod predictors;
@@ -22,6 +23,8 @@ use serde_json::Value;
 use crate::compress::Estimate;
 use crate::storage::{JobId, JobRecord, NewJob, Storage, StoreError};
 
+pub(crate) use batching::BatchSettings;
+pub use batching::Batching;
 pub use changes::Watch;
 pub use executor::{ExecuteError, Executor, Refusal, Work};
 pub(crate) use predictors::PredictorSettings;

@@ -10,6 +10,7 @@ use crate::infer::{InferError, Predictor, Residency};
 use crate::model::Model;
 use crate::storage::{ModelId, ModelRecord, Storage, StoreError};
 
+use super::batching::answers_samples_apart;
 use super::{ExecuteError, Executor};
 
 /// The predictors in memory. Clones share them.
@@ -30,6 +31,8 @@ pub(crate) struct PredictorSettings {
     pub(crate) budget_bytes: u64,
     /// Of compressed versions; version 0 is dense.
     pub(crate) residency: Residency,
+    /// Requests are gathered into batches, where a version allows it.
+    pub(crate) batches: bool,
 }
 
 /// A version that is ready to predict.
@@ -38,6 +41,8 @@ pub struct Loaded {
     pub predictor: Arc<Predictor>,
     pub version: i64,
     pub residency: Residency,
+    /// Requests may be run together: that was asked for, and each sample is answered for itself.
+    pub(super) is_batched: bool,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -153,16 +158,19 @@ impl Predictors {
         let path = self.storage.blobs.path(&record.sha256);
         let residency = if version == 0 { Residency::Dense } else { self.settings.residency };
         let started = std::time::Instant::now();
-        let load = move || -> Result<Predictor, InferError> {
-            if version == 0 {
-                Predictor::from_model(&Model::open(&path)?)
+        let batches = self.settings.batches;
+        let load = move || -> Result<(Predictor, bool), InferError> {
+            let predictor = if version == 0 {
+                Predictor::from_model(&Model::open(&path)?)?
             } else {
-                Predictor::from_artifact(&Artifact::open(&path)?, residency)
-            }
+                Predictor::from_artifact(&Artifact::open(&path)?, residency)?
+            };
+            let is_batched = batches && answers_samples_apart(&predictor);
+            Ok((predictor, is_batched))
         };
         let loaded = self.executor.run(load).await.map_err(LoadError::Execute)?;
-        let predictor = match loaded {
-            Ok(predictor) => predictor,
+        let (predictor, is_batched) = match loaded {
+            Ok(loaded) => loaded,
             Err(error) => {
                 // It may have been deleted meanwhile, and its file with it.
                 self.storage.store.version(model, version).await?;
@@ -175,7 +183,7 @@ impl Predictors {
         if needed_bytes > budget_bytes {
             return Err(LoadError::OverBudget { version, needed_bytes, budget_bytes });
         }
-        Ok(Loaded { predictor: Arc::new(predictor), version, residency })
+        Ok(Loaded { predictor: Arc::new(predictor), version, residency, is_batched })
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {

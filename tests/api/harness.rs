@@ -127,6 +127,8 @@ fn config(data_dir: &Path) -> Config {
         max_body_bytes: 16 << 20,
         predictor_memory_bytes: 64 << 20,
         residency: Residency::Coded,
+        max_batch: 1,
+        max_delay_us: 1000,
         lease_ms: 10_000,
         max_attempts: 3,
         log: "info".to_owned(),

@@ -62,6 +62,35 @@ fn nested_data_ids_and_selected_outputs_are_understood() {
 }
 
 #[test]
+fn concurrent_requests_are_answered_as_alone() {
+    let app = TestApp::start_with(|config| (config.max_batch, config.max_delay_us) = (8, 20_000));
+    app.upload_model("digits", fixtures::DIGITS).expect(201);
+    let predictions = digits_predictions();
+    let (pixels, logits) = (numbers(&predictions["input"]), numbers(&predictions["logits"]));
+    // Twelve requests of one digit each, and one in their midst that is wrong.
+    let request = |digit: usize| {
+        let data = &pixels[64 * digit..][..64];
+        json!({"inputs": [{"name": "input", "shape": [1, 64], "datatype": "FP32", "data": data}]})
+    };
+    let wrong = json!({"inputs": [{"name": "input", "shape": [1, 63], "datatype": "FP32", "data": pixels[..63]}]});
+    let infer = |request: &Value| app.post_json("/v2/models/digits/infer", request);
+    infer(&request(0)).expect(200);
+    let (infer, request) = (&infer, &request);
+    std::thread::scope(|scope| {
+        let answers: Vec<_> = (0..12).map(|i| scope.spawn(move || infer(&request(i % 3)).expect(200).json())).collect();
+        let refused = scope.spawn(|| infer(&wrong).status);
+        for (i, answer) in answers.into_iter().enumerate() {
+            let answer = answer.join().unwrap();
+            assert_eq!(answer["outputs"][0]["shape"], json!([1, 10]));
+            assert_close(&answer["outputs"][0]["data"], &json!(logits[10 * (i % 3)..][..10]));
+        }
+        assert_eq!(refused.join().unwrap(), 400);
+    });
+    let metrics = String::from_utf8(app.get("/metrics").expect(200).body).unwrap();
+    assert!(metrics.contains("weightpress_prediction_batch_samples_count"), "{metrics}");
+}
+
+#[test]
 fn server_and_models_describe_themselves() {
     let app = TestApp::with_digits();
     assert_eq!(app.get("/v2/health/live").expect(200).json(), json!({"live": true}));

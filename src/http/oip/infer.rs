@@ -128,12 +128,21 @@ async fn infer(
     let json = body::collect(request.into_body(), LIMIT_BYTES).await?;
     let loaded = app.predictors.get(&model, version).await?;
     // Reading and writing megabytes of JSON is CPU work as much as the prediction is.
-    let work = move || {
-        // Held until the work is done, also when the client has gone.
-        let _share = share;
-        predict(&json, &loaded, model.name)
+    let answer = if app.batching.is_on(&loaded) {
+        let read = loaded.clone();
+        let (prediction, inputs) = app.executor.run(move || Prediction::read(&json, read, model.name)).await??;
+        let outputs = app.batching.run(&loaded, inputs, share).await??;
+        app.executor.run(move || prediction.write(outputs)).await??
+    } else {
+        let work = move || {
+            // Held until the work is done, also when the client has gone.
+            let _share = share;
+            let (prediction, inputs) = Prediction::read(&json, loaded, model.name)?;
+            let outputs = prediction.loaded.predictor.run(inputs)?;
+            prediction.write(outputs)
+        };
+        app.executor.run(work).await??
     };
-    let answer = app.executor.run(work).await??;
     Ok(([(header::CONTENT_TYPE, "application/json")], answer))
 }
 
@@ -146,23 +155,38 @@ fn refuse_binary(headers: &HeaderMap) -> Result<(), Error> {
     Ok(())
 }
 
-/// Request in JSON to answer in JSON.
-fn predict(json: &[u8], loaded: &Loaded, model_name: String) -> Result<Vec<u8>, Error> {
-    let request: InferRequest = parse_json(json).map_err(as_bad_request)?;
-    let inputs = request.inputs.into_iter().map(RequestInput::decode).collect::<Result<_, _>>()?;
-    check_outputs(&request.outputs, loaded)?;
-    let outputs = select(loaded.predictor.run(inputs)?, &request.outputs);
-    let response = InferResponse {
-        model_name,
-        model_version: loaded.version.to_string(),
-        id: request.id,
-        parameters: ResponseParameters {
-            residency: loaded.residency,
-            weights_resident_bytes: loaded.predictor.weights_resident_bytes(),
-        },
-        outputs,
-    };
-    serde_json::to_vec(&response).map_err(Error::internal)
+/// A prediction that was asked for, without its inputs.
+struct Prediction {
+    loaded: Loaded,
+    model_name: String,
+    id: Option<String>,
+    /// The outputs asked for.
+    wanted: Vec<RequestOutput>,
+}
+
+impl Prediction {
+    /// Reads a request in JSON: what is asked for, and the inputs.
+    fn read(json: &[u8], loaded: Loaded, model_name: String) -> Result<(Self, Vec<(String, Array)>), Error> {
+        let request: InferRequest = parse_json(json).map_err(as_bad_request)?;
+        let inputs = request.inputs.into_iter().map(RequestInput::decode).collect::<Result<_, _>>()?;
+        check_outputs(&request.outputs, &loaded)?;
+        Ok((Self { loaded, model_name, id: request.id, wanted: request.outputs }, inputs))
+    }
+
+    /// Writes the answer in JSON.
+    fn write(self, outputs: Vec<(String, Array)>) -> Result<Vec<u8>, Error> {
+        let response = InferResponse {
+            model_name: self.model_name,
+            model_version: self.loaded.version.to_string(),
+            id: self.id,
+            parameters: ResponseParameters {
+                residency: self.loaded.residency,
+                weights_resident_bytes: self.loaded.predictor.weights_resident_bytes(),
+            },
+            outputs: select(outputs, &self.wanted),
+        };
+        serde_json::to_vec(&response).map_err(Error::internal)
+    }
 }
 
 /// The protocol knows 400 for every fault of a request.
