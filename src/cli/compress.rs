@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 use super::data::DataArgs;
 use super::progress::Bar;
 use super::table::{Align, Table, grouped};
-use super::{CliError, at, print_json, print_stdout};
-use crate::compress::{Recipe, Report};
+use super::{CliError, at, print_json, print_stdout, unwritable};
+use crate::artifact::ArtifactError;
+use crate::compress::{CompressError, Recipe, Report};
 use crate::model::Model;
 
 /// What to compress, how, and where to.
@@ -58,7 +59,7 @@ struct RecipeArgs {
     /// A codebook `per_layer`, or `unified` ones.
     #[arg(long)]
     codebook: Option<String>,
-    /// auto, dense, csr, csc, index_map, ham, sham or cser.
+    /// auto, or a codec: dense, csr, csc, index_map, ham, sham, cser, rans, pco.
     #[arg(long, value_name = "CODEC")]
     encoding: Option<String>,
     /// Seed of every random choice.
@@ -73,11 +74,14 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let bar = Bar::new();
     let report = crate::compress::compress(&model, &recipe, &args.output, &bar);
     bar.finish();
-    let report = report.map_err(CliError::input)?;
+    let report = report.map_err(|error| match error {
+        CompressError::Artifact(ArtifactError::Io(_)) => unwritable(&args.output, error),
+        _ => CliError::input(error),
+    })?;
     let quality = args.data.measure_both(&model, &args.output)?;
     let document = json!({ "report": report, "quality": quality });
     if let Some(path) = &args.report {
-        std::fs::write(path, format!("{document:#}\n"))?;
+        std::fs::write(path, format!("{document:#}\n")).map_err(|error| unwritable(path, error))?;
     }
     if args.json {
         return print_json(&document);

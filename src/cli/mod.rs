@@ -119,6 +119,11 @@ fn at(path: &Path, error: impl std::fmt::Display) -> CliError {
     CliError::Input(format!("{}: {error}", path.display()))
 }
 
+/// A [`CliError::Failed`] about a file that cannot be written to `path`.
+fn unwritable(path: &Path, error: impl std::fmt::Display) -> CliError {
+    CliError::Failed(format!("{} could not be written: {error}", path.display()))
+}
+
 /// Writes `text` to standard output.
 fn print_stdout(text: &str) -> Result<(), CliError> {
     use std::io::Write;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::inspect::{Opened, open};
-use super::{CliError, at, npz};
+use super::{CliError, at, npz, unwritable};
 use crate::evaluate::Dataset;
 use crate::infer::{Array, Predictor, Residency};
 
@@ -36,7 +36,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
         })
         .collect();
     let outputs = predictor.run(inputs?).map_err(CliError::input)?;
-    Ok(npz::write(&args.output, &outputs)?)
+    npz::write(&args.output, &outputs).map_err(|error| unwritable(&args.output, error))
 }
 
 /// A predictor for what was opened.

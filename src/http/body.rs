@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 
 use super::Error;
+use super::limits::BodyShare;
 
 /// Time that may pass between two chunks of a body.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,16 +49,19 @@ pub fn refuse_declared(headers: &HeaderMap, limit_bytes: u64) -> Result<(), Erro
     }
 }
 
-/// All of `body`, in memory.
+/// All of `body`, in memory; `share` grows with it.
 ///
 /// # Errors
-/// [`Error::TooLarge`] beyond `limit_bytes`; [`Error::BodyAborted`], [`Error::BodyStalled`].
-pub async fn collect(body: Body, limit_bytes: usize) -> Result<Vec<u8>, Error> {
+/// [`Error::TooLarge`] beyond `limit_bytes`; [`Error::BodyAborted`], [`Error::BodyStalled`]; those of `share`.
+pub async fn collect(body: Body, limit_bytes: usize, mut share: Option<&mut BodyShare>) -> Result<Vec<u8>, Error> {
     let mut stream = chunks(body);
     let mut bytes = Vec::new();
     while let Some(chunk) = stream.try_next().await? {
         if chunk.len() > limit_bytes - bytes.len() {
             return Err(Error::TooLarge { limit_bytes: limit_bytes as u64 });
+        }
+        if let Some(share) = &mut share {
+            share.charge(chunk.len()).await?;
         }
         bytes.extend_from_slice(&chunk);
     }

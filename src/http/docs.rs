@@ -8,6 +8,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use super::problem::Problem;
 use super::{Api, documented};
+use crate::compress::{PruneFields, QuantizeFields};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -25,7 +26,7 @@ use super::{Api, documented};
         (name = "inference", description = "The Open Inference Protocol, with JSON tensors"),
         (name = "operations", description = "Health and metrics"),
     ),
-    components(schemas(Problem))
+    components(schemas(Problem, PruneFields, QuantizeFields))
 )]
 struct Preamble;
 

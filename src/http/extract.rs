@@ -41,7 +41,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
         body::refuse_declared(request.headers(), JSON_LIMIT_BYTES as u64)?;
-        let bytes = body::collect(request.into_body(), JSON_LIMIT_BYTES).await?;
+        let bytes = body::collect(request.into_body(), JSON_LIMIT_BYTES, None).await?;
         parse_json(&bytes).map(Self)
     }
 }

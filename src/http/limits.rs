@@ -28,7 +28,34 @@ pub struct Limits {
 }
 
 /// A share of a limit, given back when dropped.
-pub struct Share(#[allow(dead_code, reason = "it is held, not read")] OwnedSemaphorePermit);
+pub struct Share(OwnedSemaphorePermit);
+
+/// The share of a body that grows while it arrives, given back when dropped.
+pub struct BodyShare {
+    limit: Arc<Semaphore>,
+    held: Option<OwnedSemaphorePermit>,
+    bytes: usize,
+}
+
+impl BodyShare {
+    /// Waits until `bytes` more may be held.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when that takes too long.
+    pub async fn charge(&mut self, bytes: usize) -> Result<(), Error> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        let held = self.held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = self.bytes.min(PREDICTION_BYTES).div_ceil(GRAIN_BYTES).saturating_sub(held);
+        if more > 0 {
+            let Share(permit) = take(&self.limit, more).await?;
+            match &mut self.held {
+                Some(held) => held.merge(permit),
+                None => self.held = Some(permit),
+            }
+        }
+        Ok(())
+    }
+}
 
 impl Limits {
     pub fn new() -> Self {
@@ -38,12 +65,9 @@ impl Limits {
         }
     }
 
-    /// Waits until a prediction may hold a body of `bytes`.
-    ///
-    /// # Errors
-    /// [`Error::Busy`] when that takes too long.
-    pub async fn prediction(&self, bytes: usize) -> Result<Share, Error> {
-        take(&self.predictions, bytes.min(PREDICTION_BYTES).div_ceil(GRAIN_BYTES)).await
+    /// The share of a prediction's body, of which nothing has arrived yet: what a client only announces holds up nobody.
+    pub fn prediction(&self) -> BodyShare {
+        BodyShare { limit: Arc::clone(&self.predictions), held: None, bytes: 0 }
     }
 
     /// Waits until one more export may be made.
@@ -72,13 +96,23 @@ mod tests {
     #[tokio::test]
     async fn bodies_of_predictions_are_bounded_together() {
         let limits = Limits::new();
-        let half = limits.prediction(PREDICTION_BYTES / 2).await.unwrap();
-        let rest = limits.prediction(PREDICTION_BYTES / 2).await.unwrap();
-        assert!(limits.prediction(1).now_or_never().is_none(), "waits for its turn");
+        let (mut half, mut rest, mut other) = (limits.prediction(), limits.prediction(), limits.prediction());
+        half.charge(PREDICTION_BYTES / 2).await.unwrap();
+        for _ in 0..2 {
+            rest.charge(PREDICTION_BYTES / 4).await.unwrap();
+        }
+        assert!(other.charge(1).now_or_never().is_none(), "waits for its turn");
         drop(half);
-        assert!(limits.prediction(1).await.is_ok());
-        drop(rest);
-        assert!(limits.prediction(usize::MAX).await.is_ok(), "the largest waits for all, not for ever");
+        assert!(other.charge(1).await.is_ok());
+        drop((rest, other));
+        assert!(limits.prediction().charge(usize::MAX).await.is_ok(), "the largest waits for all, not for ever");
+    }
+
+    #[tokio::test]
+    async fn bodies_of_which_nothing_arrived_hold_nothing() {
+        let limits = Limits::new();
+        let _waiting: Vec<BodyShare> = (0..1000).map(|_| limits.prediction()).collect();
+        assert!(limits.prediction().charge(PREDICTION_BYTES).now_or_never().is_some());
     }
 
     #[tokio::test]

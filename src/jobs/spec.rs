@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Discriminator, ObjectBuilder, OneOfBuilder, Type};
+use utoipa::openapi::{Ref, RefOr, Schema};
 
 use crate::benchmark::{BenchmarkReport, Settings};
 use crate::compress::{Recipe, Report};
@@ -12,7 +16,7 @@ use crate::infer::Residency;
 use crate::storage::NewMetric;
 
 /// A job to queue.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum JobSpec {
     /// Compresses the upload into a new version.
@@ -33,6 +37,18 @@ pub enum JobKind {
 }
 
 impl JobKind {
+    /// All of them.
+    const ALL: [Self; 3] = [Self::Compress, Self::Evaluate, Self::Benchmark];
+
+    /// The name of its specification in the description of the API.
+    fn spec_name(self) -> &'static str {
+        match self {
+            Self::Compress => "CompressSpec",
+            Self::Evaluate => "EvaluateSpec",
+            Self::Benchmark => "BenchmarkSpec",
+        }
+    }
+
     /// The word for it, in JSON, in the database and in labels of metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -135,6 +151,61 @@ impl BenchmarkSpec {
         }
         residencies
     }
+}
+
+/// By hand, since a derived one loses the path of a fault inside the members.
+impl<'de> Deserialize<'de> for JobSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut members = Map::deserialize(deserializer)?;
+        let kind = members.remove("kind").ok_or_else(|| D::Error::missing_field("kind"))?;
+        let kind = JobKind::deserialize(kind).map_err(|error| D::Error::custom(format_args!("kind: {error}")))?;
+        match kind {
+            JobKind::Compress => members_of(members).map(Self::Compress),
+            JobKind::Evaluate => members_of(members).map(Self::Evaluate),
+            JobKind::Benchmark => members_of(members).map(Self::Benchmark),
+        }
+    }
+}
+
+/// Reads the members of a job beside its kind; a fault is named with its path, e.g. `recipe.quantize.levels`.
+fn members_of<T: DeserializeOwned, E: serde::de::Error>(members: Map<String, Value>) -> Result<T, E> {
+    serde_path_to_error::deserialize(Value::Object(members)).map_err(E::custom)
+}
+
+impl utoipa::PartialSchema for JobSpec {
+    fn schema() -> RefOr<Schema> {
+        let kinds = JobKind::ALL.map(|kind| Ref::from_schema_name(kind.spec_name()));
+        let one_of = kinds.into_iter().fold(OneOfBuilder::new(), OneOfBuilder::item);
+        one_of.discriminator(Some(Discriminator::new("kind"))).description(Some("A job to queue.")).into()
+    }
+}
+
+impl ToSchema for JobSpec {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        for kind in JobKind::ALL {
+            let of_members = match kind {
+                JobKind::Compress => with_members::<CompressSpec>(schemas),
+                JobKind::Evaluate => with_members::<EvaluateSpec>(schemas),
+                JobKind::Benchmark => with_members::<BenchmarkSpec>(schemas),
+            };
+            schemas.push((kind.spec_name().to_owned(), with_kind(of_members, kind)));
+        }
+    }
+}
+
+/// The schema of `T`, and into `schemas` what it refers to.
+fn with_members<T: ToSchema>(schemas: &mut Vec<(String, RefOr<Schema>)>) -> RefOr<Schema> {
+    T::schemas(schemas);
+    T::schema()
+}
+
+/// `members`, which are an object, and the kind.
+fn with_kind(members: RefOr<Schema>, kind: JobKind) -> RefOr<Schema> {
+    let RefOr::T(Schema::Object(mut object)) = members else { unreachable!("the members of a job are an object") };
+    let kind = ObjectBuilder::new().schema_type(Type::String).enum_values(Some([kind.as_str()]));
+    object.properties.insert("kind".to_owned(), kind.into());
+    object.required.push("kind".to_owned());
+    Schema::Object(object).into()
 }
 
 impl JobSpec {

@@ -30,6 +30,21 @@ pub enum ModelError {
     /// An ONNX file that names no operator set; ONNX demands one, and a file that was cut short has lost it.
     #[error("the ONNX file names no operator set (is it cut short?)")]
     MissingOpset,
+    /// A file of arrays without any.
+    #[error("the file holds no tensor")]
+    NoTensors,
+    /// A node reads a value that is neither given nor computed.
+    #[error("{node} reads {input:?}, which nothing produces")]
+    UndefinedInput { node: String, input: String },
+    /// An output of the graph that is neither given nor computed.
+    #[error("nothing produces the graph's output {output:?}")]
+    UndefinedOutput { output: String },
+    /// Nodes that wait for each other.
+    #[error("{node} waits for its own output")]
+    Cycle { node: String },
+    /// A convolution whose groups cannot divide its weight.
+    #[error("{node} has {groups} groups, its weight {} channels to divide among them", .channels.unwrap_or(0))]
+    Groups { node: String, groups: i64, channels: Option<i64> },
     /// Subgraphs nest too deeply.
     #[error("graphs nest more than {max} deep")]
     TooDeep { max: usize },

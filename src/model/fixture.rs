@@ -1,5 +1,6 @@
 //! Small models and array files for tests. ONNX models are built with the protobuf messages that the decoder uses.
 
+use std::collections::{BTreeSet, HashSet};
 use std::io::{Cursor, Write};
 
 use bytes::Bytes;
@@ -79,8 +80,13 @@ pub(crate) fn model(graph: GraphProto) -> ModelProto {
     ModelProto { ir_version: 8, opset_import: vec![opset], graph: Some(graph), ..ModelProto::default() }
 }
 
-/// Encodes `graph` as a model file and opens it.
-pub(crate) fn open(graph: GraphProto) -> Result<Model, super::ModelError> {
+/// Encodes `graph` as a model file and opens it. What nothing produces becomes an input.
+pub(crate) fn open(mut graph: GraphProto) -> Result<Model, super::ModelError> {
+    let given = graph.input.iter().map(|v| &v.name).chain(graph.initializer.iter().map(|t| &t.name));
+    let known: HashSet<&String> = given.chain(graph.node.iter().flat_map(|node| &node.output)).collect();
+    let read: BTreeSet<&String> = graph.node.iter().flat_map(|node| &node.input).filter(|n| !n.is_empty()).collect();
+    let missing: Vec<_> = read.into_iter().filter(|name| !known.contains(name)).map(|name| port(name, &[])).collect();
+    graph.input.extend(missing);
     Model::from_bytes(Bytes::from(model(graph).encode_to_vec()))
 }
 
@@ -93,6 +99,18 @@ pub(crate) fn npy(descr: &str, column_major: bool, shape: &str, data: &[u8]) -> 
     }
     header.push('\n');
     [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), data].concat()
+}
+
+/// A `.npz` file of the `.npy` files `members`, stored; unlike [`npz`] it may repeat a name, as no zip library allows.
+pub(crate) fn npz_renamed(members: &[(&str, Vec<u8>)], from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let (mut bytes, from) = (npz(members, false), format!("{from}.npy"));
+    for at in 0..bytes.len() - from.len() {
+        if bytes[at..].starts_with(from.as_bytes()) {
+            bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+        }
+    }
+    bytes
 }
 
 /// A `.npz` file of the `.npy` files `members`.

@@ -21,6 +21,7 @@ mod scan;
 mod source;
 mod tensor_proto;
 mod wire;
+mod wiring;
 
 use serde::{Deserialize, Serialize};
 

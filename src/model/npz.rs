@@ -1,5 +1,6 @@
 //! The arrays of a NumPy `.npz` archive: a zip file with one `.npy` member each, stored or deflated.
 
+use std::collections::HashSet;
 use std::io::{BufReader, Read};
 
 use zip::{CompressionMethod, ZipArchive};
@@ -32,10 +33,36 @@ pub(super) fn entries(source: &Source) -> Result<Vec<ArrayEntry>, ModelError> {
     if archive.len() > MAX_MEMBERS {
         return Err(ModelError::HeaderTooLarge { found: archive.len() as u64, max: MAX_MEMBERS as u64 });
     }
+    check_names(source, archive.central_directory_start())?;
     let entries = (0..archive.len()).map(|index| entry(&mut archive, index, source.len()));
     let entries = entries.collect::<Result<Vec<_>, _>>()?;
     check_inflated(&entries, LIMITS)?;
     Ok(entries)
+}
+
+/// Fails when two members share a name: the archive that was read keeps the last of them only. `at` is where the central
+/// directory starts, which lists one member after the other.
+fn check_names(source: &Source, mut at: u64) -> Result<(), ModelError> {
+    const SIGNATURE: [u8; 4] = *b"PK\x01\x02";
+    const LENGTHS_AT: usize = 28;
+    const FIXED_BYTES: usize = 46;
+    let mut names = HashSet::new();
+    while at.saturating_add(FIXED_BYTES as u64) <= source.len() && names.len() <= MAX_MEMBERS {
+        let mut fixed = [0; FIXED_BYTES];
+        source.read_exact_at(&mut fixed, at)?;
+        if fixed[..SIGNATURE.len()] != SIGNATURE {
+            break;
+        }
+        let [name, extra, comment] =
+            [0, 2, 4].map(|i| u16::from_le_bytes([fixed[LENGTHS_AT + i], fixed[LENGTHS_AT + i + 1]]));
+        let mut bytes = vec![0; usize::from(name)];
+        source.read_exact_at(&mut bytes, at + FIXED_BYTES as u64)?;
+        if let Some(twice) = names.replace(bytes) {
+            return Err(ModelError::DuplicateName { name: String::from_utf8_lossy(&twice).into_owned() });
+        }
+        at += FIXED_BYTES as u64 + u64::from(name) + u64::from(extra) + u64::from(comment);
+    }
+    Ok(())
 }
 
 /// Fails when the deflated arrays together inflate to more than `limits`.
@@ -104,8 +131,27 @@ fn size_of_elements(name: &str, header: &NpyHeader) -> Result<u64, ModelError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{npy, npz};
+    use super::super::Model;
+    use super::super::fixture::{npy, npz, npz_renamed};
     use super::*;
+
+    #[test]
+    fn members_of_one_name_are_refused() {
+        let member = || npy("|u1", false, "(2,)", &[1, 2]);
+        let members = [("aa", member()), ("bb", member())];
+        assert_eq!(entries(&Source::Memory(npz(&members, false).into())).unwrap().len(), 2);
+        let error = entries(&Source::Memory(npz_renamed(&members, "bb", "aa").into())).unwrap_err();
+        assert_eq!(error.to_string(), "\"aa.npy\" is defined more than once");
+    }
+
+    #[test]
+    fn a_model_without_arrays_is_refused() {
+        let error = Model::from_bytes(npz(&[], false).into()).unwrap_err();
+        assert!(matches!(error, ModelError::NoTensors | ModelError::UnknownFormat), "{error}");
+        let header = b"{}";
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header].concat();
+        assert!(matches!(Model::from_bytes(bytes.into()), Err(ModelError::NoTensors)));
+    }
 
     #[test]
     fn arrays_that_inflate_too_far_together_are_refused() {

@@ -12,7 +12,7 @@ use super::scan::{Scan, StoredTensor, scan};
 use super::source::Source;
 use super::tensor_proto::stream_elements;
 use super::{ArrayEntry, ArrayFile, Family, Format, INLINE_LIMIT, Kept, ModelError, Port, Role, Weight};
-use super::{constants_mut, ports};
+use super::{constants_mut, ports, wiring};
 use crate::tensor::{FloatData, FloatType, Layout};
 
 /// An opened model file: graph and index of tensors; the tensors' bytes stay in the file. Shared by threads.
@@ -40,7 +40,7 @@ enum Content {
 
 impl Model {
     /// Opens the file at `path`, whose format is told from its bytes. Checks the structure of the file completely (sizes
-    /// against bytes present, dimension products, external data), reads no weight.
+    /// against bytes present, dimension products, external data, values that nothing produces), reads no weight.
     ///
     /// # Errors
     /// A [`ModelError`] that names the first fault.
@@ -59,17 +59,19 @@ impl Model {
     fn from_source(source: Source) -> Result<Self, ModelError> {
         match source.format()? {
             Format::Onnx => Self::from_onnx(source),
-            format => Ok(Self::from_arrays(ArrayFile::open(source, format)?)),
+            format => Self::from_arrays(ArrayFile::open(source, format)?),
         }
     }
 
     fn from_onnx(source: Source) -> Result<Self, ModelError> {
         let Scan { mut skeleton, tensors } = scan(&source)?;
-        check_names(skeleton.graph.as_ref().ok_or(ModelError::MissingGraph)?)?;
+        let graph = skeleton.graph.as_ref().ok_or(ModelError::MissingGraph)?;
+        check_names(graph)?;
         // The one mandatory field that writers put behind the graph: without it the file was cut short.
         if skeleton.opset_import.is_empty() {
             return Err(ModelError::MissingOpset);
         }
+        wiring::check(graph)?;
         let (weights, mut kept) = analyze_main(&skeleton);
         let names: HashSet<&str> = weights.iter().map(|w| w.name.as_str()).collect();
         for (name, tensor) in constants_mut(&mut skeleton) {
@@ -87,7 +89,10 @@ impl Model {
     }
 
     /// Every float tensor of rank 2 and more is a weight.
-    fn from_arrays(file: ArrayFile) -> Self {
+    fn from_arrays(file: ArrayFile) -> Result<Self, ModelError> {
+        if file.entries().is_empty() {
+            return Err(ModelError::NoTensors);
+        }
         let (mut weights, mut kept) = (Vec::new(), Vec::new());
         for entry in file.entries() {
             let (name, dims) = (entry.name.clone(), entry.dims.clone());
@@ -104,7 +109,8 @@ impl Model {
             kept.push(Kept { name, dims, dtype, size_bytes, reason });
         }
         let detached = (0..kept.len()).collect();
-        Self { content: Content::Arrays(file), weights, kept, detached, inputs: Vec::new(), outputs: Vec::new() }
+        let content = Content::Arrays(file);
+        Ok(Self { content, weights, kept, detached, inputs: Vec::new(), outputs: Vec::new() })
     }
 
     /// What the file is.
@@ -262,7 +268,9 @@ mod tests {
     use tract_onnx::pb::tensor_proto::DataType;
 
     use super::super::analyze;
-    use super::super::fixture::{constant, counting, floats, graph, model, node, open, port, with_graph, with_int};
+    use super::super::fixture::{
+        constant, counting, floats, graph, model, node, npy, npz, open, port, with_graph, with_int,
+    };
     use super::*;
 
     /// A two-layer perceptron: one large weight, one small one, biases, and a large table of integers.
@@ -431,6 +439,32 @@ mod tests {
                 for kept in model.detached() {
                     prop_assert_eq!(model.read_detached(kept).unwrap().len() as u64, kept.size_bytes);
                 }
+            }
+        }
+
+        #[test]
+        fn mutated_files_are_an_error_or_a_model_that_can_be_read(
+            file in 0..4usize,
+            edits in prop::collection::vec((any::<u16>(), prop::sample::select(&[0u8, 1, 0x7f, 0x80, 0xff][..])), 1..6),
+        ) {
+            let array = || npy("<f4", false, "(3, 4)", &[7; 48]);
+            let mut bytes = match file {
+                0 => perceptron_bytes(),
+                1 => npz(&[("a", array()), ("b", array())], false),
+                2 => npz(&[("a", array()), ("b", array())], true),
+                _ => {
+                    let header = br#"{"a":{"dtype":"F32","shape":[3,4],"data_offsets":[0,48]}}"#;
+                    [&(header.len() as u64).to_le_bytes()[..], header, &[7; 48]].concat()
+                }
+            };
+            for (at, value) in edits {
+                let at = usize::from(at) % bytes.len();
+                bytes[at] = value;
+            }
+            if let Ok(model) = Model::from_bytes(bytes.into()) {
+                // A deflated array is checked against its announcement when it is read.
+                model.weights().iter().for_each(|weight| drop(model.read(weight)));
+                model.detached().for_each(|kept| drop(model.read_detached(kept)));
             }
         }
 

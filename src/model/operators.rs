@@ -93,7 +93,8 @@ fn group(node: &NodeProto) -> Option<usize> {
     usize::try_from(int(node, "group").unwrap_or(1)).ok().filter(|&groups| groups > 0)
 }
 
-fn int(node: &NodeProto, name: &str) -> Option<i64> {
+/// An integer attribute.
+pub(super) fn int(node: &NodeProto, name: &str) -> Option<i64> {
     node.attribute.iter().find(|a| a.name == name).map(|a| a.i)
 }
 

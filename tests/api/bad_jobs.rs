@@ -50,6 +50,23 @@ fn recipes_out_of_range_are_refused() {
 }
 
 #[test]
+fn faults_are_named_with_their_path_in_the_job() {
+    let app = TestApp::with_digits();
+    for (recipe, path) in [
+        (json!({"quantize": {"levels": 70_000}}), "recipe.quantize.levels: "),
+        (json!({"by_op": {"Gemm": {"prune": {"sparsity": 2}}}}), "recipe.by_op.Gemm.prune.sparsity: "),
+        (json!({"layers": [{"match": "w0", "encode": {"codec": "zip"}}]}), "recipe.layers[0].encode.codec: "),
+        (json!({"layers": [{"match": "**a"}]}), "recipe.layers[0].match: "),
+        (json!({"quantize": {"levels": 3, "bits": 2}}), "recipe: quantize: "),
+    ] {
+        expect_refused(&app, &with_recipe(recipe), path);
+    }
+    expect_refused(&app, &json!({"kind": "compress", "model": 7, "recipe": {}}), "model: ");
+    expect_refused(&app, &json!({"kind": "explode", "model": "digits"}), "kind: ");
+    expect_refused(&app, &json!({"model": "digits", "recipe": {}}), "kind");
+}
+
+#[test]
 fn jobs_on_what_does_not_exist_are_refused() {
     let app = TestApp::with_digits();
     let before = app.contents();

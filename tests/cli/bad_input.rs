@@ -96,3 +96,17 @@ fn benchmarks_that_make_no_sense_are_refused() {
     bench(&["--against", &data], "no graph");
     bench(&["--data", &model], "digits_mlp.onnx");
 }
+
+#[test]
+fn outputs_that_cannot_be_written_are_named() {
+    let sandbox = Sandbox::new();
+    let model = bundled(MODEL);
+    let failed = |args: &[&str], path: &str| {
+        let said = sandbox.run(args);
+        assert_eq!(said.status, 1, "{args:?}: {}{}", said.stdout, said.stderr);
+        assert!(said.stderr.contains(path), "{path:?} is not in {:?}", said.stderr);
+    };
+    failed(&["compress", &model, "-o", "nowhere/out.wp"], "nowhere/out.wp");
+    failed(&["compress", &model, "-o", "out.wp", "--report", "nowhere/report.json"], "nowhere/report.json");
+    failed(&["export", "out.wp", "--format", "onnx", "-o", "nowhere/out.onnx"], "nowhere/out.onnx");
+}

@@ -5,7 +5,7 @@ use weightpress::codec::{self, CodecId, CompressedMatrix, DecodeError, Head, Wor
 use weightpress::tensor::{FloatType, Matrix};
 
 use crate::allocation::largest_allocation;
-use crate::matrices::{FLOAT_TYPES, codebook, codecs_for, pruned, raw};
+use crate::matrices::{FLOAT_TYPES, Noise, codebook, codecs_for, pruned, raw};
 
 /// Opens `payload`; if that succeeds, uses the matrix in every way. Checks that opening allocates no more than 16 times
 /// the payload, 2 bytes per symbol of the codebook and a decoding table; for binned numbers, the tables of pco.
@@ -83,6 +83,42 @@ fn every_one_bit_flip_is_an_error_or_a_value() {
                     let mut flipped = payload.clone();
                     flipped[bit / 8] ^= 1 << (bit % 8);
                     let _ = open_and_use(id, &head, &flipped);
+                }
+            }
+        }
+    });
+}
+
+/// `bytes` with a few of them changed, cut out, doubled, or taken from another place of it: what flips of single bits do
+/// not reach.
+fn mutated(bytes: &[u8], noise: &mut Noise) -> Vec<u8> {
+    let mut below = |limit: usize| (noise.next() % limit.max(1) as u64) as usize;
+    let mut bytes = bytes.to_vec();
+    for _ in 0..=below(3) {
+        let (at, len) = (below(bytes.len()), below(8));
+        let end = bytes.len().min(at + len);
+        match below(4) {
+            0 => drop(bytes.drain(at..end)),
+            1 => drop(bytes.splice(at..at, bytes[at..end].to_vec())),
+            2 => bytes[at..end].fill([0x00, 0x7f, 0x80, 0xff][below(4)]),
+            _ => bytes[at..end].iter_mut().for_each(|byte| *byte = below(256) as u8),
+        }
+    }
+    bytes
+}
+
+#[test]
+fn mutations_are_an_error_or_a_value() {
+    on_one_thread(|| {
+        for (seed, (matrix, rows_per_block)) in samples().into_iter().enumerate() {
+            let mut head = Head::of(&matrix, rows_per_block).unwrap();
+            for id in codecs_for(&matrix) {
+                let payload = codec::encode(&matrix, id, rows_per_block).unwrap();
+                let mut noise = Noise((seed as u64) << 8 | id as u64);
+                for _ in 0..150 {
+                    // Now and then the head is another too.
+                    head.cols = if noise.next().is_multiple_of(8) { matrix.cols() + 1 } else { matrix.cols() };
+                    let _ = open_and_use(id, &head, &mutated(&payload, &mut noise));
                 }
             }
         }

@@ -41,11 +41,11 @@ pub struct Recipe {
     preset: Option<Preset>,
     /// Which weights become zero.
     #[serde(skip_serializing_if = "Stage::is_inherited")]
-    #[cfg_attr(feature = "service", schema(inline))]
+    #[cfg_attr(feature = "service", schema(schema_with = stage::schema::prune, required = false))]
     prune: PruneStage,
     /// Which few values the surviving weights take.
     #[serde(skip_serializing_if = "Stage::is_inherited")]
-    #[cfg_attr(feature = "service", schema(inline))]
+    #[cfg_attr(feature = "service", schema(schema_with = stage::schema::quantize, required = false))]
     quantize: QuantizeStage,
     /// How the result is written.
     #[serde(skip_serializing_if = "EncodeFields::is_empty")]
@@ -71,11 +71,11 @@ pub struct OpRule {
     skip: Option<bool>,
     /// Which weights become zero.
     #[serde(skip_serializing_if = "Stage::is_inherited")]
-    #[cfg_attr(feature = "service", schema(inline))]
+    #[cfg_attr(feature = "service", schema(schema_with = stage::schema::prune, required = false))]
     prune: PruneStage,
     /// Which few values the surviving weights take.
     #[serde(skip_serializing_if = "Stage::is_inherited")]
-    #[cfg_attr(feature = "service", schema(inline))]
+    #[cfg_attr(feature = "service", schema(schema_with = stage::schema::quantize, required = false))]
     quantize: QuantizeStage,
     /// How the result is written.
     #[serde(skip_serializing_if = "EncodeFields::is_empty")]
@@ -96,11 +96,11 @@ pub struct LayerRule {
     skip: Option<bool>,
     /// Which weights become zero.
     #[serde(default, skip_serializing_if = "Stage::is_inherited")]
-    #[cfg_attr(feature = "service", schema(inline))]
+    #[cfg_attr(feature = "service", schema(schema_with = stage::schema::prune, required = false))]
     prune: PruneStage,
     /// Which few values the surviving weights take.
     #[serde(default, skip_serializing_if = "Stage::is_inherited")]
-    #[cfg_attr(feature = "service", schema(inline))]
+    #[cfg_attr(feature = "service", schema(schema_with = stage::schema::quantize, required = false))]
     quantize: QuantizeStage,
     /// How the result is written.
     #[serde(default, skip_serializing_if = "EncodeFields::is_empty")]

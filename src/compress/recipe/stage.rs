@@ -92,25 +92,27 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for StageVisitor<T> {
 }
 
 #[cfg(feature = "service")]
-mod schema {
+pub(super) mod schema {
+    //! Written by hand: a derived schema would demand an object beside the `null` and the `"none"` that it allows.
+
+    use utoipa::ToSchema;
     use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Ref, SchemaType, Type};
     use utoipa::openapi::{RefOr, Schema};
-    use utoipa::{PartialSchema, ToSchema};
 
-    use super::Stage;
+    use super::super::{PruneFields, QuantizeFields};
 
-    impl<T: ToSchema> PartialSchema for Stage<T> {
-        fn schema() -> RefOr<Schema> {
-            let none = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["none"]));
-            let null = ObjectBuilder::new().schema_type(SchemaType::Type(Type::Null));
-            OneOfBuilder::new().item(Ref::from_schema_name(T::name())).item(none).item(null).into()
-        }
+    pub(crate) fn prune() -> RefOr<Schema> {
+        stage::<PruneFields>("Which weights become zero.")
     }
 
-    impl<T: ToSchema> ToSchema for Stage<T> {
-        fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-            schemas.push((T::name().into_owned(), T::schema()));
-            T::schemas(schemas);
-        }
+    pub(crate) fn quantize() -> RefOr<Schema> {
+        stage::<QuantizeFields>("Which few values the surviving weights take.")
+    }
+
+    fn stage<T: ToSchema>(description: &str) -> RefOr<Schema> {
+        let none = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["none"]));
+        let null = ObjectBuilder::new().schema_type(SchemaType::Type(Type::Null));
+        let stage = OneOfBuilder::new().item(Ref::from_schema_name(T::name())).item(none).item(null);
+        stage.description(Some(description)).into()
     }
 }

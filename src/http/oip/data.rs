@@ -3,10 +3,13 @@
 //! Read straight into one flat vector, so a large request costs 16 bytes an element and no tree of JSON values. Elements
 //! beyond what the tensor's shape holds are counted, not kept.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Type};
+use utoipa::openapi::{Ref, RefOr, Schema};
 
 use crate::infer::ArrayData;
 
@@ -19,6 +22,22 @@ pub struct Data {
     pub count: usize,
     /// Extents of the nested arrays, outermost first; one extent for flat data.
     pub extents: Vec<usize>,
+}
+
+impl utoipa::PartialSchema for Data {
+    fn schema() -> RefOr<Schema> {
+        let element = |kind| ObjectBuilder::new().schema_type(kind);
+        let nested = Ref::from_schema_name(<Self as utoipa::ToSchema>::name());
+        let item = OneOfBuilder::new().item(element(Type::Number)).item(element(Type::Boolean)).item(nested);
+        let description = "Numbers or booleans in row-major order, flat, or nested with an array for each axis.";
+        ArrayBuilder::new().items(RefOr::T(item.into())).description(Some(description)).into()
+    }
+}
+
+impl utoipa::ToSchema for Data {
+    fn name() -> Cow<'static, str> {
+        "TensorData".into()
+    }
 }
 
 /// One JSON number or boolean.

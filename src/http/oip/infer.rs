@@ -123,9 +123,8 @@ async fn infer(
     require_predictable(&model)?;
     refuse_binary(request.headers())?;
     body::refuse_declared(request.headers(), LIMIT_BYTES as u64)?;
-    let declared = body::declared_length(request.headers()).map_or(LIMIT_BYTES, |length| length as usize);
-    let share = limits.prediction(declared).await?;
-    let json = body::collect(request.into_body(), LIMIT_BYTES).await?;
+    let mut share = limits.prediction();
+    let json = body::collect(request.into_body(), LIMIT_BYTES, Some(&mut share)).await?;
     let loaded = app.predictors.get(&model, version).await?;
     // Reading and writing megabytes of JSON is CPU work as much as the prediction is.
     let answer = if app.batching.is_on(&loaded) {

@@ -31,7 +31,7 @@ pub struct RequestInput {
     #[schema(value_type = Object, required = false)]
     pub parameters: Parameters,
     /// Elements in row-major order, flat or nested.
-    #[schema(value_type = Vec<f64>, required = false)]
+    #[schema(required = false)]
     pub data: Data,
 }
 
@@ -113,7 +113,7 @@ pub struct ResponseOutput {
     #[schema(example = "FP32")]
     pub datatype: &'static str,
     #[serde(serialize_with = "flat")]
-    #[schema(value_type = Vec<f64>)]
+    #[schema(value_type = Data)]
     pub data: ArrayData,
 }
 
