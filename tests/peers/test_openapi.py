@@ -9,7 +9,7 @@ import yaml
 
 ROOT = pathlib.Path(__file__).parents[2]
 COMPONENTS = yaml.safe_load((ROOT / "api" / "openapi.yaml").read_text())["components"]
-EVALUATION = {"data": {"dataset": "digits", "inputs": {"x": {"array": "x"}}, "target": {"array": "y"}}}
+EVALUATION = {"data": {"dataset": "digits", "inputs": {"input": {"array": "x"}}, "target": {"array": "y", "kind": "class"}}}
 
 
 def faults(schema, body):
