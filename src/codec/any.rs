@@ -14,6 +14,7 @@ use super::index_map::IndexMap;
 use super::pco::Pco;
 use super::rans::Rans;
 use super::sham::Sham;
+use super::visitors::Inputs;
 use super::{Codec, DecodeError, EncodeError, Head, Visitor};
 use crate::progress::Progress;
 use crate::tensor::Matrix;
@@ -88,6 +89,17 @@ macro_rules! codecs {
                 rows: Range<usize>,
             ) -> Result<usize, DecodeError> {
                 match self { $(Self::$id(codec) => codec.check_block(head, block, rows)),* }
+            }
+
+            pub(super) fn multiply_block(
+                &self,
+                head: &Head,
+                block: (&[u8], Range<usize>),
+                wanted: Range<usize>,
+                inputs: Inputs,
+                out: &mut [f32],
+            ) -> bool {
+                match self { $(Self::$id(codec) => codec.multiply_block(head, block, wanted, inputs, out)),* }
             }
 
             pub(super) fn resident_bytes(&self) -> usize {

@@ -204,6 +204,12 @@ impl CompressedMatrix {
         debug_assert_eq!(walked, Ok(()), "the block was checked when the payload was opened");
     }
 
+    /// Whether the codec has a faster way to multiply by a block than a walk; then it was taken.
+    fn multiply_block(&self, block: usize, wanted: Range<usize>, inputs: Inputs, out: &mut [f32]) -> bool {
+        let of_block = (self.block(block), self.head.block_rows(block));
+        self.codec.multiply_block(&self.head, of_block, wanted, inputs, out)
+    }
+
     fn expand<T, F>(&self, rows: Range<usize>, out: &mut [T], zero: T, value: F)
     where
         T: Copy + Send + Sync,
@@ -233,6 +239,7 @@ impl CompressedMatrix {
         self.for_each_block(rows, inputs.batch, out, |block, rows, out| match inputs.batch {
             0 => {}
             _ if self.is_faster_expanded(inputs) => self.product_of_expanded(block, rows, inputs, out),
+            _ if self.multiply_block(block, rows.clone(), inputs, out) => {}
             1 => {
                 let mut dot = Dot::new(inputs, rows, out);
                 self.visit(block, &mut dot);

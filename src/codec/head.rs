@@ -90,6 +90,11 @@ impl Head {
         }
     }
 
+    /// Values of the codebook; 0 without one.
+    pub(super) fn levels(&self) -> usize {
+        if let Words::Symbols(codebook) = &self.words { codebook.len() } else { 0 }
+    }
+
     /// What words of this matrix must be.
     pub(super) fn word_check(&self) -> WordCheck {
         match &self.words {

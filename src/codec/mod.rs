@@ -49,7 +49,7 @@ use std::ops::Range;
 use crate::tensor::Matrix;
 use encode::{symbol_counts, symbols};
 use head::Cells;
-use visitors::Count;
+use visitors::{Count, Inputs};
 
 pub use any::CodecId;
 pub use compressed::{CompressedMatrix, PayloadSizes};
@@ -103,6 +103,19 @@ trait Codec: Sized + Send + Sync {
         let mut stored = Count(0);
         self.visit_block(head, block, rows, &mut stored)?;
         Ok(stored.0)
+    }
+
+    /// `out = rows . x` for `wanted` of the rows of a block, which was checked. To override where there is a faster way than
+    /// a walk; returns whether it was taken.
+    fn multiply_block(
+        &self,
+        _head: &Head,
+        _block: (&[u8], Range<usize>),
+        _wanted: Range<usize>,
+        _inputs: Inputs,
+        _out: &mut [f32],
+    ) -> bool {
+        false
     }
 
     /// Bytes that this holds in memory, blocks apart.

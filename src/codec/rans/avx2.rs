@@ -15,6 +15,7 @@ use std::arch::x86_64::{
 };
 
 use super::model::Table;
+use super::product::{Entries, Sums};
 use super::stream::{Batch, MAX_LANES};
 
 /// States in a vector.
@@ -64,6 +65,21 @@ pub(super) fn decode(
             None => decode_groups::<false>(symbols, symbols, states, bytes, at, batch, entries),
         }
     }
+}
+
+/// Adds the products of `entries` with fused operations. Returns false where the processor has none.
+pub(super) fn add(sums: &mut Sums, entries: &Entries) -> bool {
+    let has_them = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    if has_them {
+        // SAFETY: the processor has what the function is compiled for.
+        unsafe { add_fused(sums, entries) }
+    }
+    has_them
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn add_fused(sums: &mut Sums, entries: &Entries) {
+    sums.add_with(entries, f32::mul_add);
 }
 
 #[target_feature(enable = "avx2,popcnt")]

@@ -5,9 +5,8 @@
 //! where no row is a copy, and nothing else then; else a bit for each row, and behind a 1 the number of the row that it
 //! copies, among the rows of the block so far that are no copies, in as many bits as the largest such number has.
 
+use super::super::DecodeError;
 use super::super::bits::{BitReader, BitWriter};
-use super::super::{DecodeError, Head};
-use super::Tables;
 
 /// Appends one bit for each column: whether it is live.
 pub(super) fn write_live(live: &[bool], out: &mut Vec<u8>) {
@@ -133,9 +132,9 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    /// Before the first cell of a grid of `rows` of the columns that are live.
-    pub(super) fn new(tables: &Tables, head: &Head, rows: usize) -> Self {
-        Self { row: 0, col: 0, rows, cols: tables.live.as_ref().map_or(head.cols, Vec::len) }
+    /// Before the first cell of a grid.
+    pub(super) fn new(rows: usize, cols: usize) -> Self {
+        Self { row: 0, col: 0, rows, cols }
     }
 
     /// Skips `gap` cells, and returns row and column of the one behind them, in the grid.

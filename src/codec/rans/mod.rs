@@ -30,13 +30,14 @@ mod encode;
 mod gap;
 mod grid;
 mod model;
+mod product;
 mod stream;
 
 use std::ops::Range;
 
 use super::bits::BitReader;
 use super::ints::take_varint;
-use super::visitors::Count;
+use super::visitors::{Count, Inputs};
 use super::{Codec, CodecId, DecodeError, EncodeError, Head, Visitor, Words};
 use crate::tensor::Matrix;
 use encode::Plan;
@@ -77,6 +78,8 @@ struct Tables {
 struct Block<'a> {
     /// None if no row is one.
     copies: Option<Copies>,
+    /// Rows that are no copies.
+    distinct: usize,
     entries: usize,
     cursor: Cursor,
     decoder: Decoder<'a>,
@@ -136,7 +139,7 @@ impl Codec for Rans {
             self.visit_block(head, block, rows, &mut stored)?;
             return Ok(stored.0);
         };
-        let Block { copies, entries, cursor, decoder } = self.tables.open(head, block, rows.len())?;
+        let Block { copies, entries, cursor, decoder, .. } = self.tables.open(head, block, rows.len())?;
         decoder.finish()?;
         cursor.check(entries, gap)?;
         if Some(u64::from(symbol)) == head.zero_word() {
@@ -147,6 +150,17 @@ impl Codec for Rans {
         let before = |row: usize| entries.min(row * cursor.cols() / (gap as usize + 1));
         let of_row = |&row: &u32| before(row as usize + 1) - before(row as usize);
         Ok(copies.numbers.iter().map(of_row).sum())
+    }
+
+    fn multiply_block(
+        &self,
+        head: &Head,
+        block: (&[u8], Range<usize>),
+        wanted: Range<usize>,
+        inputs: Inputs,
+        out: &mut [f32],
+    ) -> bool {
+        self.tables.multiply(head, block, wanted, inputs, out)
     }
 
     fn resident_bytes(&self) -> usize {
@@ -180,17 +194,22 @@ impl Tables {
         })
     }
 
+    /// Columns of the grid.
+    fn cols(&self, head: &Head) -> usize {
+        self.live.as_ref().map_or(head.cols, Vec::len)
+    }
+
     /// Takes what stands before the words of a block of `rows`.
     fn open<'a>(&'a self, head: &Head, mut block: &'a [u8], rows: usize) -> Result<Block<'a>, DecodeError> {
         let copies = if self.has_copies { grid::read_copies(rows, &mut block)? } else { None };
         let distinct = copies.as_ref().map_or(rows, |copies| copies.distinct);
-        let cells = distinct * self.live.as_ref().map_or(head.cols, Vec::len);
+        let cells = distinct * self.cols(head);
         let entries = if self.gaps.is_some() { take_varint(&mut block)? as usize } else { cells };
         if entries > cells {
             return Err(DecodeError::TooManyEntries { cells });
         }
         let decoder = Decoder::new(self.gaps.as_ref(), &self.symbols, self.lanes, entries, block)?;
-        Ok(Block { copies, entries, cursor: Cursor::new(self, head, distinct), decoder })
+        Ok(Block { copies, distinct, entries, cursor: Cursor::new(distinct, self.cols(head)), decoder })
     }
 
     /// Calls `entry(row, col, word)` for every entry, with its row and column in the grid.

@@ -11,6 +11,7 @@
 //! Duda, "Asymmetric numeral systems", arXiv:1311.2540; Giesen, "Interleaved entropy coders", arXiv:1402.3392.
 
 use super::super::DecodeError;
+use super::gap;
 use super::model::{Interval, Table};
 
 /// Most lanes.
@@ -115,6 +116,22 @@ impl<'a> Decoder<'a> {
                 let word = self.bytes[self.at..].first_chunk().ok_or(DecodeError::UnexpectedEndOfBits)?;
                 *state = *state << 16 | u32::from(u16::from_le_bytes(*word));
                 self.at += 2;
+            }
+        }
+        Ok(())
+    }
+
+    /// Turns the classes of gaps into gaps, with the bits that follow them. Only where no bits follow symbols.
+    pub(super) fn gaps(&mut self, classes: &[u8], gaps: &mut [u32]) -> Result<(), DecodeError> {
+        for (gap, &class) in gaps.iter_mut().zip(classes) {
+            *gap = u32::from(class);
+        }
+        for (gaps, classes) in gaps.chunks_mut(16).zip(classes.chunks(16)) {
+            if classes.iter().fold(0, |all, class| all | class) < gap::FIRST_LONG {
+                continue;
+            }
+            for (gap, &class) in gaps.iter_mut().zip(classes) {
+                *gap = gap::gap(class, self.take(gap::extra_bits(class))?);
             }
         }
         Ok(())
