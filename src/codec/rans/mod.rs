@@ -43,7 +43,7 @@ use crate::tensor::Matrix;
 use encode::Plan;
 use grid::{Copies, Cursor};
 use model::{Model, Table};
-use stream::{Batch, Decoder, MAX_LANES};
+use stream::{BATCH, Batch, Decoder, MAX_LANES};
 
 /// All cells of the grid are entries.
 const ALL_CELLS: u8 = 1 << 3;
@@ -223,17 +223,24 @@ impl Tables {
     ) -> Result<(), DecodeError> {
         let check = head.word_check();
         let mut batch = Batch::new();
+        let mut gaps = [0; BATCH];
         loop {
             let entries = decoder.next(&mut batch)?;
             if entries == 0 {
                 return decoder.finish();
             }
-            for (&class, &symbol) in batch.gaps[..entries].iter().zip(&batch.symbols) {
-                // Without gaps, their classes stay 0.
-                let gap = match class {
-                    gap::FIRST_LONG.. => gap::gap(class, decoder.take(gap::extra_bits(class))?),
-                    _ => u32::from(class),
-                };
+            let symbols = &batch.symbols[..entries];
+            if self.low_bits == 0 {
+                // Every class is a symbol of the codebook.
+                decoder.gaps(&batch.gaps[..entries], &mut gaps[..entries])?;
+                for (&gap, &symbol) in gaps.iter().zip(symbols) {
+                    let (row, col) = cursor.advance(gap)?;
+                    entry(row, col, u64::from(symbol));
+                }
+                continue;
+            }
+            for (&class, &symbol) in batch.gaps.iter().zip(symbols) {
+                let gap = gap::gap(class, decoder.take(gap::extra_bits(class))?);
                 let word = u64::from(symbol) << self.low_bits | u64::from(decoder.take(self.low_bits)?);
                 let (row, col) = cursor.advance(gap)?;
                 entry(row, col, check.word(word)?);
