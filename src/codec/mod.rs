@@ -129,4 +129,14 @@ trait Visitor {
     /// Cell (`row`, `col`) of the matrix holds `word`: a symbol, or the bits of a value. Cells that are never visited
     /// hold +0.0.
     fn cell(&mut self, row: usize, col: usize, word: u64);
+
+    /// The cells of `row` from `col` on hold `symbols`, of which `zero` may be passed over.
+    #[inline]
+    fn run(&mut self, row: usize, col: usize, symbols: &[u8], zero: Option<u64>) {
+        for (col, &symbol) in (col..).zip(symbols) {
+            if Some(u64::from(symbol)) != zero {
+                self.cell(row, col, u64::from(symbol));
+            }
+        }
+    }
 }

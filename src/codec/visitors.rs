@@ -47,6 +47,16 @@ impl<T, F: Fn(u64) -> T> Visitor for Expand<'_, T, F> {
             *cell = (self.value)(word);
         }
     }
+
+    #[inline]
+    fn run(&mut self, row: usize, col: usize, symbols: &[u8], _zero: Option<u64>) {
+        if row != self.row {
+            self.turn_to(row);
+        }
+        if let Some(cells) = self.out.get_mut(self.at + col..) {
+            cells.iter_mut().zip(symbols).for_each(|(cell, &symbol)| *cell = (self.value)(u64::from(symbol)));
+        }
+    }
 }
 
 /// The right-hand side of a product: inputs x batch, row-major, and which rows of the matrix read which of it.

@@ -118,6 +118,9 @@ impl Codec for Rans {
         let live = self.tables.live.as_deref();
         let copies = copies.map(|copies| copies.by_number());
         let zero = head.zero_word();
+        if self.tables.gaps.is_none() && self.tables.low_bits == 0 && live.is_none() && copies.is_none() {
+            return walk_all(head.cols, decoder, |row, col, symbols| visitor.run(rows.start + row, col, symbols, zero));
+        }
         self.tables.walk(head, cursor, decoder, |row, col, word| {
             if Some(word) == zero {
                 return;
@@ -253,6 +256,30 @@ impl Tables {
         let gap = self.gaps.as_ref().map_or(Some(0), Table::only_class).filter(|&class| class < gap::FIRST_LONG)?;
         let symbol = self.symbols.only_class().filter(|_| self.low_bits == 0)?;
         Some((u32::from(gap), u16::from(symbol)))
+    }
+}
+
+/// Calls `run(row, col, symbols)` for every run of cells within a row, where all cells are entries.
+#[inline]
+fn walk_all(cols: usize, mut decoder: Decoder, mut run: impl FnMut(usize, usize, &[u8])) -> Result<(), DecodeError> {
+    let mut batch = Batch::new();
+    let (mut row, mut col) = (0, 0);
+    loop {
+        let entries = decoder.next(&mut batch)?;
+        if entries == 0 {
+            return decoder.finish();
+        }
+        let mut symbols = &batch.symbols[..entries];
+        while let Some((of_row, rest)) =
+            symbols.split_at_checked(symbols.len().min(cols - col)).filter(|_| !symbols.is_empty())
+        {
+            run(row, col, of_row);
+            col += of_row.len();
+            if col == cols {
+                (row, col) = (row + 1, 0);
+            }
+            symbols = rest;
+        }
     }
 }
 
