@@ -51,6 +51,7 @@ impl App {
             budget_bytes: config.predictor_memory_bytes,
             residency: config.residency,
             batches: batches.is_on(),
+            version_budget_bytes: config.memory_budget_bytes,
         };
         let predictors = Predictors::new(storage.clone(), executor.clone(), kept);
         let batching = Batching::new(executor.clone(), batches);

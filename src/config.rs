@@ -55,7 +55,7 @@ pub struct ConfigArgs {
     #[arg(long, env = unless_empty("WEIGHTPRESS_PREDICTOR_MEMORY_BYTES"), value_name = "BYTES")]
     pub predictor_memory_bytes: Option<ByteSize>,
 
-    /// How compressed versions hold their weights while they predict: `coded` or `dense` [default: coded].
+    /// How compressed versions hold their weights while they predict [default: auto].
     #[arg(long, env = unless_empty("WEIGHTPRESS_RESIDENCY"), value_enum)]
     pub residency: Option<Residency>,
 
@@ -67,6 +67,10 @@ pub struct ConfigArgs {
     /// [default: 1000].
     #[arg(long, env = unless_empty("WEIGHTPRESS_MAX_DELAY_US"), value_name = "US")]
     pub max_delay_us: Option<u64>,
+
+    /// Memory that `auto` may give to the weights of one version [default: any].
+    #[arg(long, env = unless_empty("WEIGHTPRESS_MEMORY_BUDGET_BYTES"), value_name = "BYTES")]
+    pub memory_budget_bytes: Option<ByteSize>,
 
     /// A worker that is silent for this long loses its job, in milliseconds [default: 30000].
     #[arg(long, env = unless_empty("WEIGHTPRESS_LEASE_MS"), value_name = "MS")]
@@ -125,6 +129,8 @@ pub struct Config {
     pub max_batch: usize,
     /// How long a request waits for others to share its batch, in microseconds.
     pub max_delay_us: u64,
+    /// Memory that [`Residency::Auto`] may give to the weights of one version, in bytes; `None`: any.
+    pub memory_budget_bytes: Option<u64>,
     /// A worker that is silent for this long loses its job, in milliseconds.
     pub lease_ms: u64,
     /// Starts of a job before it is given up.
@@ -192,6 +198,7 @@ impl ConfigArgs {
             residency: self.residency.or(file.residency).unwrap_or_default(),
             max_batch: self.max_batch.or(file.max_batch).unwrap_or(1),
             max_delay_us: self.max_delay_us.or(file.max_delay_us).unwrap_or(1000),
+            memory_budget_bytes: self.memory_budget_bytes.or(file.memory_budget_bytes).map(|size| size.0),
             lease_ms: self.lease_ms.or(file.lease_ms).unwrap_or(30_000),
             max_attempts: self.max_attempts.or(file.max_attempts).unwrap_or(3),
             log: self.log.or(file.log).unwrap_or_else(|| "info".to_owned()),

@@ -123,7 +123,7 @@ impl Loaded {
             Opened::Model(model) => (model.size_bytes(), Residency::Dense),
         };
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Ok(Self { name, residency, size_bytes, predictor: predict::load(opened, residency)? })
+        Ok(Self { name, residency, size_bytes, predictor: predict::load(opened, residency, None)? })
     }
 
     fn contender(&self) -> Contender<'_> {

@@ -46,7 +46,7 @@ impl DataArgs {
             return Ok(None);
         }
         let artifact = Artifact::open(compressed).map_err(|error| at(compressed, error))?;
-        let after = Predictor::from_artifact(&artifact, Residency::default()).map_err(CliError::input)?;
+        let after = Predictor::from_artifact(&artifact, Residency::Packed).map_err(CliError::input)?;
         let before = Predictor::from_model(model).map_err(CliError::input)?;
         self.measure(&after, Some(&before)).map(Some)
     }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use super::data::DataArgs;
 use super::inspect::open;
 use super::{CliError, predict, print_json, print_stdout};
-use crate::infer::Residency;
 
 /// What to measure, on which data.
 #[derive(Debug, clap::Args)]
@@ -17,9 +16,8 @@ pub struct Args {
     reference: Option<PathBuf>,
     #[command(flatten)]
     data: DataArgs,
-    /// How an artifact's weights are held.
-    #[arg(long, value_enum, default_value = "coded")]
-    residency: Residency,
+    #[command(flatten)]
+    residency: predict::ResidencyArgs,
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -27,9 +25,9 @@ pub struct Args {
 
 /// Runs the file over the samples.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let predictor = predict::load(&open(&args.file)?, args.residency)?;
+    let predictor = args.residency.load(&open(&args.file)?)?;
     let reference = match &args.reference {
-        Some(path) => Some(predict::load(&open(path)?, args.residency)?),
+        Some(path) => Some(args.residency.load(&open(path)?)?),
         None => None,
     };
     let quality = args.data.measure(&predictor, reference.as_ref())?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::inspect::{Opened, open};
 use super::{CliError, at, npz, unwritable};
+use crate::config::ByteSize;
 use crate::evaluate::Dataset;
 use crate::infer::{Array, Predictor, Residency};
 
@@ -18,14 +19,25 @@ pub struct Args {
     /// The .npz file to write the outputs to.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// How an artifact's weights are held: `coded` runs on the compressed form, `dense` expands it first.
-    #[arg(long, value_enum, default_value = "coded")]
+    #[command(flatten)]
+    residency: ResidencyArgs,
+}
+
+/// How an artifact's weights are held in memory.
+#[derive(Debug, clap::Args)]
+pub struct ResidencyArgs {
+    /// How an artifact's weights are held: `packed` and `coded` are multiplied as they are, `dense` is expanded first; `auto`
+    /// measures which is fastest, weight by weight.
+    #[arg(long, value_enum, default_value = "packed")]
     residency: Residency,
+    /// Memory that `auto` may give to the weights, e.g. `64MiB` [default: any].
+    #[arg(long, value_name = "BYTES")]
+    memory_budget: Option<ByteSize>,
 }
 
 /// Runs one batch: the whole file.
 pub fn run(args: Args) -> Result<(), CliError> {
-    let predictor = load(&open(&args.file)?, args.residency)?;
+    let predictor = args.residency.load(&open(&args.file)?)?;
     let data = Dataset::open(&args.input).map_err(|error| at(&args.input, error))?;
     let inputs: Result<Vec<(String, Array)>, CliError> = predictor
         .inputs()
@@ -39,10 +51,17 @@ pub fn run(args: Args) -> Result<(), CliError> {
     npz::write(&args.output, &outputs).map_err(|error| unwritable(&args.output, error))
 }
 
+impl ResidencyArgs {
+    /// A predictor for what was opened.
+    pub fn load(&self, opened: &Opened) -> Result<Predictor, CliError> {
+        load(opened, self.residency, self.memory_budget)
+    }
+}
+
 /// A predictor for what was opened.
-pub fn load(opened: &Opened, residency: Residency) -> Result<Predictor, CliError> {
+pub fn load(opened: &Opened, residency: Residency, budget: Option<ByteSize>) -> Result<Predictor, CliError> {
     match opened {
-        Opened::Artifact(artifact) => Predictor::from_artifact(artifact, residency),
+        Opened::Artifact(artifact) => Predictor::from_artifact_within(artifact, residency, budget.map(|size| size.0)),
         Opened::Model(model) => Predictor::from_model(model),
     }
     .map_err(CliError::input)

@@ -198,7 +198,7 @@ impl CompressedMatrix {
             .map_err(|source| DecodeError::Block { block, offset: self.starts[block], source: Box::new(source) })
     }
 
-    fn visit<V: Visitor>(&self, block: usize, visitor: &mut V) {
+    pub(super) fn visit<V: Visitor>(&self, block: usize, visitor: &mut V) {
         let rows = self.head.block_rows(block);
         let walked = self.codec.visit_block(&self.head, self.block(block), rows, visitor);
         debug_assert_eq!(walked, Ok(()), "the block was checked when the payload was opened");
@@ -252,8 +252,13 @@ impl CompressedMatrix {
     /// Whether a block had better be expanded for a product: a dense product takes so much less time for a cell than a
     /// sparse one that it may visit the zeros too.
     fn is_faster_expanded(&self, inputs: Inputs) -> bool {
+        self.expands() && inputs.rows_per_group >= 4
+    }
+
+    /// Whether products of many samples expand a block of rows at a time.
+    pub(crate) fn expands(&self) -> bool {
         let block_cells = self.head.rows_per_block.min(self.head.rows).saturating_mul(self.head.cols);
-        block_cells <= MOST_EXPANDED_CELLS && 4 * self.stored_cells >= self.head.cells() && inputs.rows_per_group >= 4
+        block_cells <= MOST_EXPANDED_CELLS && 4 * self.stored_cells >= self.head.cells()
     }
 
     /// A product by a block that is expanded into a buffer of its own: at most [`MOST_EXPANDED_CELLS`] at a time.

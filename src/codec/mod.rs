@@ -27,6 +27,7 @@ mod compressed;
 mod csc;
 mod cser;
 mod csr;
+mod decoded_rows;
 mod dense;
 mod encode;
 mod error;
@@ -40,6 +41,7 @@ mod pattern;
 mod pco;
 mod rans;
 mod sham;
+
 #[cfg(test)]
 mod testing;
 mod visitors;
@@ -53,6 +55,7 @@ use visitors::{Count, Inputs};
 
 pub use any::CodecId;
 pub use compressed::{CompressedMatrix, PayloadSizes};
+pub(crate) use decoded_rows::DecodedRows;
 pub use encode::{encode, encode_cancellable, encode_smallest, rows_per_block, rows_per_block_of};
 pub use error::{DecodeError, EncodeError};
 pub use head::{Head, MAX_CELLS, Words};

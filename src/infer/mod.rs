@@ -1,7 +1,9 @@
 //! Predictions: a graph run on compressed weights.
 
+mod absorb;
 mod array;
 mod error;
+mod form;
 mod guard;
 mod plan;
 mod ports;
@@ -19,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use array::{Array, ArrayData, ArrayError, Datatype};
 pub use error::InferError;
+pub use form::{Form, HeldWeight};
 pub use predictor::{Predictor, unsupported_operators};
 pub use profile::Profile;
 
@@ -27,8 +30,12 @@ pub use profile::Profile;
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema, clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
 pub enum Residency {
-    /// As encoded; products decode as they go.
+    /// Each weight in whichever of the following forms a short measurement at load finds fastest within the memory budget.
     #[default]
+    Auto,
+    /// As entries or symbols made for products: about 16 bits a non-zero.
+    Packed,
+    /// As encoded; products decode as they go.
     Coded,
     /// Expanded at load.
     Dense,

@@ -13,7 +13,7 @@ use tract_onnx::tract_hir::tract_core::plan::eval;
 
 use super::InferError;
 use super::guard::guarded;
-use super::rewrite::{Products, install};
+use super::rewrite::{Operators, install};
 
 /// A graph that can be run for inputs of any free extents; at least one way is there.
 pub(super) struct Plan {
@@ -38,14 +38,14 @@ impl Plan {
     ///
     /// # Errors
     /// [`InferError::Load`] with tract's reason.
-    pub(super) fn new(model: &pb::ModelProto, products: Products, any_batch: bool) -> Result<Self, InferError> {
+    pub(super) fn new(model: &pb::ModelProto, operators: Operators, any_batch: bool) -> Result<Self, InferError> {
         let load = |reason| InferError::Load { reason };
         let inference = guarded(|| {
             // Shapes of intermediate values are left to inference: files often hold those of one fixed batch.
             let parsed = tract_onnx::onnx().with_ignore_value_info(true).parse(model, None)?;
             ensure!(parsed.unresolved_inputs.is_empty(), "nothing produces {}", parsed.unresolved_inputs.join(", "));
             let mut inference = parsed.model;
-            install(&mut inference, products);
+            install(&mut inference, operators);
             Ok(inference)
         })
         .map_err(load)?;

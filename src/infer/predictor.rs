@@ -1,20 +1,23 @@
 //! A graph ready to run: loaded from an artifact or from an uploaded model.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use tract_onnx::pb;
 use tract_onnx::tract_hir::prelude::{IntoTValue, TValue, TVec};
 
+use super::absorb::absorb;
+use super::form::{Form, Forms, HeldWeight, choose};
 use super::plan::Plan;
 use super::ports::{Checked, Ports, ports};
+use super::product::Held;
 use super::profile::{Layers, Profile};
-use super::rewrite::{Products, leaves_misread, misread_by_tract, product_nodes, rewrite};
+use super::rewrite::{Operators, leaves_misread, misread_by_tract, product_nodes, rewrite};
 use super::widen::widen_halves;
 use super::{Array, ArrayData, Datatype, InferError, Residency, restore};
-use crate::artifact::{Artifact, Body, StoredTensor};
-use crate::codec::{CompressedMatrix, Words};
-use crate::model::{Model, Port, Weight};
+use crate::artifact::Artifact;
+use crate::codec::Words;
+use crate::model::{self, Model, Port, Weight};
 
 /// What predictions lack of an operator that the graph engine knows: it serves weights of the main graph in f32 only.
 const MISREAD: &str = "ConvTranspose with output_shape";
@@ -25,34 +28,47 @@ pub struct Predictor {
     inputs: Ports,
     outputs: Ports,
     layers: Layers,
-    /// Bytes of the encoded weights, their codebooks and tables.
-    encoded_bytes: u64,
+    /// Bytes of the weights that products hold, codebooks and tables included.
+    held_bytes: u64,
+    weights: Vec<HeldWeight>,
 }
 
 impl Predictor {
-    /// Loads a compressed version. No dense weight is held with [`Residency::Coded`], but those that operators without
-    /// a product of their own read ([`Role::Expanded`](crate::model::Role::Expanded)).
+    /// Loads a compressed version. With [`Residency::Coded`] and [`Residency::Packed`] no dense weight is held, but those
+    /// that operators without a product of their own read ([`Role::Expanded`](crate::model::Role::Expanded)).
     ///
     /// # Errors
     /// An [`InferError`] that says what predictions lack or what does not fit.
     pub fn from_artifact(artifact: &Artifact, residency: Residency) -> Result<Self, InferError> {
+        Self::from_artifact_within(artifact, residency, None)
+    }
+
+    /// The same; [`Residency::Auto`] times every form of every weight, and takes the fastest that `budget_bytes` allow for
+    /// all weights that are multiplied. Where the smallest forms exceed it, it takes those.
+    ///
+    /// # Errors
+    /// As [`Predictor::from_artifact`].
+    pub fn from_artifact_within(
+        artifact: &Artifact,
+        residency: Residency,
+        budget_bytes: Option<u64>,
+    ) -> Result<Self, InferError> {
         let mut graph = artifact.graph()?.ok_or(InferError::NoGraph)?;
         check_operators(&graph)?;
         let (misread, layers) = (misread_by_tract(&graph), Layers::of(&graph));
-        let tensors: HashMap<_, _> = artifact.tensors().iter().map(|t| (t.name.as_str(), t)).collect();
-        let mut matrices: Vec<Arc<CompressedMatrix>> = Vec::new();
-        let products = rewrite(&mut graph, |weight| {
-            let wanted = residency == Residency::Coded || misread.contains(&weight.name);
-            let Some(tensor) = tensors.get(weight.name.as_str()).filter(|_| wanted) else { return Ok(None) };
-            if !fits(tensor, weight) {
-                return Ok(None);
-            }
-            let Some(matrix) = artifact.matrix(tensor)? else { return Ok(None) };
-            matrices.push(Arc::new(matrix));
-            Ok(matrices.last().cloned())
+        let forms = Forms::new(artifact);
+        let choice = choose(&forms, &graph, residency, budget_bytes)?;
+        let mut held = Vec::new();
+        let operators = rewrite(&mut graph, |weight| {
+            let form = match choice.get(&weight.name).copied().unwrap_or(Form::Dense) {
+                Form::Dense if misread.contains(&weight.name) => Form::Coded,
+                form => form,
+            };
+            Ok(forms.hold(weight, form)?.inspect(|matrix| held.push((weight.name.clone(), matrix.clone()))))
         })?;
+        let expanded = expanded(&graph);
         restore::restore(&mut graph, restore::from_artifact(artifact))?;
-        Self::new(graph, layers, products, matrices)
+        Self::new(graph, layers, operators, held, expanded)
     }
 
     /// Loads an uploaded model, version 0: all weights dense.
@@ -63,35 +79,42 @@ impl Predictor {
         let mut graph = model.skeleton().ok_or(InferError::NoGraph)?.clone();
         check_operators(&graph)?;
         let (misread, layers) = (misread_by_tract(&graph), Layers::of(&graph));
-        let mut matrices = Vec::new();
-        let products = rewrite(&mut graph, |weight| {
+        let mut held = Vec::new();
+        let operators = rewrite(&mut graph, |weight| {
             if misread.contains(&weight.name) {
-                matrices.push(Arc::new(restore::matrix_of(model, weight)?));
-                return Ok(matrices.last().cloned());
+                let matrix = Held::Coded(Arc::new(restore::matrix_of(model, weight)?));
+                held.push((weight.name.clone(), matrix.clone()));
+                return Ok(Some(matrix));
             }
             Ok(None)
         })?;
+        let expanded = expanded(&graph);
         restore::restore(&mut graph, restore::from_model(model))?;
-        Self::new(graph, layers, products, matrices)
+        Self::new(graph, layers, operators, held, expanded)
     }
 
     fn new(
         mut model: pb::ModelProto,
         layers: Layers,
-        products: Products,
-        mut matrices: Vec<Arc<CompressedMatrix>>,
+        mut operators: Operators,
+        mut held: Vec<(String, Held)>,
+        expanded: Vec<HeldWeight>,
     ) -> Result<Self, InferError> {
         // Those that no product took up go away again.
-        matrices.retain(|matrix| Arc::strong_count(matrix) > 1);
+        held.retain(|(_, matrix)| matrix.is_shared());
         // A weight that could not be replaced after all.
         if model.graph.as_ref().is_some_and(|graph| leaves_misread(graph, &|_| false)) {
             return Err(InferError::UnsupportedOperators { operators: vec![MISREAD.into()] });
         }
-        let encoded_bytes = encoded_bytes(&matrices);
+        let held_bytes = held_bytes(&held);
+        let weights = held.iter().map(|(name, matrix)| HeldWeight::of(name, matrix)).chain(expanded).collect();
         let (inputs, outputs) = ports(&mut model)?;
         widen_halves(&mut model);
-        let plan = Plan::new(&model, products, inputs.assume_a_batch())?;
-        Ok(Self { plan, inputs, outputs, layers, encoded_bytes })
+        if !operators.is_empty() {
+            absorb(&mut model, &mut operators);
+        }
+        let plan = Plan::new(&model, operators, inputs.assume_a_batch())?;
+        Ok(Self { plan, inputs, outputs, layers, held_bytes, weights })
     }
 
     /// What the graph reads, in graph order.
@@ -161,16 +184,23 @@ impl Predictor {
         Ok((values, disagreement))
     }
 
-    /// Bytes of the weights as they are held in memory: encoded weights with their tables and codebooks, and every
+    /// Bytes of the weights as they are held in memory: those of products with their tables and codebooks, and every
     /// constant of the graph. While it runs, each product expands up to one block more, at most 1 MiB, per thread.
     pub fn weights_resident_bytes(&self) -> u64 {
-        self.encoded_bytes + self.plan.constant_bytes()
+        self.held_bytes + self.plan.constant_bytes()
+    }
+
+    /// How each weight is held.
+    pub fn weights(&self) -> &[HeldWeight] {
+        &self.weights
     }
 }
 
-/// Whether a stored tensor is encoded as the matrix that the graph multiplies by.
-fn fits(tensor: &StoredTensor, weight: &Weight) -> bool {
-    matches!(&tensor.body, Body::Encoded { layout, .. } if *layout == weight.layout) && tensor.dims == weight.dims
+/// The weights that are left in `graph`, dense.
+fn expanded(graph: &pb::ModelProto) -> Vec<HeldWeight> {
+    let (weights, _) = model::analyze(graph);
+    let bytes = |weight: &Weight| 4 * weight.dims.iter().map(|&dim| dim as u64).product::<u64>();
+    weights.iter().map(|w| HeldWeight { name: w.name.clone(), form: Form::Dense, bytes: bytes(w) }).collect()
 }
 
 /// Operators of `model` that predictions lack, each once, sorted; empty when it can be served.
@@ -206,12 +236,13 @@ fn check_operators(model: &pb::ModelProto) -> Result<(), InferError> {
 }
 
 /// Bytes of distinct matrices and of the codebooks that they share.
-fn encoded_bytes(matrices: &[Arc<CompressedMatrix>]) -> u64 {
+fn held_bytes(held: &[(String, Held)]) -> u64 {
     let mut seen = HashSet::new();
     let mut bytes = 0;
-    for matrix in matrices {
-        bytes += matrix.resident_bytes() as u64;
-        if let Words::Symbols(codebook) = &matrix.head().words
+    for (_, matrix) in held {
+        bytes += matrix.own_bytes();
+        if let Held::Coded(matrix) = matrix
+            && let Words::Symbols(codebook) = &matrix.head().words
             && seen.insert(Arc::as_ptr(codebook))
         {
             bytes += size_of_val(codebook.values()) as u64;

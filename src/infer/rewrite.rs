@@ -5,7 +5,6 @@
 //! would have to carry the weight in an attribute: builders are plain functions.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use tract_onnx::pb;
 use tract_onnx::pb::tensor_proto::DataType;
@@ -13,13 +12,19 @@ use tract_onnx::tract_hir::internal::*;
 use tract_onnx::tract_hir::tract_core::ops::cnn::PaddingSpec;
 
 use super::InferError;
-use super::product::{Convolution, Direction, Kernel, Linear, ProductOp, SharedWeight};
-use crate::codec::CompressedMatrix;
+use super::product::{Bounds, Convolution, Direction, Held, Kernel, Linear, MaxPool, ProductOp, SharedWeight};
 use crate::model::{self, Role, Use, Weight};
 use crate::tensor::FloatType;
 
 /// Operators by the type of the nodes that stand in for them.
-pub(super) type Products = HashMap<String, ProductOp>;
+pub(super) type Operators = HashMap<String, Operator>;
+
+/// An operator of ours.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Operator {
+    Product(ProductOp),
+    MaxPool(MaxPool),
+}
 
 /// Replaces every use of the weights that `open` returns a matrix for, and takes those weights out of the graph.
 ///
@@ -30,18 +35,18 @@ pub(super) type Products = HashMap<String, ProductOp>;
 /// Those of `open`.
 pub(super) fn rewrite(
     model: &mut pb::ModelProto,
-    mut open: impl FnMut(&Weight) -> Result<Option<Arc<CompressedMatrix>>, InferError>,
-) -> Result<Products, InferError> {
+    mut open: impl FnMut(&Weight) -> Result<Option<Held>, InferError>,
+) -> Result<Operators, InferError> {
     let (weights, _) = model::analyze(model);
-    let mut products = Products::new();
-    let Some(graph) = &mut model.graph else { return Ok(products) };
+    let mut operators = Operators::new();
+    let Some(graph) = &mut model.graph else { return Ok(operators) };
     let (mut dropped, mut removed) = (HashSet::new(), HashSet::new());
     for weight in &weights {
         if weight.role != Role::Product || computes_in_f64(graph, weight) {
             continue;
         }
-        let Some(matrix) = open(weight)? else { continue };
-        let Some(nodes) = replacements(graph, weight, &matrix) else { continue };
+        let Some(held) = open(weight)? else { continue };
+        let Some(nodes) = replacements(graph, weight, &held) else { continue };
         for (index, inputs, op) in nodes {
             let op_type = format!("weightpress.{index}");
             let node = &mut graph.node[index];
@@ -49,7 +54,7 @@ pub(super) fn rewrite(
             node.domain.clear();
             node.attribute.clear();
             node.input = inputs;
-            products.insert(op_type, op);
+            operators.insert(op_type, Operator::Product(op));
         }
         dropped.extend(weight.chain.iter().copied());
         removed.insert(weight.name.as_str());
@@ -58,7 +63,7 @@ pub(super) fn rewrite(
     graph.node.retain(|_| !index.next().is_some_and(|i| dropped.contains(&i)));
     graph.initializer.retain(|tensor| !removed.contains(tensor.name.as_str()));
     graph.input.retain(|input| !removed.contains(input.name.as_str()));
-    Ok(products)
+    Ok(operators)
 }
 
 /// Weights that tract itself would use wrongly: a ConvTranspose with `output_shape`, whose padding tract takes from
@@ -92,13 +97,15 @@ fn has_output_shape(node: &pb::NodeProto) -> bool {
     node.attribute.iter().any(|attribute| attribute.name == "output_shape")
 }
 
-/// Puts the products where the parser left placeholders.
-pub(super) fn install(model: &mut InferenceModel, mut products: Products) {
+/// Puts the operators where the parser left placeholders.
+pub(super) fn install(model: &mut InferenceModel, mut operators: Operators) {
     for node in model.nodes_mut() {
         let name = node.op.name();
         let op_type = name.strip_prefix("Unimplemented(").and_then(|name| name.strip_suffix(')'));
-        if let Some(op) = op_type.and_then(|op_type| products.remove(op_type)) {
-            node.op = expand(op);
+        match op_type.and_then(|op_type| operators.remove(op_type)) {
+            Some(Operator::Product(op)) => node.op = expand(op),
+            Some(Operator::MaxPool(op)) => node.op = expand(op),
+            None => {}
         }
     }
 }
@@ -113,17 +120,17 @@ fn computes_in_f64(graph: &pb::GraphProto, weight: &Weight) -> bool {
 type Replacement = (usize, Vec<String>, ProductOp);
 
 /// What takes the place of each node that uses `weight`; `None` where one of them cannot be replaced.
-fn replacements(graph: &pb::GraphProto, weight: &Weight, matrix: &Arc<CompressedMatrix>) -> Option<Vec<Replacement>> {
+fn replacements(graph: &pb::GraphProto, weight: &Weight, held: &Held) -> Option<Vec<Replacement>> {
     let mut seen = HashSet::new();
     let replace = |usage: &Use| {
         let node = graph.node.get(usage.node).filter(|_| seen.insert(usage.node))?;
-        let shared = SharedWeight::new(matrix.clone(), usage.transposed);
+        let shared = SharedWeight::new(held.clone(), usage.transposed)?;
         let (kernel, inputs) = match node.op_type.as_str() {
             "Gemm" | "MatMul" => linear(node, usage, shared).ok()?,
             "Conv" | "ConvTranspose" if !usage.transposed => convolution(node, weight, shared).ok()?,
             _ => return None,
         };
-        Some((usage.node, inputs, ProductOp { kernel }))
+        Some((usage.node, inputs, ProductOp { kernel, bounds: Bounds::NONE }))
     };
     weight.uses.iter().map(replace).collect()
 }
@@ -170,6 +177,7 @@ fn convolution(node: &pb::NodeProto, weight: &Weight, shared: SharedWeight) -> T
     inputs.extend(node.input.get(2).filter(|bias| !bias.is_empty()).cloned());
     let kernel = Convolution {
         weight: shared,
+        channels_last: false,
         direction,
         groups,
         padding: padding(node, rank)?,
@@ -182,7 +190,8 @@ fn convolution(node: &pb::NodeProto, weight: &Weight, shared: SharedWeight) -> T
     Ok((Kernel::Convolution(Box::new(kernel)), inputs))
 }
 
-fn padding(node: &pb::NodeProto, rank: usize) -> TractResult<PaddingSpec> {
+/// The padding of a convolution or a pool of `rank` spatial axes.
+pub(super) fn padding(node: &pb::NodeProto, rank: usize) -> TractResult<PaddingSpec> {
     Ok(match node.get_attr_opt::<&str>("auto_pad")? {
         Some("SAME_UPPER") => PaddingSpec::SameUpper,
         Some("SAME_LOWER") => PaddingSpec::SameLower,

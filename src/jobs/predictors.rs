@@ -33,6 +33,8 @@ pub(crate) struct PredictorSettings {
     pub(crate) residency: Residency,
     /// Requests are gathered into batches, where a version allows it.
     pub(crate) batches: bool,
+    /// Of one compressed version, where its residency is to be chosen.
+    pub(crate) version_budget_bytes: Option<u64>,
 }
 
 /// A version that is ready to predict.
@@ -134,7 +136,12 @@ impl Predictors {
 
     /// Whether a version is in memory now.
     pub fn is_loaded(&self, model: &ModelRecord, version: i64) -> bool {
-        self.shelf().slots.get(&(model.id.clone(), version)).is_some_and(|slot| slot.cell.get().is_some())
+        self.loaded(model, version).is_some()
+    }
+
+    /// The predictor of a version, if it is in memory now.
+    pub fn loaded(&self, model: &ModelRecord, version: i64) -> Option<Loaded> {
+        self.shelf().slots.get(&(model.id.clone(), version)).and_then(|slot| slot.cell.get().cloned())
     }
 
     /// Drops what is loaded of a model: all versions, or one.
@@ -157,13 +164,14 @@ impl Predictors {
         let record = self.storage.store.version(model, version).await?;
         let path = self.storage.blobs.path(&record.sha256);
         let residency = if version == 0 { Residency::Dense } else { self.settings.residency };
+        let version_budget_bytes = self.settings.version_budget_bytes;
         let started = std::time::Instant::now();
         let batches = self.settings.batches;
         let load = move || -> Result<(Predictor, bool), InferError> {
             let predictor = if version == 0 {
                 Predictor::from_model(&Model::open(&path)?)?
             } else {
-                Predictor::from_artifact(&Artifact::open(&path)?, residency)?
+                Predictor::from_artifact_within(&Artifact::open(&path)?, residency, version_budget_bytes)?
             };
             let is_batched = batches && answers_samples_apart(&predictor);
             Ok((predictor, is_batched))

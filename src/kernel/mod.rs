@@ -4,6 +4,7 @@
 //! kernel has a portable path, which the fast one equals within a stated rounding. Results depend on the matrix, the
 //! batch and the instructions of the processor, never on threads.
 
+pub(crate) mod axpy;
 pub(crate) mod levels;
 pub(crate) mod sparse;
 pub(crate) mod tree;

@@ -29,6 +29,7 @@ pub(crate) use arrays::{ArrayEntry, ArrayFile, Body as ArrayBody};
 pub(crate) use element::{DataField, ElementType, element_count, shape_of};
 pub use error::ModelError;
 pub use graph::{analyze, constants_mut};
+pub(crate) use nested::captured_names;
 pub use open::Model;
 pub use ports::ports;
 pub(crate) use scan::check_decodable;

@@ -7,7 +7,7 @@ use super::Kept;
 use super::graph::{constant_value, keep_tensor};
 
 /// Names that the subgraphs of `node` mention, at any depth; a name they define themselves may be among them.
-pub(super) fn captured_names(node: &NodeProto) -> Vec<&str> {
+pub(crate) fn captured_names(node: &NodeProto) -> Vec<&str> {
     let mut names = Vec::new();
     for graph in subgraphs(node) {
         names.extend(graph.output.iter().map(|output| output.name.as_str()));

@@ -14,6 +14,7 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
+use crate::kernel::axpy::{Epilogue, Planes, Strided, weighted_sum};
 use crate::kernel::levels::LevelRows;
 use crate::kernel::sparse::SparseRows;
 
@@ -239,16 +240,12 @@ impl Held {
 
 /// A product with several samples: each row's entries are walked once for a panel of samples.
 fn sparse_product(held: &SparseRows, rows: Range<usize>, x: &[f32], batch: usize, out: &mut [f32]) {
-    let panel = (PANEL_BYTES / (4 * held.cols().max(1))).clamp(16, 96).min(batch);
+    let planes = Planes::new(x, Strided { columns: held.cols(), stride: batch }, batch);
+    let panel = (PANEL_BYTES / (4 * held.cols().max(1))).clamp(32, 96).min(batch);
     for first in (0..batch).step_by(panel) {
         let width = panel.min(batch - first);
         for (row, out) in rows.clone().zip(out.chunks_exact_mut(batch)) {
-            let out = &mut out[first..first + width];
-            out.fill(0.0);
-            for (col, value) in held.terms(row) {
-                let x = &x[col * batch + first..][..width];
-                out.iter_mut().zip(x).for_each(|(out, x)| *out += value * x);
-            }
+            weighted_sum(held.terms(row), planes, first, Epilogue::NONE, &mut out[first..first + width]);
         }
     }
 }

@@ -15,7 +15,7 @@ fn versions_are_timed_and_measured_side_by_side() {
     let app = TestApp::with_digits();
     app.run_job(&compress_digits());
     let mut spec = benchmark(1);
-    spec["evaluation"] = digits_evaluation();
+    (spec["evaluation"], spec["residency"]) = (digits_evaluation(), json!(["packed"]));
     let job = app.run_job(&spec);
     assert_eq!((&job["status"], &job["kind"]), (&json!("succeeded"), &json!("benchmark")), "{job}");
     assert_eq!((&job["result"]["version"], &job["progress"]["fraction"]), (&json!(1), &json!(1.0)));

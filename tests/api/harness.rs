@@ -129,6 +129,7 @@ fn config(data_dir: &Path) -> Config {
         residency: Residency::Coded,
         max_batch: 1,
         max_delay_us: 1000,
+        memory_budget_bytes: None,
         lease_ms: 10_000,
         max_attempts: 3,
         log: "info".to_owned(),

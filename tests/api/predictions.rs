@@ -39,6 +39,10 @@ fn compressed_version_predicts_the_labels_from_coded_weights() {
     assert_eq!(answer["parameters"]["residency"], "coded");
     let dense_bytes = 4 * (64 * 64 + 64 * 32 + 32 * 10);
     assert!(answer["parameters"]["weights_resident_bytes"].as_u64().unwrap() < dense_bytes / 2, "{answer}");
+    let held = app.get("/v2/models/digits/versions/1").expect(200).json()["parameters"].clone();
+    assert_eq!(held["weights_resident_bytes"], answer["parameters"]["weights_resident_bytes"]);
+    let forms: Vec<_> = held["weights"].as_array().unwrap().iter().map(|weight| &weight["form"]).collect();
+    assert_eq!(forms, ["coded"; 3]);
     let logits = numbers(&answer["outputs"][0]["data"]);
     let labels: Vec<_> =
         logits.chunks(10).map(|row| (0..10).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap()).collect();

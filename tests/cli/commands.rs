@@ -102,7 +102,9 @@ fn a_residency_changes_memory_and_not_predictions() {
         json(&sandbox.ok(&["evaluate", "small.wp", "--data", &data, "--residency", residency, "--json"]))["metrics"]
             .clone()
     };
-    assert_eq!(measure("coded"), measure("dense"));
+    for residency in ["packed", "coded", "auto"] {
+        assert_eq!(measure(residency), measure("dense"), "{residency}");
+    }
 }
 
 #[test]

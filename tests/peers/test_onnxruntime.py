@@ -75,7 +75,7 @@ def test_predictions_agree_with_the_export(made, recipe, tmp_path):
     weightpress("compress", model, "-o", artifact, *RECIPES[recipe])
     weightpress("export", artifact, "--format", "onnx", "-o", export)
     expected = judged(export, inputs)
-    for residency in ["coded", "dense"]:
+    for residency in ["packed", "coded", "dense", "auto"]:
         found = predicted(artifact, inputs, tmp_path / f"{residency}.npz", "--residency", residency)
         assert_close(found, expected, tolerance)
     if recipe.startswith("lossless"):

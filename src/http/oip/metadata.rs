@@ -12,6 +12,8 @@ use utoipa_axum::routes;
 use crate::app::App;
 use crate::http::problem::Failures;
 use crate::http::{Api, Error, extract};
+use crate::infer::{HeldWeight, Residency};
+use crate::jobs::Loaded;
 use crate::model::Port;
 use crate::storage::ModelRecord;
 
@@ -61,6 +63,28 @@ struct ModelMetadata {
     platform: &'static str,
     inputs: Vec<TensorMetadata>,
     outputs: Vec<TensorMetadata>,
+    /// Of one version, while it is loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<VersionParameters>,
+}
+
+/// How a loaded version holds its weights.
+#[derive(Debug, Serialize, ToSchema)]
+struct VersionParameters {
+    residency: Residency,
+    /// The memory that all weights and constants take.
+    weights_resident_bytes: u64,
+    weights: Vec<HeldWeight>,
+}
+
+impl From<Loaded> for VersionParameters {
+    fn from(loaded: Loaded) -> Self {
+        Self {
+            residency: loaded.residency,
+            weights_resident_bytes: loaded.predictor.weights_resident_bytes(),
+            weights: loaded.predictor.weights().to_vec(),
+        }
+    }
 }
 
 /// An input or an output of a model.
@@ -87,6 +111,7 @@ impl ModelMetadata {
             platform: "weightpress",
             inputs: model.inputs.iter().map(TensorMetadata::from).collect(),
             outputs: model.outputs.iter().map(TensorMetadata::from).collect(),
+            parameters: None,
         }
     }
 }
@@ -139,7 +164,8 @@ async fn version_metadata(
     extract::Path(target): extract::Path<Target>,
 ) -> Result<Json<ModelMetadata>, Error> {
     let (model, version) = target.find(&app).await?;
-    Ok(Json(ModelMetadata::new(&model, vec![version])))
+    let parameters = app.predictors.loaded(&model, version).map(VersionParameters::from);
+    Ok(Json(ModelMetadata { parameters, ..ModelMetadata::new(&model, vec![version]) }))
 }
 
 /// Whether a model's default version can predict. It is loaded when it is first asked to.

@@ -4,7 +4,10 @@
 //! weight stays as it is encoded. What differs between operators is the [`Kernel`].
 
 mod convolution;
+mod direct;
 mod linear;
+mod parts;
+mod pool;
 mod weight;
 mod window;
 
@@ -12,7 +15,10 @@ use tract_onnx::tract_hir::internal::*;
 
 pub(crate) use convolution::{Convolution, Direction};
 pub(crate) use linear::Linear;
-pub(crate) use weight::SharedWeight;
+pub(crate) use pool::MaxPool;
+pub(crate) use weight::{Held, SharedWeight};
+
+use crate::kernel::axpy::Epilogue;
 
 /// How an activation meets the weight.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,14 +39,57 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// An activation of `samples` samples; extents that only the graph knows are such that a sample has some hundred
+    /// positions.
+    pub(crate) fn example(&self, samples: usize) -> TValue {
+        let shape: TVec<usize> = match self {
+            Self::Linear(linear) if linear.features_last => tvec![samples, linear.weight.inputs()],
+            Self::Linear(linear) => tvec![linear.weight.inputs(), samples],
+            Self::Convolution(convolution) => convolution.example_shape(samples),
+        };
+        let mut tensor = Tensor::zero::<f32>(&shape).expect("f32 has a zero");
+        if let Ok(mut plain) = tensor.try_as_plain_ram_mut()
+            && let Ok(values) = plain.as_slice_mut::<f32>()
+        {
+            values.iter_mut().enumerate().for_each(|(i, value)| *value = (i % 17) as f32 / 16.0);
+        }
+        tensor.into_tvalue()
+    }
+}
+
+/// Bounds of the result: those of an absorbed Relu or Clip.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Bounds {
+    pub(crate) low: f32,
+    pub(crate) high: f32,
+}
+
+impl Bounds {
+    pub(crate) const NONE: Self = Self { low: f32::NEG_INFINITY, high: f32::INFINITY };
+
+    /// What is left to do with a sum: a bias, then these bounds.
+    fn after(self, bias: f32) -> Epilogue {
+        Epilogue { bias, low: self.low, high: self.high }
+    }
+
+    fn apply(self, out: &mut [f32]) {
+        if self != Self::NONE {
+            let epilogue = self.after(0.0);
+            out.iter_mut().for_each(|value| *value = epilogue.clip(*value));
+        }
+    }
+}
+
 /// A compressed product as an operator of tract: inputs are the activation (f32) and, where the kernel has one, the
 /// bias (f32).
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ProductOp {
     pub(crate) kernel: Kernel,
+    pub(crate) bounds: Bounds,
 }
 
-// tract asks for `Eq` to merge equal operators; the floats inside (Gemm's alpha and beta) are attributes, never NaN
+// tract asks for `Eq` to merge equal operators; the floats inside (Gemm's alpha and beta, bounds) are attributes, never NaN
 // that matters: an operator that does not equal itself is merely not merged.
 impl Eq for ProductOp {}
 
@@ -97,8 +146,8 @@ impl EvalOp for ProductOp {
         let mut plain = output.try_as_plain_ram_mut()?;
         let out = plain.as_slice_mut::<f32>()?;
         match &self.kernel {
-            Kernel::Linear(linear) => linear.run(x, bias, out)?,
-            Kernel::Convolution(convolution) => convolution.run(x, bias, (&shape, out))?,
+            Kernel::Linear(linear) => linear.run(x, bias, self.bounds, out)?,
+            Kernel::Convolution(convolution) => convolution.run(x, bias, self.bounds, (&shape, out))?,
         }
         Ok(tvec![output.into_tvalue()])
     }

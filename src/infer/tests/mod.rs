@@ -10,10 +10,12 @@ use std::sync::Arc;
 use tract_onnx::pb;
 use tract_onnx::tract_hir::prelude::{IntoTValue, TValue, TVec, Tensor};
 
-use super::InferError;
+use super::absorb::absorb;
 use super::plan::Plan;
 use super::ports::ports;
-use super::rewrite::{Products, rewrite};
+use super::product::Held;
+use super::rewrite::{Operators, rewrite};
+use super::{InferError, form};
 use crate::codec::{self, CodecId, CompressedMatrix, Head, Words};
 use crate::model::Weight;
 use crate::tensor::{Codebook, FloatData, FloatType, Matrix};
@@ -24,22 +26,32 @@ const TOLERANCE: f32 = 1e-4;
 
 /// Plans `model` as it is: dense weights, tract's operators.
 fn dense(model: &pb::ModelProto) -> Plan {
-    planned(model.clone(), Products::new()).expect("the dense graph loads")
+    planned(model.clone(), Operators::new()).expect("the dense graph loads")
 }
 
 /// Plans `model` with every product on encoded weights. Panics where a weight stayed behind.
 fn coded(model: &pb::ModelProto, codec: CodecId) -> Plan {
-    let mut rewritten = model.clone();
-    let products = rewrite(&mut rewritten, |weight| Ok(Some(Arc::new(encode(model, weight, codec))))).unwrap();
-    assert!(!products.is_empty(), "no node was rewritten");
-    let left = rewritten.graph.as_ref().unwrap().initializer.iter().find(|tensor| tensor.name.starts_with('w'));
-    assert_eq!(left.map(|tensor| &tensor.name), None, "a weight stayed in the graph");
-    planned(rewritten, products).expect("the rewritten graph loads")
+    compressed(model, |weight| Held::Coded(Arc::new(encode(model, weight, codec))))
 }
 
-fn planned(mut model: pb::ModelProto, products: Products) -> Result<Plan, InferError> {
+/// The same on packed weights.
+fn packed(model: &pb::ModelProto) -> Plan {
+    compressed(model, |weight| form::packed(encode(model, weight, CodecId::Sham), weight))
+}
+
+fn compressed(model: &pb::ModelProto, hold: impl Fn(&Weight) -> Held) -> Plan {
+    let mut rewritten = model.clone();
+    let mut operators = rewrite(&mut rewritten, |weight| Ok(Some(hold(weight)))).unwrap();
+    assert!(!operators.is_empty(), "no node was rewritten");
+    let left = rewritten.graph.as_ref().unwrap().initializer.iter().find(|tensor| tensor.name.starts_with('w'));
+    assert_eq!(left.map(|tensor| &tensor.name), None, "a weight stayed in the graph");
+    absorb(&mut rewritten, &mut operators);
+    planned(rewritten, operators).expect("the rewritten graph loads")
+}
+
+fn planned(mut model: pb::ModelProto, operators: Operators) -> Result<Plan, InferError> {
     let (inputs, _) = ports(&mut model).unwrap();
-    Plan::new(&model, products, inputs.assume_a_batch())
+    Plan::new(&model, operators, inputs.assume_a_batch())
 }
 
 /// The weight of `model`, encoded.
@@ -63,8 +75,10 @@ fn encode(model: &pb::ModelProto, weight: &Weight, codec: CodecId) -> Compressed
 fn assert_agree(name: &str, model: &pb::ModelProto, codec: CodecId, shapes: &[&[usize]]) {
     let inputs = random_inputs(shapes);
     let expected = dense(model).run(inputs.clone()).unwrap_or_else(|error| panic!("{name}: dense: {error}"));
-    let found = coded(model, codec).run(inputs).unwrap_or_else(|error| panic!("{name}: coded: {error}"));
-    assert_close(name, &found, &expected);
+    for (form, plan) in [("coded", coded(model, codec)), ("packed", packed(model))] {
+        let found = plan.run(inputs.clone()).unwrap_or_else(|error| panic!("{name}: {form}: {error}"));
+        assert_close(&format!("{name}: {form}"), &found, &expected);
+    }
 }
 
 fn random_inputs(shapes: &[&[usize]]) -> TVec<TValue> {

@@ -75,7 +75,7 @@ fn a_panic_inside_the_engine_is_an_error() {
         let window = super::graph::ints("kernel_shape", &[0]);
         node("MaxPool", &["x"], vec![window, super::graph::ints("strides", &[0])])
     });
-    let outcome = planned(model, Products::new()).and_then(|plan| plan.run(random_inputs(&[&[1, 1, 4]])));
+    let outcome = planned(model, Operators::new()).and_then(|plan| plan.run(random_inputs(&[&[1, 1, 4]])));
     assert!(matches!(outcome, Err(InferError::Load { .. } | InferError::Run { .. })));
 }
 

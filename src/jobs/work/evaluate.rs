@@ -103,7 +103,7 @@ fn load_upload(path: &Path) -> Result<Predictor, InferError> {
 
 /// Evaluated as it is served by default.
 fn load_artifact(path: &Path) -> Result<Predictor, InferError> {
-    Predictor::from_artifact(&Artifact::open(path)?, Residency::Coded)
+    Predictor::from_artifact(&Artifact::open(path)?, Residency::Packed)
 }
 
 /// Tells the user's faults from the machine's.
