@@ -69,6 +69,20 @@ pub fn matmul_model(dims: Vec<i64>, raw_data: Vec<u8>) -> pb::ModelProto {
     model(vec![node], vec![weight], &[2, 4], &[2, 3])
 }
 
+/// `y = x . W` in another float type: 4 x 3 whole numbers and halves, which every type holds.
+pub fn matmul_of(dtype: DataType, bytes_of: impl Fn(f64) -> Vec<u8>) -> pb::ModelProto {
+    let raw_data = (0..12).flat_map(|i| bytes_of(f64::from(i - 4) / 2.0)).collect();
+    let mut model = matmul_model(vec![4, 3], raw_data);
+    let graph = model.graph.as_mut().unwrap();
+    graph.initializer[0].data_type = dtype as i32;
+    for port in graph.input.iter_mut().chain(&mut graph.output) {
+        if let Some(pb::type_proto::Value::TensorType(tensor)) = port.r#type.as_mut().and_then(|t| t.value.as_mut()) {
+            tensor.elem_type = dtype as i32;
+        }
+    }
+    model
+}
+
 /// A model whose weight is 4 x 3 and holds `value` at its sixth element, zeros elsewhere.
 pub fn matmul_with(value: f32) -> pb::ModelProto {
     let mut weights = [0.5_f32; 12];

@@ -1,6 +1,9 @@
 //! Predictions by the Open Inference Protocol.
 
+use prost::Message;
 use serde_json::{Value, json};
+use tract_onnx::pb;
+use tract_onnx::pb::tensor_proto::DataType;
 
 use crate::fixtures::{self, digits_predictions, digits_request};
 use crate::harness::TestApp;
@@ -47,6 +50,33 @@ fn compressed_version_predicts_the_labels_from_coded_weights() {
     let labels: Vec<_> =
         logits.chunks(10).map(|row| (0..10).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap()).collect();
     assert_eq!(json!(labels), digits_predictions()["labels"]);
+}
+
+#[test]
+fn every_float_type_is_compressed_predicted_with_and_exported() {
+    let app = TestApp::start();
+    let halves = |value: f64| half::f16::from_f64(value).to_le_bytes().to_vec();
+    let brains = |value: f64| half::bf16::from_f64(value).to_le_bytes().to_vec();
+    for (name, datatype, model) in [
+        ("double", "FP64", fixtures::matmul_of(DataType::Double, |value| value.to_le_bytes().to_vec())),
+        ("brain", "BF16", fixtures::matmul_of(DataType::Bfloat16, brains)),
+        ("half", "FP16", fixtures::matmul_of(DataType::Float16, halves)),
+    ] {
+        app.upload_model(name, &fixtures::onnx(&model)).expect(201);
+        app.run_job(&json!({"kind": "compress", "model": name, "recipe": {}}));
+        let input = json!({"name": "x", "shape": [2, 4], "datatype": datatype, "data": [1, 0, -1, 2, 0.5, 1, 0, 0]});
+        for version in [0, 1] {
+            let path = format!("/v2/models/{name}/versions/{version}/infer");
+            let output = app.post_json(&path, &json!({"inputs": [input]})).expect(200).json()["outputs"][0].clone();
+            assert_eq!((&output["datatype"], &output["shape"]), (&json!(datatype), &json!([2, 3])), "{name}");
+            // Rows of the weight: -2 -1.5 -1, -0.5 0 0.5, 1 1.5 2, 2.5 3 3.5.
+            assert_eq!(numbers(&output["data"]), [2.0, 3.0, 4.0, -1.5, -0.75, 0.0], "{name} {version}");
+        }
+        let exported = app.get(&format!("/api/v1/models/{name}/versions/1/content?format=onnx")).expect(200).body;
+        let exported = pb::ModelProto::decode(&exported[..]).unwrap();
+        let weight = |model: &pb::ModelProto| model.graph.as_ref().unwrap().initializer[0].clone();
+        assert_eq!(weight(&exported), weight(&model), "{name}");
+    }
 }
 
 #[test]
