@@ -6,7 +6,7 @@
 //! Dependencies point one way:
 //!
 //! ```text
-//! tensor <- { model, prune, quantize, kernel <- codec <- packed } <- artifact <- infer <- compress <- jobs <- http
+//! tensor <- { model <- units, prune, quantize, kernel <- codec <- packed } <- artifact <- infer <- compress <- jobs <- http
 //! ```
 //!
 //! `prune`, `quantize` and `codec` do not know each other, and nothing in the core names the service:
@@ -25,6 +25,7 @@ pub mod progress;
 pub mod prune;
 pub mod quantize;
 pub mod tensor;
+pub mod units;
 
 #[cfg(feature = "service")]
 pub mod app;

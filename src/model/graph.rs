@@ -56,7 +56,7 @@ pub(super) fn analyze_main(model: &ModelProto) -> (Vec<Weight>, Vec<Kept>) {
 }
 
 /// The tensor that a Constant node holds.
-pub(super) fn constant_value(node: &NodeProto) -> Option<&TensorProto> {
+pub(crate) fn constant_value(node: &NodeProto) -> Option<&TensorProto> {
     node.attribute.iter().find_map(|a| a.t.as_ref()).filter(|_| node.op_type == "Constant")
 }
 
@@ -99,17 +99,21 @@ impl Constant<'_> {
 }
 
 fn constants(graph: &GraphProto) -> Vec<Constant<'_>> {
-    let initializers = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor, None));
-    let nodes = graph
-        .node
-        .iter()
-        .enumerate()
-        .filter_map(|(index, node)| Some((node.output.first()?.as_str(), constant_value(node)?, Some(index))));
     let with_shape = |(name, tensor, node)| {
         let (dims, element) = shape_of(tensor)?;
         Some(Constant { name, tensor, dims, element, node })
     };
-    initializers.chain(nodes).filter_map(with_shape).collect()
+    constant_tensors(graph).filter_map(with_shape).collect()
+}
+
+/// The initializers of a graph and the tensors of its Constant nodes, which have the node's output name and are found at
+/// its index.
+pub(crate) fn constant_tensors(graph: &GraphProto) -> impl Iterator<Item = (&str, &TensorProto, Option<usize>)> {
+    let initializers = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor, None));
+    let nodes = graph.node.iter().enumerate();
+    let nodes =
+        nodes.filter_map(|(index, node)| Some((node.output.first()?.as_str(), constant_value(node)?, Some(index))));
+    initializers.chain(nodes)
 }
 
 /// What a value name stands for: a constant, perhaps transposed on the way.

@@ -52,7 +52,7 @@ pub(super) fn reading(node: &NodeProto, operand: &Operand) -> Reading {
 }
 
 /// True for an operator of ONNX itself.
-pub(super) fn is_standard(node: &NodeProto) -> bool {
+pub(crate) fn is_standard(node: &NodeProto) -> bool {
     matches!(node.domain.as_str(), "" | "ai.onnx")
 }
 

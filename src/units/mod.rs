@@ -1,0 +1,71 @@
+//! Which hidden units of a network may change places: for each, the places in the tensors that must change with it.
+//!
+//! A unit is an output of a layer, or a channel of a convolution. Permuting the units of a [`UnitGroup`] in the same way in
+//! all its [`Member`]s leaves every output of the graph as it was, but for the rounding of sums in another order. What cannot
+//! be proved free is [`Pinned`], with the reason. Names, dims and types are enough: no weight is read.
+//!
+//! The analysis walks the nodes in order, with a set of interchangeable units on every axis of every value ([`families`]).
+//! Each axis of a float constant starts as such a set of its own; a rule per operator ([`rules`]) ties axes whose positions
+//! must move together, and pins those that may not move at all.
+//!
+//! # Source
+//! Basu and Varshney, "Universal and succinct source coding of deep neural networks", arXiv:1804.02800, on what the order of
+//! hidden units is worth. The rules follow from the definitions of the operators of ONNX, opsets 9 to 21.
+
+mod families;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod value;
+mod walk;
+
+use tract_onnx::pb::ModelProto;
+
+/// What [`analyze`] finds.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct UnitGroups {
+    /// Sets of two and more units, in the order in which the model first mentions them.
+    pub groups: Vec<UnitGroup>,
+    /// Axes, or stretches of them, that must stay as they are; in the order of the model.
+    pub pinned: Vec<Pinned>,
+}
+
+/// Units that may change places with each other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UnitGroup {
+    /// How many.
+    pub units: usize,
+    /// Where they are found: every place changes, or none.
+    pub members: Vec<Member>,
+    /// Why none of them may be taken away; `None` where the graph works with fewer units too.
+    pub fixed_size: Option<String>,
+}
+
+/// A stretch of an axis of a constant: unit `u` has the positions from `start + u x block` to `start + (u + 1) x block`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The constant: an initializer, or the output of a Constant node, of the main graph.
+    pub tensor: String,
+    /// Which of its dimensions.
+    pub axis: usize,
+    /// Position of the first unit.
+    pub start: usize,
+    /// Positions of each unit, at least 1.
+    pub block: usize,
+}
+
+/// A stretch of an axis whose positions may not move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pinned {
+    /// The constant.
+    pub tensor: String,
+    /// Which of its dimensions.
+    pub axis: usize,
+    /// For people, e.g. `an output of the graph`.
+    pub reason: String,
+}
+
+/// Finds the units of a graph that may change places.
+pub fn analyze(model: &ModelProto) -> UnitGroups {
+    model.graph.as_ref().map(walk::walk).unwrap_or_default()
+}
