@@ -233,7 +233,8 @@ impl ArtifactWriter {
     }
 }
 
-fn folder_of(path: &Path) -> &Path {
+/// Where files for `path` are prepared, so that they can be moved there.
+pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

@@ -36,7 +36,7 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 struct RecipeArgs {
     /// Recipe as JSON; the flags below are then refused.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "prune", "scope", "quantize", "levels", "bits", "codebook", "encoding", "seed"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "prune", "scope", "quantize", "levels", "bits", "codebook", "encoding", "reorder", "free_units", "seed"])]
     recipe: Option<PathBuf>,
     /// lossless, balanced or smallest; the flags below refine it.
     #[arg(long)]
@@ -62,6 +62,12 @@ struct RecipeArgs {
     /// auto, or a codec: dense, csr, csc, index_map, ham, sham, cser, rans, pco.
     #[arg(long, value_name = "CODEC")]
     encoding: Option<String>,
+    /// Whether hidden units may change places to save bytes.
+    #[arg(long, value_name = "true|false")]
+    reorder: Option<bool>,
+    /// Which sides of weights without a graph may be reordered: inputs, outputs or both.
+    #[arg(long, value_name = "SIDE")]
+    free_units: Option<String>,
     /// Seed of every random choice.
     #[arg(long)]
     seed: Option<u64>,
@@ -138,6 +144,8 @@ impl RecipeArgs {
         set(Some("quantize"), "bits", self.bits.map(Value::from));
         set(Some("quantize"), "codebook", text(&self.codebook));
         set(Some("encode"), "codec", text(&self.encoding));
+        set(Some("encode"), "reorder", self.reorder.map(Value::from));
+        set(Some("encode"), "free_units", text(&self.free_units));
         Value::Object(recipe)
     }
 }

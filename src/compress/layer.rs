@@ -36,7 +36,7 @@ impl Task<'_> {
         self.weight.dims.iter().product::<usize>() as u64
     }
 
-    /// Work of [`run`], in the unit of the [`Meter`].
+    /// Work of [`prepare`] and [`encode`], in the unit of the [`Meter`].
     pub(super) fn work(&self) -> u64 {
         PASSES * self.elements()
     }
@@ -130,8 +130,15 @@ impl Loaded {
     }
 }
 
-/// Takes one layer through all stages.
-pub(super) fn run(model: &Model, task: &Task, meter: &Meter) -> Result<Encoded, CompressError> {
+/// A pruned and shared layer.
+pub(super) struct Prepared {
+    pub matrix: Matrix,
+    /// `None` when nothing was lost.
+    pub weight_snr_db: Option<f64>,
+}
+
+/// Takes one layer through all stages before the last.
+pub(super) fn prepare(model: &Model, task: &Task, meter: &Meter) -> Result<Prepared, CompressError> {
     let name = &task.weight.name;
     let mut loaded = Loaded::read(model, task)?;
     let signal = energy((0..loaded.data.len()).map(|i| loaded.data.get(i)));
@@ -141,13 +148,12 @@ pub(super) fn run(model: &Model, task: &Task, meter: &Meter) -> Result<Encoded, 
     meter.advance(task.elements(), "quantize", name)?;
     let noise = pruned + errors;
     let weight_snr_db = (noise > 0.0).then(|| 10.0 * libm::log10(signal / noise));
-    let encoded = encode(task, matrix, weight_snr_db, meter)?;
-    meter.advance(task.elements(), "encode", name)?;
-    Ok(encoded)
+    Ok(Prepared { matrix, weight_snr_db })
 }
 
 /// Writes the matrix: with its codebook, or with every value in full where that is smaller.
-fn encode(task: &Task, matrix: Matrix, weight_snr_db: Option<f64>, meter: &Meter) -> Result<Encoded, CompressError> {
+pub(super) fn encode(task: &Task, prepared: Prepared, meter: &Meter) -> Result<Encoded, CompressError> {
+    let Prepared { matrix, weight_snr_db } = prepared;
     let fail = |source| CompressError::encode(&task.weight.name, source);
     let mut written = write(task, &matrix, meter).map_err(fail)?;
     if let Some(raw) = worth_trying_raw(task, &matrix) {
@@ -168,6 +174,7 @@ fn encode(task: &Task, matrix: Matrix, weight_snr_db: Option<f64>, meter: &Meter
         note: written.note,
     };
     let Written { rows_per_block, codebook, payload, .. } = written;
+    meter.advance(task.elements(), "encode", &task.weight.name)?;
     Ok(Encoded { rows_per_block, codebook, payload, measured })
 }
 

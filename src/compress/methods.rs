@@ -127,12 +127,17 @@ fn codec(codec: CodecId) -> MethodDescription {
             "Loncaric, Jeppesen, Zinberg, \"Pcodec: Better Compression for Numerical Sequences\", 2025, arXiv:2502.06112",
         ),
     };
-    describe(Stage { discriminator: "codec", fields: &["plain"] }.of::<EncodeFields>(codec), description, source)
+    describe(
+        Stage { discriminator: "codec", fields: &["plain", "reorder", "free_units"] }.of::<EncodeFields>(codec),
+        description,
+        source,
+    )
 }
 
 fn auto() -> MethodDescription {
     let description = "The smallest of all codecs for each tensor; both goals choose by size today.";
-    let schema = Stage { discriminator: "codec", fields: &["goal", "plain"] }.of::<EncodeFields>("auto");
+    let schema = Stage { discriminator: "codec", fields: &["goal", "plain", "reorder", "free_units"] }
+        .of::<EncodeFields>("auto");
     describe(schema, description, "The sizes are measured, not estimated.")
 }
 

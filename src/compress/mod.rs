@@ -2,7 +2,8 @@
 //!
 //! Each weight goes through read, prune, share, encode and record on one thread; as many are on the way as the pool has
 //! threads, so memory follows the largest tensor and not the model. What several layers decide together (global
-//! thresholds, unified codebooks) is fitted in passes before.
+//! thresholds, unified codebooks) is fitted in passes before. Layers whose units may change places wait on disk between
+//! sharing and encoding, until the order of each group of units is known.
 
 mod bound;
 mod estimate;
@@ -14,8 +15,10 @@ mod methods;
 mod pipeline;
 mod recipe;
 mod report;
+mod spool;
 #[cfg(test)]
 mod tests;
+mod units;
 
 use crate::artifact::ArtifactError;
 use crate::codec::EncodeError;
@@ -28,10 +31,11 @@ pub use estimate::{Estimate, LayerEstimate, estimate};
 pub use methods::{MethodDescription, Methods, PresetDescription, methods};
 pub use pipeline::compress;
 pub use recipe::{
-    CodebookScope, CodecChoice, Encode, EncodeFields, Goal, LayerRule, LayerSettings, OpRule, Plain, Preset,
+    CodebookScope, CodecChoice, Encode, EncodeFields, FreeUnits, Goal, LayerRule, LayerSettings, OpRule, Plain, Preset,
     PruneFields, PruneStage, Quantize, QuantizeFields, QuantizeStage, Recipe, RecipeError, Stage,
 };
 pub use report::{CodebookReport, LayerReport, Report};
+pub use units::UnitGroupReport;
 
 /// Why a model could not be compressed.
 #[derive(Debug, thiserror::Error)]

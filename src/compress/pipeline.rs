@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::layer::{self, LayerMeasures, Task};
+use super::layer::{self, LayerMeasures, Prepared, Task};
 use super::meter::Meter;
 use super::report::{self, Measured};
+use super::spool::{Spool, Spooled};
+use super::units::{FreeGroups, Reordered};
 use super::{CompressError, Encode, Plain, Recipe, Report, joint};
-use crate::artifact::{ArtifactWriter, EncodedWeight, PlainTensor, Provenance, onnx_name};
+use crate::artifact::{ArtifactError, ArtifactWriter, EncodedWeight, PlainTensor, Provenance, onnx_name};
 use crate::codec::MAX_CELLS;
 use crate::model::{Kept, Model};
 use crate::progress::Progress;
@@ -40,22 +42,28 @@ pub fn compress(model: &Model, recipe: &Recipe, out: &Path, progress: &dyn Progr
     let started = Instant::now();
     let notes = check_rules(model, recipe)?;
     let Plan { mut tasks, skipped } = plan(model, recipe);
-    let work = tasks.iter().map(|task| task.work() + joint::work(task)).sum();
+    let groups = FreeGroups::find(model, recipe, &tasks);
+    let work = tasks.iter().map(|task| task.work() + joint::work(task)).sum::<u64>() + groups.work(&tasks);
     let meter = Meter::new(progress, work);
     let mut writer = ArtifactWriter::new(out);
 
     joint::find_thresholds(model, &mut tasks, &meter)?;
     joint::fit_codebooks(model, &mut tasks, &mut writer, &meter)?;
-    let layers = encode_all(model, &tasks, &writer, &meter)?;
-    let kept = add_plain(model, recipe, &skipped, &mut writer)?;
+    let spool = Spool::new(out);
+    let source = Source { model, tasks: &tasks, spool: &spool, meter: &meter };
+    let waiting = source.set_aside(&groups)?;
+    let reordered = groups.order(&tasks, &waiting, &spool, &meter)?;
+    let layers = source.encode_all(&waiting, &reordered, &writer)?;
+    let kept = add_plain(model, recipe, &skipped, &reordered, &mut writer)?;
     if let Some(skeleton) = model.skeleton() {
-        writer.set_graph(skeleton, halves(&recipe.resolve("", "").encode))?;
+        writer.set_graph(&reordered.graph(skeleton), halves(&recipe.resolve("", "").encode))?;
     }
     progress.check()?;
     let provenance = Provenance { source_sha256: &model.sha256()?, recipe: &recipe.to_json() };
     let sizes = writer.finish(&provenance)?;
     progress.report(1.0, "done", "artifact written");
-    let measured = Measured { tasks: &tasks, layers: &layers, sizes: &sizes, kept, notes };
+    let unit_groups = reordered.reports;
+    let measured = Measured { tasks: &tasks, layers: &layers, sizes: &sizes, kept, notes, unit_groups };
     Ok(report::build(model, measured, started.elapsed().as_secs_f64()))
 }
 
@@ -97,17 +105,67 @@ pub(super) fn check_rules(model: &Model, recipe: &Recipe) -> Result<Vec<String>,
     Ok(known.into_iter().map(|entry| format!("{entry} applies to no layer of this model")).collect())
 }
 
-/// Runs every task, as many at a time as the pool has threads. What was measured comes back in the order of the tasks.
+/// Where layers come from.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    model: &'a Model,
+    tasks: &'a [Task<'a>],
+    /// Layers that wait for the order of their units.
+    spool: &'a Spool,
+    meter: &'a Meter<'a>,
+}
+
+impl Source<'_> {
+    /// Prunes and shares the layers whose units may change places.
+    fn set_aside(self, groups: &FreeGroups) -> Result<Vec<Option<Spooled>>, CompressError> {
+        run_all(self.tasks, |_, task| {
+            if !groups.contain(task) {
+                return Ok(None);
+            }
+            let prepared = layer::prepare(self.model, task, self.meter)?;
+            Ok(Some(self.spool.put(prepared).map_err(ArtifactError::from)?))
+        })
+    }
+
+    /// Encodes every layer. What was measured comes back in the order of the tasks.
+    fn encode_all(
+        self,
+        waiting: &[Option<Spooled>],
+        reordered: &Reordered,
+        writer: &ArtifactWriter,
+    ) -> Result<Vec<LayerMeasures>, CompressError> {
+        run_all(self.tasks, |position, task| {
+            let prepared = match &waiting[position] {
+                Some(spooled) => self.spool.get(spooled).map_err(ArtifactError::from)?,
+                None => layer::prepare(self.model, task, self.meter)?,
+            };
+            let prepared = Prepared { matrix: reordered.matrix(task.weight, prepared.matrix), ..prepared };
+            let encoded = layer::encode(task, prepared, self.meter)?;
+            let weight = EncodedWeight {
+                name: &task.weight.name,
+                dims: &task.weight.dims,
+                dtype: task.weight.dtype,
+                layout: task.weight.layout,
+                codec: encoded.measured.codec,
+                rows_per_block: encoded.rows_per_block,
+                codebook: encoded.codebook,
+                payload: &encoded.payload,
+            };
+            writer.add_weight(task.index, &weight)?;
+            Ok(encoded.measured)
+        })
+    }
+}
+
+/// Runs `work` for every task, as many at a time as the pool has threads. Results come back in the order of the tasks.
 ///
 /// The workers are rayon jobs of their own that draw tasks from a counter, and not a parallel iterator: a thread that
 /// waits inside one layer for a block that another thread took would start a further layer meanwhile, and hold its
 /// memory too.
-fn encode_all(
-    model: &Model,
+fn run_all<T: Send>(
     tasks: &[Task],
-    writer: &ArtifactWriter,
-    meter: &Meter,
-) -> Result<Vec<LayerMeasures>, CompressError> {
+    work: impl Fn(usize, &Task) -> Result<T, CompressError> + Sync,
+) -> Result<Vec<T>, CompressError> {
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::with_capacity(tasks.len()));
     let failed = Mutex::new(None::<(usize, CompressError)>);
@@ -117,9 +175,9 @@ fn encode_all(
                 while failed.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
                     let position = next.fetch_add(1, Ordering::Relaxed);
                     let Some(task) = tasks.get(position) else { break };
-                    match encode_one(model, task, writer, meter) {
-                        Ok(measured) => {
-                            results.lock().unwrap_or_else(PoisonError::into_inner).push((position, measured));
+                    match work(position, task) {
+                        Ok(result) => {
+                            results.lock().unwrap_or_else(PoisonError::into_inner).push((position, result));
                         }
                         Err(error) => keep_first(&failed, position, error),
                     }
@@ -132,28 +190,7 @@ fn encode_all(
     }
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.sort_unstable_by_key(|(position, _)| *position);
-    Ok(results.into_iter().map(|(_, measured)| measured).collect())
-}
-
-fn encode_one(
-    model: &Model,
-    task: &Task,
-    writer: &ArtifactWriter,
-    meter: &Meter,
-) -> Result<LayerMeasures, CompressError> {
-    let encoded = layer::run(model, task, meter)?;
-    let weight = EncodedWeight {
-        name: &task.weight.name,
-        dims: &task.weight.dims,
-        dtype: task.weight.dtype,
-        layout: task.weight.layout,
-        codec: encoded.measured.codec,
-        rows_per_block: encoded.rows_per_block,
-        codebook: encoded.codebook,
-        payload: &encoded.payload,
-    };
-    writer.add_weight(task.index, &weight)?;
-    Ok(encoded.measured)
+    Ok(results.into_iter().map(|(_, result)| result).collect())
 }
 
 /// Of several layers that fail, the first in the model is reported, whatever the threads did.
@@ -169,6 +206,7 @@ fn add_plain(
     model: &Model,
     recipe: &Recipe,
     skipped: &[(usize, &'static str)],
+    reordered: &Reordered,
     writer: &mut ArtifactWriter,
 ) -> Result<Vec<Kept>, CompressError> {
     let mut kept = Vec::with_capacity(skipped.len() + model.kept().len());
@@ -176,12 +214,13 @@ fn add_plain(
         let weight = &model.weights()[index];
         let mut bytes = Vec::new();
         model.read(weight)?.write_le_bytes(weight.dtype, &mut bytes);
+        let bytes = reordered.bytes(&weight.name, &weight.dims, bytes);
         let row = kept_row(model, index, reason);
         writer.add_plain(&plain_tensor(&row, &bytes, false))?;
         kept.push(row);
     }
     for tensor in model.detached() {
-        let bytes = model.read_detached(tensor)?;
+        let bytes = reordered.bytes(&tensor.name, &tensor.dims, model.read_detached(tensor)?);
         let halve = halves(&recipe.resolve(&tensor.name, "").encode);
         writer.add_plain(&plain_tensor(tensor, &bytes, halve))?;
     }

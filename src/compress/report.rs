@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::UnitGroupReport;
 use super::layer::{LayerMeasures, Task};
 use crate::artifact::Sizes;
 use crate::codec::CodecId;
@@ -34,6 +35,9 @@ pub struct Report {
     pub codebooks: Vec<CodebookReport>,
     /// What stays as it is, and why.
     pub kept: Vec<Kept>,
+    /// Groups of hidden units that the recipe let change places.
+    #[serde(default)]
+    pub unit_groups: Vec<UnitGroupReport>,
     /// Remarks for people, e.g. on rules of the recipe that applied to nothing.
     pub notes: Vec<String>,
     /// The record of the graph, small constants inside.
@@ -107,11 +111,12 @@ pub(super) struct Measured<'a> {
     pub sizes: &'a Sizes,
     pub kept: Vec<Kept>,
     pub notes: Vec<String>,
+    pub unit_groups: Vec<UnitGroupReport>,
 }
 
 /// Draws up the report.
 pub(super) fn build(model: &Model, measured: Measured, seconds: f64) -> Report {
-    let Measured { tasks, layers: measures, sizes, kept, notes } = measured;
+    let Measured { tasks, layers: measures, sizes, kept, notes, unit_groups } = measured;
     let codebooks = shared_codebooks(tasks, sizes);
     let rows = tasks.iter().zip(measures).zip(&sizes.weight_bytes);
     let layers: Vec<LayerReport> = rows.map(|((task, layer), &bytes)| layer_row(task, layer, bytes)).collect();
@@ -130,6 +135,7 @@ pub(super) fn build(model: &Model, measured: Measured, seconds: f64) -> Report {
         layers,
         codebooks,
         kept,
+        unit_groups,
         notes,
         graph_bytes: sizes.graph_bytes,
         container_bytes: sizes.container_bytes,

@@ -8,11 +8,15 @@
 //! Each axis of a float constant starts as such a set of its own; a rule per operator ([`rules`]) ties axes whose positions
 //! must move together, and pins those that may not move at all.
 //!
+//! On it stands [`find_order`], which puts similar units side by side, and [`Picks`], which rearranges the tensors.
+//!
 //! # Source
 //! Basu and Varshney, "Universal and succinct source coding of deep neural networks", arXiv:1804.02800, on what the order of
 //! hidden units is worth. The rules follow from the definitions of the operators of ONNX, opsets 9 to 21.
 
 mod families;
+mod order;
+mod picks;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -20,6 +24,9 @@ mod value;
 mod walk;
 
 use tract_onnx::pb::ModelProto;
+
+pub use order::{Cells, find_order};
+pub use picks::Picks;
 
 /// What [`analyze`] finds.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -8,7 +8,7 @@ use serde::de::value::StrDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::stage::Overlay;
-use super::{CodebookScope, CodecChoice, Encode, Goal, Plain, Quantize};
+use super::{CodebookScope, CodecChoice, Encode, FreeUnits, Goal, Plain, Quantize};
 use crate::codec::CodecId;
 use crate::prune::{Criterion, Prune, Scope, Sparsity};
 use crate::quantize::{Bits, Budget, Cws, Ecsq, Levels, Method, Pws, Quantizer, Tolerance, Uq};
@@ -77,6 +77,15 @@ pub struct EncodeFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "service", schema(inline, default = "as_is"))]
     pub plain: Option<Plain>,
+    /// Whether hidden units may change places, in all tensors at once, so that similar ones are neighbours: predictions are
+    /// the same but for rounding. Left out, they may where the goal is `smallest` and a weight of theirs is pruned or shared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reorder: Option<bool>,
+    /// For weights without a graph: whose order does not matter, the inputs' (the second dimension), the outputs' (the first)
+    /// or `both`. The weights are stored, and exported, in the new order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "service", schema(inline))]
+    pub free_units: Option<FreeUnits>,
 }
 
 impl PruneFields {
@@ -117,6 +126,8 @@ impl EncodeFields {
             codec: self.codec.unwrap_or_default(),
             goal: self.goal.unwrap_or_default(),
             plain: self.plain.unwrap_or_default(),
+            reorder: self.reorder,
+            free_units: self.free_units,
         }
     }
 
@@ -154,6 +165,8 @@ impl Overlay for EncodeFields {
         self.codec = over.codec.or(self.codec);
         self.goal = over.goal.or(self.goal);
         self.plain = over.plain.or(self.plain);
+        self.reorder = over.reorder.or(self.reorder);
+        self.free_units = over.free_units.or(self.free_units);
     }
 }
 

@@ -20,7 +20,7 @@ use stage::Overlay;
 pub use error::RecipeError;
 pub use fields::{EncodeFields, PruneFields, QuantizeFields};
 pub use preset::Preset;
-pub use settings::{CodebookScope, CodecChoice, Encode, Goal, LayerSettings, Plain, Quantize};
+pub use settings::{CodebookScope, CodecChoice, Encode, FreeUnits, Goal, LayerSettings, Plain, Quantize};
 pub use stage::Stage;
 
 /// Pruning, at one level of a recipe.

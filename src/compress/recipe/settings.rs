@@ -50,6 +50,10 @@ pub struct Encode {
     pub goal: Goal,
     /// How a small tensor that is not compressed (a bias, a normalisation parameter) is stored.
     pub plain: Plain,
+    /// Whether hidden units may change places; `None`: where the goal is [`Goal::Smallest`] and a weight is pruned or shared.
+    pub reorder: Option<bool>,
+    /// Which units of a weight without a graph may change places.
+    pub free_units: Option<FreeUnits>,
 }
 
 /// One codec, or the best for each tensor.
@@ -72,6 +76,19 @@ pub enum Goal {
     Smallest,
     /// Fast predictions from few bytes. Today every codec is served the same way, so this chooses as `smallest` does.
     Serving,
+}
+
+/// Which units of a weight without a graph may change places. The weight is stored with them in their new places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum FreeUnits {
+    /// The second dimension.
+    Inputs,
+    /// The first dimension.
+    Outputs,
+    /// The first two dimensions, each on its own.
+    Both,
 }
 
 /// How a float32 tensor that is not compressed is stored.

@@ -34,7 +34,8 @@ fn every_field_reaches_the_settings() {
     let settings = recipe(
         r#"{"prune": {"criterion": "magnitude", "sparsity": 0.9, "scope": "global"},
             "quantize": {"method": "pws", "levels": 32, "codebook": "unified"},
-            "encode": {"codec": "sham", "goal": "serving", "plain": "f16"}, "seed": 7}"#,
+            "encode": {"codec": "sham", "goal": "serving", "plain": "f16", "reorder": true, "free_units": "both"},
+            "seed": 7}"#,
     )
     .resolve("fc1", "Gemm");
     let expected = LayerSettings {
@@ -48,7 +49,13 @@ fn every_field_reaches_the_settings() {
             quantizer: Quantizer::Pws(Pws { levels: levels(32), seed: 7 }),
             codebook: CodebookScope::Unified,
         }),
-        encode: Encode { codec: CodecChoice::Only(CodecId::Sham), goal: Goal::Serving, plain: Plain::F16 },
+        encode: Encode {
+            codec: CodecChoice::Only(CodecId::Sham),
+            goal: Goal::Serving,
+            plain: Plain::F16,
+            reorder: Some(true),
+            free_units: Some(FreeUnits::Both),
+        },
     };
     assert_eq!(settings, expected);
 }

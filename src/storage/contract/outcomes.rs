@@ -46,6 +46,7 @@ fn compression(metrics: Vec<NewMetric>) -> Compression {
         layers: vec![layer("fc1"), layer("fc2")],
         codebooks: Vec::new(),
         kept: Vec::new(),
+        unit_groups: Vec::new(),
         notes: Vec::new(),
         graph_bytes: 10,
         container_bytes: 10,

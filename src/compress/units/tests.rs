@@ -1,0 +1,346 @@
+//! Units in another order: predictions stay what they were, on random graphs, on bundled networks and on weights alone.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+use prost::Message;
+use tract_onnx::pb::{AttributeProto, ModelProto, NodeProto, TensorProto};
+
+use super::super::compress;
+use super::*;
+use crate::artifact::Artifact;
+use crate::infer::{Array, ArrayData, Predictor, Residency};
+use crate::model::fixture::{self, node, port, with_int};
+use crate::progress::Silent;
+
+/// max |a - b| <= TOLERANCE max |b|: what separates two orders of summation in f32.
+const TOLERANCE: f32 = 1e-4;
+
+/// Numbers from -1 to 1.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> f32 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    fn take(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.next()).collect()
+    }
+
+    fn order(&mut self, units: usize) -> Vec<u32> {
+        let mut order: Vec<(f32, u32)> = (0..units as u32).map(|unit| (self.next(), unit)).collect();
+        order.sort_by(|a, b| a.0.total_cmp(&b.0));
+        order.into_iter().map(|(_, unit)| unit).collect()
+    }
+}
+
+/// An image in the middle of a network.
+#[derive(Clone)]
+struct Image {
+    name: String,
+    channels: usize,
+    side: usize,
+}
+
+/// A network that grows a node at a time.
+struct Network {
+    nodes: Vec<NodeProto>,
+    tensors: Vec<TensorProto>,
+    numbers: Numbers,
+    images: Vec<Image>,
+}
+
+impl Network {
+    fn name(&self) -> String {
+        format!("v{}", self.nodes.len())
+    }
+
+    fn tensor(&mut self, dims: &[usize]) -> String {
+        let name = format!("t{}", self.tensors.len());
+        let values = self.numbers.take(dims.iter().product());
+        let dims: Vec<i64> = dims.iter().map(|&d| d as i64).collect();
+        self.tensors.push(fixture::floats(&name, &dims, &values));
+        name
+    }
+
+    fn node(&mut self, node: NodeProto, channels: usize, side: usize) -> Image {
+        let image = Image { name: self.name(), channels, side };
+        self.nodes.push(NodeProto { output: vec![image.name.clone()], ..node });
+        image
+    }
+
+    fn convolution(&mut self, x: &Image, outputs: usize, kernel: usize, groups: usize) -> Image {
+        let weight = self.tensor(&[outputs, x.channels / groups, kernel, kernel]);
+        let bias = self.tensor(&[outputs]);
+        let conv = with_int(node("Conv", &format!("{} {weight} {bias}", x.name), ""), "group", groups as i64);
+        self.node(with_ints(conv, "pads", &[kernel as i64 / 2; 4]), outputs, x.side)
+    }
+
+    fn same(&mut self, op: &str, x: &Image) -> Image {
+        self.node(node(op, &x.name, ""), x.channels, x.side)
+    }
+
+    /// One more image, made from earlier ones as `step` says.
+    fn grow(&mut self, step: (u8, u8)) {
+        let x = self.images[usize::from(step.1) % self.images.len()].clone();
+        let channels = 2 + usize::from(step.1 / 7) % 6;
+        let image = match step.0 % 11 {
+            0 => self.convolution(&x, channels, 1, 1),
+            1 => self.convolution(&x, channels, 3, 1),
+            2 => self.convolution(&x, x.channels * (1 + channels % 2), 3, x.channels),
+            3 => {
+                let groups = if x.channels.is_multiple_of(2) { 2 } else { 1 };
+                self.convolution(&x, 2 * channels, 1, groups)
+            }
+            4 => {
+                let branch = self.convolution(&x, x.channels, 3, 1);
+                let branch = self.same("Relu", &branch);
+                self.node(node("Add", &format!("{} {}", x.name, branch.name), ""), x.channels, x.side)
+            }
+            5 => {
+                let sides = [self.convolution(&x, channels, 1, 1), self.convolution(&x, 3, 3, 1), x.clone()];
+                let names = sides.each_ref().map(|image| image.name.as_str()).join(" ");
+                let total = sides.iter().map(|image| image.channels).sum();
+                self.node(with_int(node("Concat", &names, ""), "axis", 1), total, x.side)
+            }
+            6 => {
+                let parameters = [0; 3].map(|_| self.tensor(&[x.channels]));
+                let variance = format!("t{}", self.tensors.len());
+                let values = self.numbers.take(x.channels).iter().map(|v| 1.5 + v).collect::<Vec<_>>();
+                self.tensors.push(fixture::floats(&variance, &[x.channels as i64], &values));
+                let names = format!("{} {} {variance}", x.name, parameters.join(" "));
+                self.node(node("BatchNormalization", &names, ""), x.channels, x.side)
+            }
+            7 if x.side > 1 => {
+                let pool =
+                    with_ints(with_ints(node("MaxPool", &x.name, ""), "kernel_shape", &[2, 2]), "strides", &[2, 2]);
+                self.node(pool, x.channels, x.side / 2)
+            }
+            // Squeeze and excitation: channels weighed by what all of them say.
+            8 => {
+                let pooled = self.same("GlobalAveragePool", &x);
+                let scale = self.convolution(&pooled, x.channels, 1, 1);
+                let scale = self.same("Sigmoid", &scale);
+                self.node(node("Mul", &format!("{} {}", x.name, scale.name), ""), x.channels, x.side)
+            }
+            9 => {
+                let slope = self.tensor(&[x.channels, 1, 1]);
+                self.node(node("PRelu", &format!("{} {slope}", x.name), ""), x.channels, x.side)
+            }
+            _ => self.same("Relu", &x),
+        };
+        self.images.push(image);
+    }
+
+    /// Flattens the last image and ends with two dense layers.
+    fn finish(mut self) -> ModelProto {
+        let x = self.images.last().unwrap().clone();
+        let flat = self.same("Flatten", &x);
+        let inputs = x.channels * x.side * x.side;
+        let (hidden, bias) = (self.tensor(&[9, inputs]), self.tensor(&[9]));
+        let gemm = node("Gemm", &format!("{} {hidden} {bias}", flat.name), "");
+        let dense = self.node(with_int(gemm, "transB", 1), 9, 1);
+        let active = self.same("Tanh", &dense);
+        let last = self.tensor(&[9, 3]);
+        let y = self.node(node("MatMul", &format!("{} {last}", active.name), ""), 3, 1);
+        let mut graph = fixture::graph(self.nodes, self.tensors);
+        graph.input = vec![port("x", &[-1, 2, 6, 6])];
+        graph.output = vec![port(&y.name, &[-1, 3])];
+        fixture::model(graph)
+    }
+}
+
+fn with_ints(mut node: NodeProto, name: &str, values: &[i64]) -> NodeProto {
+    let ints = values.to_vec();
+    node.attribute.push(AttributeProto { name: name.into(), ints, r#type: 7, ..Default::default() });
+    node
+}
+
+fn network(seed: u64, steps: &[(u8, u8)]) -> ModelProto {
+    let start = Image { name: "x".into(), channels: 2, side: 6 };
+    let mut network =
+        Network { nodes: Vec::new(), tensors: Vec::new(), numbers: Numbers(seed), images: vec![start.clone()] };
+    let first = network.convolution(&start, 6, 3, 1);
+    network.images = vec![first];
+    steps.iter().for_each(|&step| network.grow(step));
+    network.finish()
+}
+
+fn opened(model: &ModelProto) -> Model {
+    Model::from_bytes(model.encode_to_vec().into()).unwrap()
+}
+
+/// The outputs of `predictor` for random inputs of a batch of 3; integers are below 20.
+fn predictions(predictor: &Predictor) -> Vec<f32> {
+    let mut numbers = Numbers(7);
+    let mut input = |port: &crate::model::Port| {
+        let dims: Vec<usize> = port.dims.iter().map(|dim| dim.unwrap_or(3)).collect();
+        let values = numbers.take(dims.iter().product());
+        let data = match port.datatype.as_str() {
+            "INT64" => ArrayData::I64(values.iter().map(|v| (v * 10.0) as i64 + 10).collect()),
+            _ => ArrayData::F32(values),
+        };
+        (port.name.clone(), Array { dims, data })
+    };
+    let inputs = predictor.inputs().iter().map(&mut input).collect();
+    let outputs = predictor.run(inputs).unwrap();
+    let values = outputs.into_iter().flat_map(|(_, array)| match array.data {
+        ArrayData::F32(values) => values,
+        other => panic!("{other:?}"),
+    });
+    values.collect()
+}
+
+fn largest_difference(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let scale = expected.iter().fold(f32::MIN_POSITIVE, |max, v| max.max(v.abs()));
+    found.iter().zip(expected).fold(0.0f32, |max, (a, b)| max.max((a - b).abs())) / scale
+}
+
+/// Every group of `model` put in a random order.
+fn shuffled(model: &ModelProto, seed: u64) -> ModelProto {
+    let found = units::analyze(model).groups;
+    let mut numbers = Numbers(seed);
+    let orders: Vec<Vec<u32>> = found.iter().map(|group| numbers.order(group.units)).collect();
+    let picks = Picks::new(found.iter().zip(&orders).map(|(group, order)| (group, order.as_slice())));
+    Reordered { picks, reports: Vec::new() }.graph(model)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..Default::default() })]
+
+    #[test]
+    fn shuffling_free_units_changes_no_prediction(
+        seed in any::<u64>(),
+        steps in proptest::collection::vec(any::<(u8, u8)>(), 0..9),
+    ) {
+        let model = network(seed, &steps);
+        let moved = shuffled(&model, seed ^ 1);
+        prop_assert_ne!(&moved, &model, "the dense layer at least is free");
+        let expected = predictions(&Predictor::from_model(&opened(&model)).unwrap());
+        let found = predictions(&Predictor::from_model(&opened(&moved)).unwrap());
+        let difference = largest_difference(&found, &expected);
+        prop_assert!(difference <= TOLERANCE, "{} of the largest output", difference);
+    }
+}
+
+/// The artifact of `model`, and what became of its groups.
+fn compressed(model: &Model, recipe: &str) -> (Artifact, Vec<UnitGroupReport>) {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let report = compress(model, &Recipe::from_json(recipe).unwrap(), &out, &Silent).unwrap();
+    (Artifact::open(&out).unwrap(), report.unit_groups)
+}
+
+const LOSSY: &str = r#""prune":{"sparsity":0.9},"quantize":{"levels":31}"#;
+
+fn assert_reordering_changes_nothing(model: &Model) -> Vec<UnitGroupReport> {
+    let (kept, none) = compressed(model, &format!(r#"{{{LOSSY},"encode":{{"reorder":false}}}}"#));
+    let (moved, groups) = compressed(model, &format!("{{{LOSSY}}}"));
+    assert_eq!(none, []);
+    let run = |artifact| predictions(&Predictor::from_artifact(artifact, Residency::Coded).unwrap());
+    let difference = largest_difference(&run(&moved), &run(&kept));
+    assert!(difference <= TOLERANCE, "{difference} of the largest output");
+    groups
+}
+
+#[test]
+fn bundled_networks_predict_the_same_with_their_units_reordered() {
+    let units = |groups: Vec<UnitGroupReport>| {
+        assert!(groups.iter().any(|group| group.reordered), "{groups:?}");
+        groups.iter().map(|group| group.units).collect::<Vec<_>>()
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (file, expected) in [
+        ("tests/fixtures/digits_mlp.onnx", &[64, 32][..]),
+        ("examples/mnist/lenet300.onnx", &[300, 100]),
+        ("examples/mnist/lenet5.onnx", &[20, 50, 500]),
+    ] {
+        let model = Model::open(&root.join(file)).unwrap();
+        assert_eq!(units(assert_reordering_changes_nothing(&model)), expected, "{file}");
+    }
+}
+
+#[test]
+fn an_embedding_with_branches_predicts_the_same() {
+    let mut numbers = Numbers(5);
+    let mut floats = |name: &str, dims: &[i64]| {
+        let count = dims.iter().product::<i64>() as usize;
+        fixture::floats(name, dims, &numbers.take(count))
+    };
+    // Large enough for the bias of the first layer to be stored outside the graph.
+    let tensors = vec![
+        floats("e", &[25, 16]),
+        floats("c", &[1200, 16, 3]),
+        floats("b", &[1200]),
+        floats("d", &[8, 1200, 1]),
+        floats("w", &[1208, 2]),
+    ];
+    let nodes = vec![
+        node("Gather", "e x", "h"),
+        with_ints(node("Transpose", "h", "t"), "perm", &[0, 2, 1]),
+        node("Conv", "t c b", "i"),
+        node("Relu", "i", "j"),
+        node("Conv", "j d", "k"),
+        with_ints(with_int(node("ReduceMax", "j", "p"), "keepdims", 0), "axes", &[2]),
+        with_ints(with_int(node("ReduceMax", "k", "q"), "keepdims", 0), "axes", &[2]),
+        with_int(node("Concat", "p q", "r"), "axis", 1),
+        node("MatMul", "r w", "y"),
+    ];
+    let mut graph = fixture::graph(nodes, tensors);
+    let mut ids = port("x", &[-1, 20]);
+    if let Some(tract_onnx::pb::type_proto::Value::TensorType(tensor)) = &mut ids.r#type.as_mut().unwrap().value {
+        tensor.elem_type = 7;
+    }
+    graph.input = vec![ids];
+    graph.output = vec![port("y", &[-1, 2])];
+    let model = fixture::open(graph).unwrap();
+    assert_eq!(model.detached().map(|kept| kept.name.as_str()).collect::<Vec<_>>(), ["b"]);
+    let groups = assert_reordering_changes_nothing(&model);
+    let found: Vec<_> = groups.iter().map(|group| (group.units, group.tensors.join(" "))).collect();
+    assert_eq!(found, [(16, "e c".to_owned()), (1200, "c b d w".to_owned()), (8, "d w".to_owned())]);
+}
+
+fn lone(values: &[f32]) -> Model {
+    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let file = fixture::npz(&[("w", fixture::npy("<f4", false, "(4, 3)", &bytes))], false);
+    Model::from_bytes(file.into()).unwrap()
+}
+
+#[test]
+fn weights_alone_move_on_the_sides_that_the_recipe_frees() {
+    let model = lone(&[1., 0., 0., 0., 2., 0., 1., 0., 0., 0., 2., 0.]);
+    let stored = |recipe: &str| {
+        let (artifact, groups) = compressed(&model, recipe);
+        let bytes = artifact.raw_data(&artifact.tensors()[0]).unwrap();
+        let FloatData::F32(values) = FloatData::from_le_bytes(crate::tensor::FloatType::F32, &bytes) else { panic!() };
+        (values, groups.len())
+    };
+    let published = (vec![1., 0., 0., 0., 2., 0., 1., 0., 0., 0., 2., 0.], 0);
+    assert_eq!(stored("{}"), published);
+    // Equal rows become neighbours; the first of those with the fewest values leads.
+    let rows = vec![1., 0., 0., 1., 0., 0., 0., 2., 0., 0., 2., 0.];
+    assert_eq!(stored(r#"{"encode":{"free_units":"outputs"}}"#), (rows, 1));
+    // The empty column leads.
+    let columns = vec![0., 1., 0., 0., 0., 2., 0., 1., 0., 0., 0., 2.];
+    assert_eq!(stored(r#"{"encode":{"free_units":"inputs"}}"#), (columns, 1));
+    let both = vec![0., 1., 0., 0., 1., 0., 0., 0., 2., 0., 0., 2.];
+    assert_eq!(stored(r#"{"encode":{"free_units":"both"}}"#), (both, 2));
+    assert_eq!(stored(r#"{"encode":{"free_units":"both","reorder":false}}"#), published);
+}
+
+#[test]
+fn the_recipe_decides_which_groups_move() {
+    let model = opened(&network(3, &[(0, 20), (4, 9)]));
+    let groups = |recipe: &str| compressed(&model, recipe).1.len();
+    let all = groups(&format!("{{{LOSSY}}}"));
+    assert!(all >= 3);
+    assert_eq!(groups("{}"), 0, "a lossless recipe keeps the order");
+    assert_eq!(groups(r#"{"encode":{"reorder":true}}"#), all);
+    assert_eq!(groups(&format!(r#"{{{LOSSY},"encode":{{"goal":"serving"}}}}"#)), 0);
+    let but_the_last = |rule: &str| groups(&format!(r#"{{{LOSSY},"layers":[{{"match":"t8",{rule}}}]}}"#));
+    assert_eq!(but_the_last(r#""skip":true"#), all - 1, "what is skipped stays as it was uploaded");
+    assert_eq!(but_the_last(r#""encode":{"reorder":false}"#), all - 1);
+}
