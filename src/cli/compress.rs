@@ -206,5 +206,8 @@ pub fn render(report: &Report) -> String {
     table.row(total);
     let remarks = report.layers.iter().filter_map(|layer| Some(format!("{}: {}\n", layer.name, layer.note.as_ref()?)));
     let notes = report.notes.iter().map(|note| format!("{note}\n"));
-    table.render() + &remarks.chain(notes).collect::<String>()
+    let reordered = report.unit_groups.iter().filter(|group| group.reordered).map(|group| group.units).sum::<usize>();
+    let units =
+        (reordered > 0).then(|| format!("{reordered} hidden units stand in another order: similar ones together\n"));
+    table.render() + &remarks.chain(notes).chain(units).collect::<String>()
 }
