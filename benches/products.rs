@@ -213,14 +213,16 @@ fn times<const N: usize>(mut works: [&mut dyn FnMut(); N]) -> [f64; N] {
 /// Gaussian weights, the smallest pruned and the others shared by CWS.
 fn gaussian(sparsity: f64, levels: i64) -> Matrix {
     let mut random = ChaCha8Rng::seed_from_u64(1);
-    let mut uniform = || (random.next_u32() as f32 + 0.5) / 4_294_967_296.0;
+    let mut uniform = || ((random.next_u32() >> 9) as f32 + 0.5) / 8_388_608.0;
     let mut weights: Vec<f32> =
         (0..SIDE * SIDE).map(|_| (-2.0 * uniform().ln()).sqrt() * (std::f32::consts::TAU * uniform()).cos()).collect();
-    let context = LayerContext::new("gaussian", SIDE, SIDE, &weights);
-    let prune =
-        Prune { criterion: Criterion::Magnitude, sparsity: Sparsity::new(sparsity).unwrap(), scope: Scope::Tensor };
-    let mask = prune.mask(&context, prune.threshold(&context));
-    weights.iter_mut().enumerate().filter(|(i, _)| !mask.is_kept(*i)).for_each(|(_, weight)| *weight = 0.0);
+    if sparsity > 0.0 {
+        let context = LayerContext::new("gaussian", SIDE, SIDE, &weights);
+        let prune =
+            Prune { criterion: Criterion::Magnitude, sparsity: Sparsity::new(sparsity).unwrap(), scope: Scope::Tensor };
+        let mask = prune.mask(&context, prune.threshold(&context));
+        weights.iter_mut().enumerate().filter(|(i, _)| !mask.is_kept(*i)).for_each(|(_, weight)| *weight = 0.0);
+    }
     let quantizer = Quantizer::Cws(Cws { levels: Levels::new(levels).unwrap() });
     let fitted = quantizer.fit(&Distribution::of(&weights), FloatType::F32, &Silent).unwrap();
     fitted.assign(&LayerContext::new("gaussian", SIDE, SIDE, &weights), &Silent).unwrap()

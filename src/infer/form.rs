@@ -88,7 +88,7 @@ pub(super) fn packed(matrix: CompressedMatrix, weight: &Weight) -> Held {
         return Held::Coded(Arc::new(matrix));
     }
     // Equal channels of a convolution may read different groups.
-    let reuse = if weight.family == Family::Convolution { Reuse::Nothing } else { Reuse::Copies };
+    let reuse = if weight.family == Family::Convolution { Reuse::Nothing } else { Reuse::Differences };
     match PackedMatrix::from_compressed(&matrix, reuse) {
         Ok(packed) => Held::Packed(Arc::new(packed)),
         Err(_) => Held::Coded(Arc::new(matrix)),

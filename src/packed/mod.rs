@@ -8,6 +8,7 @@ mod build;
 mod copies;
 mod tree;
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use ndarray::linalg::general_mat_mul;
@@ -30,6 +31,9 @@ const PANEL_BYTES: usize = 1 << 18;
 
 /// Cells of a matrix of few levels that a product expands at a time: 256 KiB, in a buffer of the thread.
 const EXPANDED_CELLS: usize = 1 << 16;
+
+/// Most floats that a thread keeps between products: 4 MiB.
+const MOST_KEPT_FLOATS: usize = 1 << 20;
 
 /// What rows may take from other rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,13 +148,30 @@ impl PackedMatrix {
         }
         let inputs = Inputs { x, batch, cols: self.cols, rows_per_group: self.rows / groups };
         let Some(places) = &self.places else { return self.held.product(inputs, out) };
-        let mut held = vec![0.0; self.held.rows() * batch];
-        self.held.product(inputs, &mut held);
-        if let Some(tree) = &self.tree {
-            tree.add_parents(batch, &mut held);
-        }
-        spread(&held, batch, places, out);
+        with_scratch(self.held.rows() * batch, |held| {
+            self.held.product(inputs, held);
+            if let Some(tree) = &self.tree {
+                tree.add_parents(batch, held);
+            }
+            spread(held, batch, places, out);
+        });
     }
+}
+
+/// Lends `len` floats of any value, which the thread keeps for the next time if they are not too many: fresh memory would
+/// take longer to map than a small product takes.
+fn with_scratch<T>(len: usize, work: impl FnOnce(&mut [f32]) -> T) -> T {
+    thread_local!(static KEPT: Cell<Vec<f32>> = const { Cell::new(Vec::new()) });
+    // While it is lent, a task that the thread takes over while it waits finds none, and allocates its own.
+    let mut scratch = KEPT.take();
+    if scratch.len() < len {
+        scratch.resize(len, 0.0);
+    }
+    let result = work(&mut scratch[..len]);
+    if scratch.len() <= MOST_KEPT_FLOATS {
+        KEPT.set(scratch);
+    }
+    result
 }
 
 /// Copies the output of each held row to its rows.
