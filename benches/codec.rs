@@ -20,7 +20,7 @@ fn read(layer: &str) -> Matrix {
 }
 
 fn opened(matrix: &Matrix, id: CodecId) -> CompressedMatrix {
-    let rows_per_block = codec::rows_per_block_of(matrix);
+    let rows_per_block = codec::rows_per_block_for(id, matrix);
     let payload = codec::encode(matrix, id, rows_per_block).unwrap();
     CompressedMatrix::open(id, Head::of(matrix, rows_per_block).unwrap(), payload.into()).unwrap()
 }
@@ -28,12 +28,13 @@ fn opened(matrix: &Matrix, id: CodecId) -> CompressedMatrix {
 fn encode_and_decode(c: &mut Criterion) {
     for layer in LAYERS {
         let matrix = read(layer);
-        let rows_per_block = codec::rows_per_block_of(&matrix);
         let weights = Throughput::Elements((matrix.rows() * matrix.cols()) as u64);
         let mut group = c.benchmark_group(format!("encode/{layer}"));
         group.throughput(weights.clone());
         for &id in CodecId::ALL {
-            group.bench_function(id.name(), |b| b.iter(|| codec::encode(&matrix, id, rows_per_block)));
+            group.bench_function(id.name(), |b| {
+                b.iter(|| codec::encode(&matrix, id, codec::rows_per_block_for(id, &matrix)))
+            });
         }
         group.finish();
         let mut group = c.benchmark_group(format!("decode/{layer}"));

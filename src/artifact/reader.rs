@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 use tract_onnx::pb;
 
@@ -18,7 +19,7 @@ use crate::codec::{CompressedMatrix, Head, Words};
 use crate::tensor::Codebook;
 
 /// An artifact whose structure and checksums were verified; payloads are walked when a tensor is opened.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Artifact {
     tensors: Vec<StoredTensor>,
     codebooks: Vec<Arc<Codebook>>,
@@ -30,7 +31,7 @@ pub struct Artifact {
     offsets: Vec<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct GraphRecord {
     form: Form,
     /// Length of what `body` stands for.
@@ -107,6 +108,28 @@ impl Artifact {
         let words = codebook.clone().map_or(Words::Values(*dtype), Words::Symbols);
         let head = Head { rows, cols, rows_per_block: *rows_per_block, words };
         CompressedMatrix::open(*codec, head, payload.clone()).map(Some).map_err(|e| fail(e.into()))
+    }
+
+    /// The same with every encoded tensor in a codec that products run on: what is in mix is decoded here, once, and encoded
+    /// again in memory. Tensors in parallel on the current rayon pool.
+    ///
+    /// # Errors
+    /// As [`Artifact::matrix`].
+    pub fn to_serving(&self) -> Result<Self, ArtifactError> {
+        let transcode = |tensor: &StoredTensor| {
+            let mut served = tensor.clone();
+            if let Body::Encoded { codec, rows_per_block, payload, .. } = &mut served.body
+                && !codec.is_serving()
+                && let Some(matrix) = self.matrix(tensor)?
+            {
+                let matrix = matrix.into_serving();
+                (*codec, *rows_per_block, *payload) =
+                    (matrix.codec(), matrix.head().rows_per_block, matrix.into_payload());
+            }
+            Ok(served)
+        };
+        let tensors = self.tensors.par_iter().map(transcode).collect::<Result<_, ArtifactError>>()?;
+        Ok(Self { tensors, ..self.clone() })
     }
 
     /// The network without the data of [`Artifact::tensors`]: those are emptied, their names, dims and types stay. `None`

@@ -11,6 +11,7 @@ use super::dense::Dense;
 use super::encode::encode_with;
 use super::ham::Ham;
 use super::index_map::IndexMap;
+use super::mix::Mix;
 use super::pco::Pco;
 use super::rans::Rans;
 use super::sham::Sham;
@@ -41,6 +42,8 @@ pub enum CodecId {
     Cser = 6,
     /// Gaps between non-zeros and their symbols, or all symbols, in interleaved asymmetric numeral systems.
     Rans = 7,
+    /// Context mixing with arithmetic coding: the smallest, for files; it is transcoded to be multiplied by.
+    Mix = 8,
     /// Raw values by the pco format.
     Pco = 10,
 }
@@ -128,7 +131,27 @@ codecs! {
     Sham "sham",
     Cser "cser",
     Rans "rans",
+    Mix "mix",
     Pco "pco",
+}
+
+impl CodecId {
+    /// The codecs that products run on, in the order of their numbers.
+    pub const SERVING: &[Self] =
+        &[Self::Dense, Self::Csr, Self::Csc, Self::IndexMap, Self::Ham, Self::Sham, Self::Cser, Self::Rans, Self::Pco];
+
+    /// True if products run on the encoded form; a matrix in another codec is transcoded before.
+    pub const fn is_serving(self) -> bool {
+        !matches!(self, Self::Mix)
+    }
+
+    /// Time that encoding a cell takes, as a multiple of what most codecs take.
+    pub const fn encoding_work(self) -> u64 {
+        match self {
+            Self::Mix => 100,
+            _ => 1,
+        }
+    }
 }
 
 impl TryFrom<u8> for CodecId {
@@ -143,6 +166,12 @@ impl TryFrom<u8> for CodecId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn serving_codecs_are_those_that_products_run_on() {
+        let serving: Vec<CodecId> = CodecId::ALL.iter().copied().filter(|id| id.is_serving()).collect();
+        assert_eq!(serving, CodecId::SERVING);
+    }
 
     #[test]
     fn numbers_and_names_lead_back_to_their_codec() {

@@ -11,6 +11,7 @@ use super::any::AnyCodec;
 use super::ints::take_varint;
 use super::visitors::{Axpy, Dot, Expand, Inputs};
 use super::{CodecId, DecodeError, Head, Visitor, Words};
+use crate::progress::Silent;
 use crate::tensor::{FloatData, FloatType, Matrix};
 
 /// Samples that one walk multiplies by: more would push the inputs out of the second-level cache, fewer would decode
@@ -59,7 +60,8 @@ impl CompressedMatrix {
     /// rayon pool.
     ///
     /// Holds `payload` itself, 8 bytes a block (each but the last has a byte in the payload), and for Huffman codecs
-    /// tables of at most 8 KiB and 2 bytes a symbol of the codebook. Takes time in proportion to the payload.
+    /// tables of at most 8 KiB and 2 bytes a symbol of the codebook. Takes time in proportion to the payload. Of mix it checks
+    /// lengths alone, since any bytes of the right length mean something.
     ///
     /// # Errors
     /// A [`DecodeError`]; of several, that of the first block.
@@ -76,6 +78,25 @@ impl CompressedMatrix {
             // The parts are joined in order, so of two errors the first is kept.
             .reduce(|| Ok(0), |a, b| Ok(a? + b?))?;
         Ok(matrix)
+    }
+
+    /// The same matrix in a codec that products run on: this one, or the smallest. Mix is decoded once and encoded again, which
+    /// takes 2 bytes a cell while it lasts.
+    pub fn into_serving(self) -> Self {
+        if self.id.is_serving() {
+            return self;
+        }
+        let matrix = self.decode();
+        let rows_per_block = super::rows_per_block_of(&matrix);
+        let smallest = super::encode_smallest(&matrix, CodecId::SERVING, |_| rows_per_block, &Silent);
+        let super::Smallest { codec, rows_per_block, payload } = smallest.expect("an index map holds every symbol");
+        let head = Head { rows_per_block, ..self.head };
+        Self::open(codec, head, payload.into()).expect("an encoder's bytes are valid")
+    }
+
+    /// Its bytes: shared part, block table, blocks.
+    pub fn into_payload(self) -> Bytes {
+        self.payload
     }
 
     /// The codec that the payload was encoded with.

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::any::encode_any;
 use super::ints::push_varint;
 use super::{Cells, Codec, CodecId, EncodeError, Head};
-use crate::progress::{Progress, Silent};
+use crate::progress::{Progress, Silent, Whole};
 use crate::tensor::{Codebook, Matrix, Values};
 
 /// Cells of a block that [`rows_per_block`] aims at. A block costs 3 to 4 bytes (its length, and a partly filled last
@@ -28,7 +28,8 @@ pub fn encode(matrix: &Matrix, codec: CodecId, rows_per_block: usize) -> Result<
     encode_cancellable(matrix, codec, rows_per_block, &Silent)
 }
 
-/// As [`encode`], asking `progress` before every block whether to go on.
+/// As [`encode`], asking `progress` at least before every block whether to go on. Codecs that take long tell it how far they
+/// are.
 ///
 /// # Errors
 /// As [`encode`]; [`EncodeError::Cancelled`].
@@ -55,9 +56,28 @@ pub fn rows_per_block_of(matrix: &Matrix) -> usize {
     rows.div_ceil(blocks).max(rows_per_block(rows, cols)).min(rows.max(1))
 }
 
-/// Encodes `matrix` with each of `codecs` that can represent it and keeps the smallest payload; of equal ones, that of
-/// the codec with the lowest number. Codecs whose indices alone make them larger than one before are not tried. Asks
-/// `progress` before every block whether to go on.
+/// The rows per block of an encoder that writes `matrix` with `codec`.
+pub fn rows_per_block_for(codec: CodecId, matrix: &Matrix) -> usize {
+    match codec {
+        CodecId::Mix => super::mix::rows_per_block(matrix.rows(), matrix.cols()),
+        _ => rows_per_block_of(matrix),
+    }
+}
+
+/// A matrix in the codec that makes it smallest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Smallest {
+    /// Which one.
+    pub codec: CodecId,
+    /// Rows in each block.
+    pub rows_per_block: usize,
+    /// Its bytes.
+    pub payload: Vec<u8>,
+}
+
+/// Encodes `matrix` with each of `codecs` that can represent it, in blocks of `rows_per_block` rows, and keeps the smallest
+/// payload; of equal ones, that of the codec with the lowest number. Codecs whose indices alone make them larger than one
+/// before are not tried. Tells `progress` how far it is, and asks it at least once a block whether to go on.
 ///
 /// # Errors
 /// [`EncodeError::NoCodec`] if `codecs` is empty; [`EncodeError::Cancelled`]; as [`encode`] if none of them can represent
@@ -65,25 +85,27 @@ pub fn rows_per_block_of(matrix: &Matrix) -> usize {
 pub fn encode_smallest(
     matrix: &Matrix,
     codecs: &[CodecId],
-    rows_per_block: usize,
+    rows_per_block: impl Fn(CodecId) -> usize,
     progress: &dyn Progress,
-) -> Result<(CodecId, Vec<u8>), EncodeError> {
-    let head = Head::of(matrix, rows_per_block)?;
+) -> Result<Smallest, EncodeError> {
     let stored = stored_cells(matrix);
-    let mut best = Err(EncodeError::NoCodec);
+    let whole = Whole::new(progress, codecs.iter().map(|codec| codec.encoding_work()).sum());
+    let mut best: Result<Smallest, EncodeError> = Err(EncodeError::NoCodec);
     // One after the other: each is parallel in itself, and two payloads at a time are enough to hold.
     for &codec in codecs {
-        let is_beaten_by = |bytes, (id, smallest): &(CodecId, Vec<u8>)| (bytes, codec) >= (smallest.len(), *id);
-        if best.as_ref().is_ok_and(|best| is_beaten_by(codec.least_bytes(&head, stored), best)) {
-            continue;
+        let share = whole.share(codec.encoding_work());
+        let head = Head::of(matrix, rows_per_block(codec))?;
+        let is_beaten_by = |bytes, best: &Smallest| (bytes, codec) >= (best.payload.len(), best.codec);
+        if !best.as_ref().is_ok_and(|best| is_beaten_by(codec.least_bytes(&head, stored), best)) {
+            match (encode_any(codec, matrix, &head, &share), &best) {
+                (Err(EncodeError::Cancelled), _) => return Err(EncodeError::Cancelled),
+                (Ok(payload), Ok(best)) if is_beaten_by(payload.len(), best) => {}
+                (Ok(payload), _) => best = Ok(Smallest { codec, rows_per_block: head.rows_per_block, payload }),
+                (Err(error), Err(EncodeError::NoCodec)) => best = Err(error),
+                (Err(_), _) => {}
+            }
         }
-        match (encode_any(codec, matrix, &head, progress), &best) {
-            (Err(EncodeError::Cancelled), _) => return Err(EncodeError::Cancelled),
-            (Ok(payload), Ok(best)) if is_beaten_by(payload.len(), best) => {}
-            (Ok(payload), _) => best = Ok((codec, payload)),
-            (Err(error), Err(EncodeError::NoCodec)) => best = Err(error),
-            (Err(_), _) => {}
-        }
+        share.report(1.0, "encode", codec.name());
     }
     best
 }
@@ -97,9 +119,11 @@ pub(super) fn encode_with<C: Codec>(
     let plan = C::plan(matrix, head)?;
     let mut payload = Vec::new();
     C::write_shared(&plan, head, &mut payload);
+    let whole = Whole::new(progress, head.cells() as u64);
     let write = |block| {
-        progress.check()?;
-        Ok(C::write_block(&plan, matrix, head, head.block_rows(block)))
+        let rows = head.block_rows(block);
+        let share = whole.share((rows.len() * head.cols) as u64);
+        C::write_block_reporting(&plan, matrix, head, rows, &share)
     };
     let blocks = (0..head.blocks()).into_par_iter().map(write).collect::<Result<Vec<_>, EncodeError>>()?;
     if let [but_the_last @ .., _] = &blocks[..] {
@@ -151,20 +175,20 @@ mod tests {
     #[test]
     fn the_smallest_payload_wins_and_ties_go_to_the_lowest_number() {
         // Nine cells of three symbols: index map 3 bytes, HAM 5.
-        let (id, payload) = encode_smallest(&shared_3x3(), CodecId::ALL, 3, &Silent).unwrap();
-        assert_eq!((id, payload.len()), (CodecId::IndexMap, 3));
+        let smallest = encode_smallest(&shared_3x3(), CodecId::ALL, |_| 3, &Silent).unwrap();
+        assert_eq!((smallest.codec, smallest.payload.len()), (CodecId::IndexMap, 3));
         // CSR and CSC take nine bytes each.
-        let tied = encode_smallest(&shared_3x3(), &[CodecId::Csc, CodecId::Csr], 3, &Silent).unwrap();
-        assert_eq!((tied.0, tied.1.len()), (CodecId::Csr, 9));
+        let tied = encode_smallest(&shared_3x3(), &[CodecId::Csc, CodecId::Csr], |_| 3, &Silent).unwrap();
+        assert_eq!((tied.codec, tied.payload.len()), (CodecId::Csr, 9));
     }
 
     #[test]
     fn codecs_that_cannot_represent_a_matrix_are_passed_over() {
-        let (id, _) = encode_smallest(&raw_3x3(), &[CodecId::Ham, CodecId::Dense], 3, &Silent).unwrap();
-        assert_eq!(id, CodecId::Dense);
+        let smallest = encode_smallest(&raw_3x3(), &[CodecId::Ham, CodecId::Dense], |_| 3, &Silent).unwrap();
+        assert_eq!(smallest.codec, CodecId::Dense);
         let error = EncodeError::NeedsCodebook { codec: CodecId::Ham };
-        assert_eq!(encode_smallest(&raw_3x3(), &[CodecId::Ham, CodecId::Sham], 3, &Silent), Err(error));
-        assert_eq!(encode_smallest(&raw_3x3(), &[], 3, &Silent), Err(EncodeError::NoCodec));
+        assert_eq!(encode_smallest(&raw_3x3(), &[CodecId::Ham, CodecId::Sham], |_| 3, &Silent), Err(error));
+        assert_eq!(encode_smallest(&raw_3x3(), &[], |_| 3, &Silent), Err(EncodeError::NoCodec));
     }
 
     #[test]
@@ -178,8 +202,8 @@ mod tests {
             for (codec, size) in codecs.into_iter().zip(sizes) {
                 assert!(codec.least_bytes(&head, stored_cells(&matrix)) <= size, "{codec:?} of {zeros} zeros");
             }
-            let (_, payload) = encode_smallest(&matrix, CodecId::ALL, 2, &Silent).unwrap();
-            assert_eq!(Some(payload.len()), sizes.into_iter().min(), "{zeros} zeros");
+            let smallest = encode_smallest(&matrix, CodecId::ALL, |_| 2, &Silent).unwrap();
+            assert_eq!(Some(smallest.payload.len()), sizes.into_iter().min(), "{zeros} zeros");
         }
     }
 
@@ -204,7 +228,7 @@ mod tests {
         }
         assert!(encode_cancellable(&shared_3x3(), CodecId::Sham, 1, &after(3)).is_ok());
         let smallest =
-            |questions| encode_smallest(&shared_3x3(), &[CodecId::Ham, CodecId::Dense], 1, &after(questions));
+            |questions| encode_smallest(&shared_3x3(), &[CodecId::Ham, CodecId::Dense], |_| 1, &after(questions));
         assert!((0..6).all(|questions| smallest(questions) == Err(EncodeError::Cancelled)));
         assert!(smallest(6).is_ok());
     }

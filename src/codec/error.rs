@@ -16,6 +16,9 @@ pub enum EncodeError {
     /// The matrix is larger than any payload may be.
     #[error("{rows} x {cols} cells are more than the {MAX_CELLS} of an encoded matrix")]
     TooManyCells { rows: usize, cols: usize },
+    /// A block has more cells than the codec takes: a row is too long, or too many rows were asked for.
+    #[error("blocks of {cells} cells, and codec {codec:?} takes at most {most}")]
+    BlockTooLarge { codec: CodecId, cells: usize, most: usize },
     /// A choice among codecs was asked for, and there were none.
     #[error("no codec to choose from")]
     NoCodec,
@@ -73,6 +76,12 @@ pub enum DecodeError {
     /// A row or column index, or a symbol, is too large or not above the one before it.
     #[error("index {index} is not in {lowest}..{below}")]
     IndexOutOfOrder { index: usize, lowest: usize, below: usize },
+    /// A block has more cells than its codec takes.
+    #[error("a block of {cells} cells, where {most} are the most")]
+    BlockTooLarge { cells: usize, most: usize },
+    /// The columns do not fall into channels.
+    #[error("channels of {period} columns in rows of {cols}")]
+    Period { period: usize, cols: usize },
     /// A group of CSER has no cells.
     #[error("a group of columns is empty")]
     EmptyGroup,

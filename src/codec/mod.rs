@@ -36,6 +36,7 @@ mod head;
 mod huffman;
 mod index_map;
 mod ints;
+mod mix;
 pub(crate) mod numbers;
 mod pattern;
 mod pco;
@@ -48,6 +49,7 @@ mod visitors;
 
 use std::ops::Range;
 
+use crate::progress::Progress;
 use crate::tensor::Matrix;
 use encode::{symbol_counts, symbols};
 use head::Cells;
@@ -56,7 +58,9 @@ use visitors::{Count, Inputs};
 pub use any::CodecId;
 pub use compressed::{CompressedMatrix, PayloadSizes};
 pub(crate) use decoded_rows::DecodedRows;
-pub use encode::{encode, encode_cancellable, encode_smallest, rows_per_block, rows_per_block_of};
+pub use encode::{
+    Smallest, encode, encode_cancellable, encode_smallest, rows_per_block, rows_per_block_for, rows_per_block_of,
+};
 pub use error::{DecodeError, EncodeError};
 pub use head::{Head, MAX_CELLS, Words};
 pub(crate) use numbers::CHUNK_NUMBERS;
@@ -80,6 +84,22 @@ trait Codec: Sized + Send + Sync {
 
     /// Encodes `rows` of `matrix`, which are those of one block.
     fn write_block(plan: &Self::Plan, matrix: &Matrix, head: &Head, rows: Range<usize>) -> Vec<u8>;
+
+    /// The same, for codecs that take so long that they ask `progress` within a block whether to go on, and tell it how much
+    /// of the block is done.
+    ///
+    /// # Errors
+    /// [`EncodeError::Cancelled`].
+    fn write_block_reporting(
+        plan: &Self::Plan,
+        matrix: &Matrix,
+        head: &Head,
+        rows: Range<usize>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<u8>, EncodeError> {
+        progress.check()?;
+        Ok(Self::write_block(plan, matrix, head, rows))
+    }
 
     /// A number of bytes that no payload stays below when `stored` cells of the matrix are not zero. To override where it
     /// can tell that encoding is not worth the try.

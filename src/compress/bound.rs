@@ -122,6 +122,8 @@ impl Cells {
                 let groups = self.stored.min(self.rows * values);
                 frame + width * (self.rows + self.stored) + groups * (symbol_bytes + width)
             }
+            // No block is larger than its index map, but for its head; and it has a byte for 2^11 cells.
+            CodecId::Mix => VARINT_BYTES + 2 * frame + (self.count * code_bits.max(1)).div_ceil(8),
             // It may always code all cells, with a model that is off by little.
             CodecId::Rans => {
                 let cells = (self.count * (RANS_LOSS * code_bits + 1)).div_ceil(8 * RANS_LOSS);

@@ -7,16 +7,17 @@ use rayon::prelude::*;
 
 use super::joint::Unified;
 use super::meter::Meter;
-use super::{CodecChoice, CompressError, LayerSettings};
+use super::{CodecChoice, CompressError, Encode, LayerSettings};
 use crate::artifact::CodebookRef;
-use crate::codec::{self, CodecId, EncodeError};
+use crate::codec::{self, CodecId, EncodeError, Smallest};
 use crate::model::{Model, Weight};
+use crate::progress::Progress;
 use crate::prune::Threshold;
 use crate::quantize::{Distribution, share_exact};
 use crate::tensor::{FloatData, LayerContext, MAX_LEVELS, Matrix, Values};
 
-/// Work of the passes of one layer, in weights: pruning, sharing and encoding count one each.
-const PASSES: u64 = 3;
+/// Work of the passes of one layer but encoding, in weights: pruning and sharing count one each.
+const PASSES: u64 = 2;
 
 /// A weight and what is to be done with it.
 pub(super) struct Task<'a> {
@@ -38,7 +39,17 @@ impl Task<'_> {
 
     /// Work of [`prepare`] and [`encode`], in the unit of the [`Meter`].
     pub(super) fn work(&self) -> u64 {
-        PASSES * self.elements()
+        PASSES * self.elements() + self.encoding_work()
+    }
+
+    /// Work of writing the layer.
+    fn encoding_work(&self) -> u64 {
+        let Encode { codec, goal, .. } = self.settings.encode;
+        let work: u64 = match codec {
+            CodecChoice::Only(codec) => codec.encoding_work(),
+            CodecChoice::Auto => goal.codecs().iter().map(|codec| codec.encoding_work()).sum(),
+        };
+        work * self.elements()
     }
 }
 
@@ -154,10 +165,11 @@ pub(super) fn prepare(model: &Model, task: &Task, meter: &Meter) -> Result<Prepa
 /// Writes the matrix: with its codebook, or with every value in full where that is smaller.
 pub(super) fn encode(task: &Task, prepared: Prepared, meter: &Meter) -> Result<Encoded, CompressError> {
     let Prepared { matrix, weight_snr_db } = prepared;
+    let part = meter.part(task.encoding_work(), "encode", &task.weight.name);
     let fail = |source| CompressError::encode(&task.weight.name, source);
-    let mut written = write(task, &matrix, meter).map_err(fail)?;
+    let mut written = write(task, &matrix, &part).map_err(fail)?;
     if let Some(raw) = worth_trying_raw(task, &matrix) {
-        let mut in_full = write(task, &raw, meter).map_err(fail)?;
+        let mut in_full = write(task, &raw, &part).map_err(fail)?;
         if in_full.size_bytes() < written.size_bytes() {
             in_full.note = Some("its values repeat so little that no codebook pays: each is stored in full".to_owned());
             written = in_full;
@@ -174,7 +186,8 @@ pub(super) fn encode(task: &Task, prepared: Prepared, meter: &Meter) -> Result<E
         note: written.note,
     };
     let Written { rows_per_block, codebook, payload, .. } = written;
-    meter.advance(task.elements(), "encode", &task.weight.name)?;
+    part.report(1.0, "encode", &task.weight.name);
+    part.check()?;
     Ok(Encoded { rows_per_block, codebook, payload, measured })
 }
 
@@ -213,8 +226,7 @@ impl Written {
 
 /// Encodes with the codec that the recipe asks for, or with the smallest where it leaves that open or the codec cannot
 /// represent the matrix. The note tells a person what came otherwise.
-fn write(task: &Task, matrix: &Matrix, meter: &Meter) -> Result<Written, EncodeError> {
-    let rows_per_block = codec::rows_per_block_of(matrix);
+fn write(task: &Task, matrix: &Matrix, progress: &dyn Progress) -> Result<Written, EncodeError> {
     let codebook = match (matrix.values(), &task.unified) {
         (Values::Raw { .. }, _) => CodebookRef::Raw,
         (Values::Shared { codebook, .. }, unified) => match unified.as_ref().and_then(|unified| unified.index) {
@@ -226,19 +238,24 @@ fn write(task: &Task, matrix: &Matrix, meter: &Meter) -> Result<Written, EncodeE
         format!("more than {MAX_LEVELS} distinct values, which no codebook holds: every value is stored in full")
     });
     if let CodecChoice::Only(codec) = task.settings.encode.codec {
-        match codec::encode_cancellable(matrix, codec, rows_per_block, &meter.inner()) {
+        let rows_per_block = codec::rows_per_block_for(codec, matrix);
+        match codec::encode_cancellable(matrix, codec, rows_per_block, progress) {
             Ok(payload) => return Ok(Written { codec, rows_per_block, codebook, payload, note }),
             Err(EncodeError::NeedsRawValues { .. }) => {
-                let payload = codec::encode_cancellable(&matrix.to_raw(), codec, rows_per_block, &meter.inner())?;
+                let payload = codec::encode_cancellable(&matrix.to_raw(), codec, rows_per_block, progress)?;
                 return Ok(Written { codec, rows_per_block, codebook: CodebookRef::Raw, payload, note });
             }
             Err(EncodeError::NeedsCodebook { .. }) => {
                 note = note.map(|note| format!("{note}, which {} cannot", codec.name()));
             }
+            Err(error @ EncodeError::BlockTooLarge { .. }) => note = Some(error.to_string()),
             Err(error) => return Err(error),
         }
     }
-    let (codec, payload) = codec::encode_smallest(matrix, CodecId::ALL, rows_per_block, &meter.inner())?;
+    let (for_serving, for_files) = (codec::rows_per_block_of(matrix), codec::rows_per_block_for(CodecId::Mix, matrix));
+    let rows_per_block = |codec: CodecId| if codec.is_serving() { for_serving } else { for_files };
+    let smallest = codec::encode_smallest(matrix, task.settings.encode.goal.codecs(), rows_per_block, progress)?;
+    let Smallest { codec, rows_per_block, payload } = smallest;
     Ok(Written { codec, rows_per_block, codebook, payload, note })
 }
 

@@ -122,6 +122,11 @@ fn codec(codec: CodecId) -> MethodDescription {
             "Gaps between the non-zero values and their indices, or all indices, in interleaved asymmetric numeral systems.",
             "Duda, \"Asymmetric numeral systems\", arXiv:1311.2540; Giesen, \"Interleaved entropy coders\", arXiv:1402.3392",
         ),
+        CodecId::Mix => (
+            "Context mixing with arithmetic coding: the fewest bytes, at about a microsecond for each weight; transcoded when it \
+             is loaded for predictions.",
+            "Mahoney, \"Adaptive weighing of context models for lossless data compression\", Florida Tech. CS-2005-16, 2005",
+        ),
         CodecId::Pco => (
             "Every value in full, its bits as an integer in the pco format, which bins them.",
             "Loncaric, Jeppesen, Zinberg, \"Pcodec: Better Compression for Numerical Sequences\", 2025, arXiv:2502.06112",
@@ -135,7 +140,8 @@ fn codec(codec: CodecId) -> MethodDescription {
 }
 
 fn auto() -> MethodDescription {
-    let description = "The smallest of all codecs for each tensor; both goals choose by size today.";
+    let description = "The smallest codec for each tensor: with the goal `smallest` of all, with `serving` of those that products run on \
+                       (all but mix).";
     let schema = Stage { discriminator: "codec", fields: &["goal", "plain", "reorder", "free_units"] }
         .of::<EncodeFields>("auto");
     describe(schema, description, "The sizes are measured, not estimated.")
@@ -259,7 +265,7 @@ mod tests {
             |methods: &[MethodDescription]| methods.iter().map(|m| m.name.clone()).collect::<Vec<_>>().join(" ");
         assert_eq!(names(&described.criteria), "magnitude");
         assert_eq!(names(&described.quantizers), "cws pws uq ecsq");
-        assert_eq!(names(&described.codecs), "auto dense csr csc index_map ham sham cser rans pco");
+        assert_eq!(names(&described.codecs), "auto dense csr csc index_map ham sham cser rans mix pco");
         assert_eq!(
             described.presets.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(),
             ["lossless", "balanced", "smallest"]

@@ -56,6 +56,7 @@ impl Predictor {
         let mut graph = artifact.graph()?.ok_or(InferError::NoGraph)?;
         check_operators(&graph)?;
         let (misread, layers) = (misread_by_tract(&graph), Layers::of(&graph));
+        let artifact = &artifact.to_serving()?;
         let forms = Forms::new(artifact);
         let choice = choose(&forms, &graph, residency, budget_bytes)?;
         let mut held = Vec::new();

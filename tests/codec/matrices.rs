@@ -17,6 +17,11 @@ pub fn codecs_for(matrix: &Matrix) -> Vec<CodecId> {
     CodecId::ALL.iter().copied().filter(fits).collect()
 }
 
+/// Those of them that products run on.
+pub fn serving_codecs_for(matrix: &Matrix) -> Vec<CodecId> {
+    codecs_for(matrix).into_iter().filter(|id| id.is_serving()).collect()
+}
+
 /// Encodes and opens.
 pub fn opened(matrix: &Matrix, id: CodecId, rows_per_block: usize) -> CompressedMatrix {
     let payload = codec::encode(matrix, id, rows_per_block).unwrap();

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use weightpress::codec::{CodecId, CompressedMatrix};
 use weightpress::tensor::Matrix;
 
-use crate::matrices::{Noise, any_raw, any_shared, codebook, codecs_for, opened, pruned};
+use crate::matrices::{Noise, any_raw, any_shared, codebook, codecs_for, opened, pruned, serving_codecs_for};
 
 /// Checks `out`, rows x batch, against `matrix . x`.
 fn assert_is_product(matrix: &Matrix, x: &[f32], batch: usize, out: &[f32]) {
@@ -47,7 +47,7 @@ proptest! {
         rows_per_block in 1..50usize,
     ) {
         let x = Noise(7).vector(matrix.cols() * batch);
-        for id in codecs_for(&matrix) {
+        for id in serving_codecs_for(&matrix) {
             let compressed = opened(&matrix, id, rows_per_block);
             assert_is_product(&matrix, &x, batch, &product(&compressed, &x, batch));
         }
@@ -61,7 +61,7 @@ proptest! {
         let rows = a.min(b)..a.max(b);
         for batch in [1, 3] {
             let x = Noise(8).vector(matrix.cols() * batch);
-            for id in codecs_for(&matrix) {
+            for id in serving_codecs_for(&matrix) {
                 let compressed = opened(&matrix, id, rows_per_block);
                 let mut some = vec![f32::NAN; rows.len() * batch];
                 compressed.multiply_rows(rows.clone(), &x, batch, &mut some);
@@ -78,7 +78,7 @@ proptest! {
         let matrix = pruned(groups * rows, cols, &codebook(5, true), 0.4, seed);
         for batch in [1, 4] {
             let x = Noise(9).vector(groups * cols * batch);
-            for id in codecs_for(&matrix) {
+            for id in serving_codecs_for(&matrix) {
                 let compressed = opened(&matrix, id, rows_per_block);
                 let mut grouped = vec![f32::NAN; groups * rows * batch];
                 compressed.multiply_grouped(groups, &x, batch, &mut grouped);
@@ -99,7 +99,7 @@ fn a_row_is_the_same_bit_by_bit_on_one_thread_and_on_four() {
     for (sparsity, batch) in [(0.9, 1), (0.9, 32), (0.9, 600), (0.1, 32), (0.1, 600)] {
         let matrix = pruned(101, 67, &codebook(33, true), sparsity, 3);
         let x = Noise(10).vector(67 * batch);
-        for id in codecs_for(&matrix) {
+        for id in serving_codecs_for(&matrix) {
             let compressed = opened(&matrix, id, 9);
             let [one, four] = [1, 4].map(|threads| on_threads(threads, || product(&compressed, &x, batch)));
             assert_eq!(bits(&one), bits(&four), "{id:?}, batch {batch}");
@@ -113,7 +113,7 @@ fn large_batches_are_multiplied_in_tiles() {
     for sparsity in [0.95, 0.2] {
         let matrix = pruned(rows, cols, &codebook(9, true), sparsity, 4);
         let x = Noise(11).vector(cols * batch);
-        for id in codecs_for(&matrix) {
+        for id in serving_codecs_for(&matrix) {
             let compressed = opened(&matrix, id, 16);
             assert_is_product(&matrix, &x, batch, &product(&compressed, &x, batch));
         }
@@ -125,7 +125,28 @@ fn stored_cells_are_those_that_are_not_left_out() {
     let matrix = pruned(20, 30, &codebook(9, true), 0.7, 5);
     let non_zeros = (0..600).filter(|&i| matrix.value(i) != 0.0).count();
     for id in codecs_for(&matrix) {
-        let all = matches!(id, CodecId::Dense | CodecId::IndexMap);
+        let all = matches!(id, CodecId::Dense | CodecId::IndexMap | CodecId::Mix);
         assert_eq!(opened(&matrix, id, 7).stored_cells(), if all { 600 } else { non_zeros }, "{id:?}");
     }
+}
+
+#[test]
+fn mix_is_multiplied_as_it_is_and_transcoded() {
+    let matrix = pruned(23, 40, &codebook(9, true), 0.7, 6);
+    let x = Noise(7).vector(40);
+    let product = |compressed: &CompressedMatrix| {
+        let mut out = vec![0.0; 23];
+        compressed.multiply(&x, 1, &mut out);
+        out
+    };
+    let mix = opened(&matrix, CodecId::Mix, 10);
+    let as_it_is = product(&mix);
+    let serving = mix.into_serving();
+    assert!(serving.codec().is_serving());
+    assert!(serving.decode() == matrix);
+    for (a, b) in as_it_is.iter().zip(product(&serving)) {
+        assert!((a - b).abs() < 1e-5, "{a} {b}");
+    }
+    let index_map = opened(&matrix, CodecId::IndexMap, 10).into_serving();
+    assert_eq!((index_map.codec(), index_map.head().rows_per_block), (CodecId::IndexMap, 10), "left as it is");
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use weightpress::codec::{CodecId, rows_per_block, rows_per_block_of};
+use weightpress::codec::{CodecId, rows_per_block, rows_per_block_for, rows_per_block_of};
 
 use crate::layer::{BUNDLED, PUBLISHED, Published, read};
 use crate::matrices::{Noise, codecs_for, opened};
@@ -35,6 +35,16 @@ fn rans_takes_no_more_than_the_entropy_of_gaps_and_values_and_3_percent() {
 }
 
 #[test]
+fn mix_takes_no_more_than_the_rivals() {
+    for published in PUBLISHED.iter().filter(|published| LAYERS.contains(&published.layer)) {
+        let matrix = read(&Path::new(BUNDLED).join(format!("{}.npz", published.layer)));
+        let size = opened(&matrix, CodecId::Mix, rows_per_block_for(CodecId::Mix, &matrix)).size_bytes();
+        let allowed = published.allowed_beside_rival();
+        assert!(size <= allowed, "{}: {size} bytes, {allowed} allowed", published.layer);
+    }
+}
+
+#[test]
 fn every_codec_decodes_and_multiplies_a_real_layer() {
     for layer in LAYERS {
         let matrix = read(&Path::new(BUNDLED).join(format!("{layer}.npz")));
@@ -48,7 +58,7 @@ fn every_codec_decodes_and_multiplies_a_real_layer() {
             let compressed = opened(&matrix, id, rows_per_block(rows, cols));
             assert!(compressed.decode() == matrix, "{layer} {id:?}");
             let mut out = vec![0.0; rows];
-            compressed.multiply(&x, 1, &mut out);
+            compressed.into_serving().multiply(&x, 1, &mut out);
             let error = dense.iter().zip(&out).map(|(a, &b)| (a - f64::from(b)).abs()).fold(0.0, f64::max);
             assert!(error <= 1e-5 * largest, "{layer} {id:?}: off by {error} of {largest}");
         }

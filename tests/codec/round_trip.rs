@@ -84,7 +84,8 @@ fn several_blocks_of_the_usual_size_survive() {
 #[test]
 fn the_smallest_codec_decodes_too() {
     let matrix = crate::matrices::pruned(64, 64, &codebook(17, true), 0.5, 2);
-    let (id, payload) = codec::encode_smallest(&matrix, CodecId::ALL, 64, &Silent).unwrap();
+    let codec::Smallest { codec: id, payload, .. } =
+        codec::encode_smallest(&matrix, CodecId::ALL, |_| 64, &Silent).unwrap();
     assert!(codecs_for(&matrix).iter().all(|&other| codec::encode(&matrix, other, 64).unwrap().len() >= payload.len()));
     assert_eq!(opened(&matrix, id, 64).size_bytes(), payload.len());
 }

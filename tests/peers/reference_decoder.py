@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import reference_mix
 from pcodec import wrapped as pco
 
 # Section 1: float types. NumPy has no bfloat16: its bits are handled as uint16 everywhere.
@@ -470,6 +471,32 @@ def rans_block(matrix, shared, data, out):
     out[:, shared.live] = grid[numbers]
 
 
+def mix_shared(matrix, source):
+    """Section 5.8."""
+    period = source.varint()
+    require(period == 0 or matrix.cols % period == 0, "a period that does not divide the columns")
+    return period
+
+
+def mix_block(matrix, period, data, out):
+    """Section 5.8; docs/mix.md."""
+    source = Bytes(data)
+    start = source.varint()
+    require(start >> 1 == len(data) - source.at, "a block of another length")
+    code = source.rest()
+    if start & 1:
+        return index_map_block(matrix, None, code, out)
+    least = -(-out.size // 2048)
+    require(len(code) >= least and (len(code) == least or code[-1]), "a code of another length")
+    zero = matrix.zero_word()
+    sign = FLOAT_BITS[matrix.float_type].itemsize * 8 - 1
+    below = int((matrix.values >> sign).sum()) if zero is None else zero
+    above = len(matrix.values) - below - (zero is not None)
+    lines = out if period else out.T
+    levels = reference_mix.Block(code, *lines.shape, period or 1, zero is not None, below, above).decode()
+    lines[:] = below + levels - ((levels > 0) & (zero is None))
+
+
 def pco_shared(_matrix, source):
     """Section 5.10."""
     pco_header(source)
@@ -554,6 +581,7 @@ CODECS = {
     5: (sham_shared, sham_block),
     6: (no_shared_part, cser_block),
     7: (rans_shared, rans_block),
+    8: (mix_shared, mix_block),
     10: (pco_shared, pco_block),
 }
 

@@ -74,8 +74,18 @@ pub enum Goal {
     /// The fewest bytes.
     #[default]
     Smallest,
-    /// Fast predictions from few bytes. Today every codec is served the same way, so this chooses as `smallest` does.
+    /// Few bytes, in a codec that products run on: loading decodes nothing, and compressing takes no long time.
     Serving,
+}
+
+impl Goal {
+    /// The codecs to choose from.
+    pub fn codecs(self) -> &'static [CodecId] {
+        match self {
+            Self::Smallest => CodecId::ALL,
+            Self::Serving => CodecId::SERVING,
+        }
+    }
 }
 
 /// Which units of a weight without a graph may change places. The weight is stored with them in their new places.
