@@ -60,8 +60,9 @@ impl CompressedMatrix {
     /// rayon pool.
     ///
     /// Holds `payload` itself, 8 bytes a block (each but the last has a byte in the payload), and for Huffman codecs
-    /// tables of at most 8 KiB and 2 bytes a symbol of the codebook. Takes time in proportion to the payload. Of mix it checks
-    /// lengths alone, since any bytes of the right length mean something.
+    /// tables of at most 8 KiB and 2 bytes a symbol of the codebook. Takes time in proportion to the payload; of rANS, whose
+    /// likely entries take next to no bits, in proportion to the stored cells. Of mix it checks lengths alone, since any
+    /// bytes of the right length mean something.
     ///
     /// # Errors
     /// A [`DecodeError`]; of several, that of the first block.

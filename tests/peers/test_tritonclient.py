@@ -91,7 +91,7 @@ def test_predictions_on_compressed_weights(client, digits):
     x, y = digits
     result = infer(client, x, version="1")
     response = result.get_response()
-    assert response["model_version"] == "1" and response["parameters"]["residency"] == "coded"
+    assert response["model_version"] == "1" and response["parameters"]["residency"] == "auto"
     assert (result.as_numpy("logits").argmax(axis=1) == y).mean() > 0.95
 
 
