@@ -15,10 +15,10 @@ pub(super) enum Lines {
 }
 
 impl Lines {
-    /// For blocks of `rows` of a matrix of `cols` columns: the shorter side makes the lines, unless columns repeat.
+    /// For blocks of `rows` of a matrix of `cols` columns: the shorter side makes the lines, so that references are
+    /// searched among many cells.
     pub(super) fn of(rows: usize, cols: usize, indices: &[u16], is_stored: impl Fn(u16) -> bool) -> Self {
-        let period = period(cols, indices, is_stored);
-        if period == 1 && rows > cols { Self::Columns } else { Self::Rows { period } }
+        if rows > cols { Self::Columns } else { Self::Rows { period: period(cols, indices, is_stored) } }
     }
 
     /// As a number on the wire; none if it means nothing.
@@ -55,20 +55,22 @@ impl Lines {
     }
 }
 
-/// The distance of columns in which most cells agree on being stored: a guess at the positions of a kernel, or the width
-/// of an image. 1 if none stands out.
+/// The distance of columns at which cells agree most on being stored, beside the distances next to it: a guess at the
+/// positions of a kernel, or the width of an image. 1 if none stands out.
 fn period(cols: usize, indices: &[u16], is_stored: impl Fn(u16) -> bool) -> usize {
     let stored: Vec<bool> = indices.iter().map(|&symbol| is_stored(symbol)).collect();
-    let (cells, total) = (stored.len() as u128, stored.iter().filter(|&&stored| stored).count() as u128);
+    // Pairs of stored cells at a distance, as many as in full rows.
+    let pairs = |distance: usize| {
+        let of_row = |row: &[bool]| row.iter().zip(&row[distance..]).filter(|(a, b)| **a && **b).count();
+        stored.chunks_exact(cols).map(of_row).sum::<usize>() as u128 * cols as u128 / (cols - distance) as u128
+    };
     let mut best = (0, 1);
     for period in (2..=MOST_PERIOD.min(cols / 2)).filter(|period| cols.is_multiple_of(*period)) {
-        let pairs = |row: &[bool]| row.iter().zip(&row[period..]).filter(|(a, b)| **a && **b).count() as u128;
-        let compared = cells / cols as u128 * (cols - period) as u128;
-        // Chance makes as many; what is more than 2 % and 6 of its square roots above it, stands out.
-        let chance = total * total * compared / (cells * cells);
-        let above = stored.chunks_exact(cols).map(pairs).sum::<u128>().saturating_sub(chance);
-        if 50 * above > chance && above * above > 36 * chance {
-            best = best.max((above * cells / compared, period));
+        let found = pairs(period);
+        let above = found.saturating_sub(pairs(period - 1).max(pairs(period + 1)));
+        // What is more than 1 % and 3 square roots above stands out from chance.
+        if 100 * above > found && above * above > 9 * found {
+            best = best.max((above, period));
         }
     }
     best.1
@@ -91,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn without_repeats_the_shorter_side_makes_the_lines() {
+    fn the_shorter_side_makes_the_lines() {
         let mixed = |row: usize, col: usize| {
             let noise = ((row * 1000 + col) as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let noise = (noise ^ noise >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
