@@ -80,3 +80,14 @@ def test_predictions_agree_with_the_export(made, recipe, tmp_path):
         assert_close(found, expected, tolerance)
     if recipe.startswith("lossless"):
         assert_close(judged(model, inputs), expected, 0)
+
+
+def test_reordered_units_change_no_prediction(made, tmp_path):
+    model, inputs = made
+    expected, found = (tmp_path / f"reorder-{flag}.onnx" for flag in ("false", "true"))
+    for export in (expected, found):
+        flag = export.stem.removeprefix("reorder-")
+        artifact = tmp_path / f"{flag}.artifact"
+        weightpress("compress", model, "-o", artifact, *RECIPES["pruned-cws"], "--reorder", flag)
+        weightpress("export", artifact, "--format", "onnx", "-o", export)
+    assert_close(judged(found, inputs), judged(expected, inputs), TOLERANCE.get(model.stem, 1e-4))
