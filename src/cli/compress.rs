@@ -36,7 +36,7 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 struct RecipeArgs {
     /// Recipe as JSON; the flags below are then refused.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "prune", "scope", "quantize", "levels", "bits", "codebook", "encoding", "reorder", "free_units", "seed"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "prune", "scope", "quantize", "levels", "bits", "codebook", "encoding", "reorder", "remove", "free_units", "seed"])]
     recipe: Option<PathBuf>,
     /// lossless, balanced or smallest; the flags below refine it.
     #[arg(long)]
@@ -65,6 +65,9 @@ struct RecipeArgs {
     /// Whether hidden units may change places to save bytes.
     #[arg(long, value_name = "true|false")]
     reorder: Option<bool>,
+    /// Whether hidden units that nobody reads are taken out.
+    #[arg(long, value_name = "true|false")]
+    remove: Option<bool>,
     /// Which sides of weights without a graph may be reordered: inputs, outputs or both.
     #[arg(long, value_name = "SIDE")]
     free_units: Option<String>,
@@ -145,6 +148,7 @@ impl RecipeArgs {
         set(Some("quantize"), "codebook", text(&self.codebook));
         set(Some("encode"), "codec", text(&self.encoding));
         set(Some("encode"), "reorder", self.reorder.map(Value::from));
+        set(Some("encode"), "remove", self.remove.map(Value::from));
         set(Some("encode"), "free_units", text(&self.free_units));
         Value::Object(recipe)
     }
@@ -206,8 +210,16 @@ pub fn render(report: &Report) -> String {
     table.row(total);
     let remarks = report.layers.iter().filter_map(|layer| Some(format!("{}: {}\n", layer.name, layer.note.as_ref()?)));
     let notes = report.notes.iter().map(|note| format!("{note}\n"));
-    let reordered = report.unit_groups.iter().filter(|group| group.reordered).map(|group| group.units).sum::<usize>();
-    let units =
-        (reordered > 0).then(|| format!("{reordered} hidden units stand in another order: similar ones together\n"));
-    table.render() + &remarks.chain(notes).chain(units).collect::<String>()
+    table.render() + &remarks.chain(notes).chain(units(report)).collect::<String>()
+}
+
+/// What became of hidden units, a line each.
+fn units(report: &Report) -> impl Iterator<Item = String> {
+    let groups = &report.unit_groups;
+    let removed = groups.iter().map(|group| group.removed).sum::<usize>();
+    let reordered =
+        groups.iter().filter(|group| group.reordered).map(|group| group.units - group.removed).sum::<usize>();
+    let lines =
+        [(removed, "were taken out: nobody reads them"), (reordered, "stand in another order: similar ones together")];
+    lines.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} hidden units {what}\n"))
 }

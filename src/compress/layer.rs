@@ -75,7 +75,7 @@ pub(super) struct LayerMeasures {
     pub stream_bytes: u64,
     /// Bytes of its own codebook; 0 where it has none, or shares one.
     pub codebook_bytes: u64,
-    /// Cells that are +0.0.
+    /// Weights that are +0.0, or went with their unit.
     pub zeros: u64,
     pub distinct_values: usize,
     /// `None` when nothing was lost.
@@ -175,12 +175,14 @@ pub(super) fn encode(task: &Task, prepared: Prepared, meter: &Meter) -> Result<E
             written = in_full;
         }
     }
+    // Weights that went with their unit count as zero.
+    let gone = task.elements() - (matrix.rows() * matrix.cols()) as u64;
     let (zeros, distinct_values) = census(matrix);
     let measured = LayerMeasures {
         codec: written.codec,
         stream_bytes: written.payload.len() as u64,
         codebook_bytes: written.codebook_bytes() as u64,
-        zeros,
+        zeros: zeros + gone,
         distinct_values,
         weight_snr_db,
         note: written.note,

@@ -133,7 +133,8 @@ fn codec(codec: CodecId) -> MethodDescription {
         ),
     };
     describe(
-        Stage { discriminator: "codec", fields: &["plain", "reorder", "free_units"] }.of::<EncodeFields>(codec),
+        Stage { discriminator: "codec", fields: &["plain", "reorder", "remove", "free_units"] }
+            .of::<EncodeFields>(codec),
         description,
         source,
     )
@@ -142,7 +143,7 @@ fn codec(codec: CodecId) -> MethodDescription {
 fn auto() -> MethodDescription {
     let description = "The smallest codec for each tensor: with the goal `smallest` of all, with `serving` of those that products run on \
                        (all but mix).";
-    let schema = Stage { discriminator: "codec", fields: &["goal", "plain", "reorder", "free_units"] }
+    let schema = Stage { discriminator: "codec", fields: &["goal", "plain", "reorder", "remove", "free_units"] }
         .of::<EncodeFields>("auto");
     describe(schema, description, "The sizes are measured, not estimated.")
 }

@@ -9,7 +9,7 @@ use super::layer::{self, LayerMeasures, Prepared, Task};
 use super::meter::Meter;
 use super::report::{self, Measured};
 use super::spool::{Spool, Spooled};
-use super::units::{FreeGroups, Reordered};
+use super::units::{FreeGroups, Layers, Rearranged};
 use super::{CompressError, Encode, Plain, Recipe, Report, joint};
 use crate::artifact::{ArtifactError, ArtifactWriter, EncodedWeight, PlainTensor, Provenance, onnx_name};
 use crate::codec::MAX_CELLS;
@@ -52,17 +52,17 @@ pub fn compress(model: &Model, recipe: &Recipe, out: &Path, progress: &dyn Progr
     let spool = Spool::new(out);
     let source = Source { model, tasks: &tasks, spool: &spool, meter: &meter };
     let waiting = source.set_aside(&groups)?;
-    let reordered = groups.order(&tasks, &waiting, &spool, &meter)?;
-    let layers = source.encode_all(&waiting, &reordered, &writer)?;
-    let kept = add_plain(model, recipe, &skipped, &reordered, &mut writer)?;
+    let rearranged = groups.rearrange(Layers { tasks: &tasks, waiting: &waiting, spool: &spool }, &meter)?;
+    let layers = source.encode_all(&waiting, &rearranged, &writer)?;
+    let kept = add_plain(model, recipe, &skipped, &rearranged, &mut writer)?;
     if let Some(skeleton) = model.skeleton() {
-        writer.set_graph(&reordered.graph(skeleton), halves(&recipe.resolve("", "").encode))?;
+        writer.set_graph(&rearranged.graph(skeleton), halves(&recipe.resolve("", "").encode))?;
     }
     progress.check()?;
     let provenance = Provenance { source_sha256: &model.sha256()?, recipe: &recipe.to_json() };
     let sizes = writer.finish(&provenance)?;
     progress.report(1.0, "done", "artifact written");
-    let unit_groups = reordered.reports;
+    let unit_groups = rearranged.reports;
     let measured = Measured { tasks: &tasks, layers: &layers, sizes: &sizes, kept, notes, unit_groups };
     Ok(report::build(model, measured, started.elapsed().as_secs_f64()))
 }
@@ -131,7 +131,7 @@ impl Source<'_> {
     fn encode_all(
         self,
         waiting: &[Option<Spooled>],
-        reordered: &Reordered,
+        rearranged: &Rearranged,
         writer: &ArtifactWriter,
     ) -> Result<Vec<LayerMeasures>, CompressError> {
         run_all(self.tasks, |position, task| {
@@ -139,11 +139,11 @@ impl Source<'_> {
                 Some(spooled) => self.spool.get(spooled).map_err(ArtifactError::from)?,
                 None => layer::prepare(self.model, task, self.meter)?,
             };
-            let prepared = Prepared { matrix: reordered.matrix(task.weight, prepared.matrix), ..prepared };
+            let prepared = Prepared { matrix: rearranged.matrix(task.weight, prepared.matrix), ..prepared };
             let encoded = layer::encode(task, prepared, self.meter)?;
             let weight = EncodedWeight {
                 name: &task.weight.name,
-                dims: &task.weight.dims,
+                dims: &rearranged.dims(&task.weight.name, &task.weight.dims),
                 dtype: task.weight.dtype,
                 layout: task.weight.layout,
                 codec: encoded.measured.codec,
@@ -206,7 +206,7 @@ fn add_plain(
     model: &Model,
     recipe: &Recipe,
     skipped: &[(usize, &'static str)],
-    reordered: &Reordered,
+    rearranged: &Rearranged,
     writer: &mut ArtifactWriter,
 ) -> Result<Vec<Kept>, CompressError> {
     let mut kept = Vec::with_capacity(skipped.len() + model.kept().len());
@@ -214,15 +214,16 @@ fn add_plain(
         let weight = &model.weights()[index];
         let mut bytes = Vec::new();
         model.read(weight)?.write_le_bytes(weight.dtype, &mut bytes);
-        let bytes = reordered.bytes(&weight.name, &weight.dims, bytes);
+        let bytes = rearranged.bytes(&weight.name, &weight.dims, bytes);
         let row = kept_row(model, index, reason);
-        writer.add_plain(&plain_tensor(&row, &bytes, false))?;
+        writer.add_plain(&plain_tensor(&row, &rearranged.dims(&row.name, &row.dims), &bytes, false))?;
         kept.push(row);
     }
     for tensor in model.detached() {
-        let bytes = reordered.bytes(&tensor.name, &tensor.dims, model.read_detached(tensor)?);
+        let bytes = rearranged.bytes(&tensor.name, &tensor.dims, model.read_detached(tensor)?);
         let halve = halves(&recipe.resolve(&tensor.name, "").encode);
-        writer.add_plain(&plain_tensor(tensor, &bytes, halve))?;
+        let dims = rearranged.dims(&tensor.name, &tensor.dims);
+        writer.add_plain(&plain_tensor(tensor, &dims, &bytes, halve))?;
     }
     kept.extend_from_slice(model.kept());
     Ok(kept)
@@ -241,8 +242,8 @@ pub(super) fn kept_row(model: &Model, index: usize, reason: &str) -> Kept {
     }
 }
 
-fn plain_tensor<'a>(tensor: &'a Kept, bytes: &'a [u8], halve: bool) -> PlainTensor<'a> {
-    PlainTensor { name: &tensor.name, dims: &tensor.dims, dtype: &tensor.dtype, bytes, halve }
+fn plain_tensor<'a>(tensor: &'a Kept, dims: &'a [usize], bytes: &'a [u8], halve: bool) -> PlainTensor<'a> {
+    PlainTensor { name: &tensor.name, dims, dtype: &tensor.dtype, bytes, halve }
 }
 
 fn halves(encode: &Encode) -> bool {

@@ -27,7 +27,7 @@ pub struct Report {
     pub bits_per_weight: f64,
     /// The papers' figure: bytes of all streams and codebooks / (4 x weights).
     pub psi: f64,
-    /// Fraction of +0.0 among the weights.
+    /// Fraction of the weights that are +0.0, or were taken out with a hidden unit.
     pub sparsity: f64,
     /// One row per compressed weight, in file order.
     pub layers: Vec<LayerReport>,
@@ -71,7 +71,7 @@ pub struct LayerReport {
     pub name: String,
     /// Operator type of its readers.
     pub op: String,
-    /// Dimensions in the model.
+    /// Dimensions in the uploaded model.
     pub shape: Vec<usize>,
     /// How predictions use it.
     pub role: Role,
@@ -91,7 +91,7 @@ pub struct LayerReport {
     pub bits_per_weight: f64,
     /// The papers' figure: stream and own codebook / (4 x weights).
     pub psi: f64,
-    /// Fraction of +0.0 among the weights.
+    /// Fraction of the weights that are +0.0, or were taken out with a hidden unit.
     pub sparsity: f64,
     /// Distinct values, zero included.
     pub distinct_values: usize,

@@ -8,7 +8,8 @@
 //! Each axis of a float constant starts as such a set of its own; a rule per operator ([`rules`]) ties axes whose positions
 //! must move together, and pins those that may not move at all.
 //!
-//! On it stands [`find_order`], which puts similar units side by side, and [`Picks`], which rearranges the tensors.
+//! On it stand [`find_order`], which puts similar units side by side, [`find_read`], which finds those that nobody reads, and
+//! [`Picks`], which rearranges the tensors.
 //!
 //! # Source
 //! Basu and Varshney, "Universal and succinct source coding of deep neural networks", arXiv:1804.02800, on what the order of
@@ -20,6 +21,7 @@ mod picks;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod unread;
 mod value;
 mod walk;
 
@@ -27,6 +29,7 @@ use tract_onnx::pb::ModelProto;
 
 pub use order::{Cells, find_order};
 pub use picks::Picks;
+pub use unread::{Zeros, find_read};
 
 /// What [`analyze`] finds.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -44,7 +47,8 @@ pub struct UnitGroup {
     pub units: usize,
     /// Where they are found: every place changes, or none.
     pub members: Vec<Member>,
-    /// Why none of them may be taken away; `None` where the graph works with fewer units too.
+    /// Why none of them may be taken away; `None` where the graph works with fewer units too, and they reach its outputs through
+    /// products with constants alone.
     pub fixed_size: Option<String>,
 }
 
@@ -55,10 +59,14 @@ pub struct Member {
     pub tensor: String,
     /// Which of its dimensions.
     pub axis: usize,
+    /// Positions along it.
+    pub len: usize,
     /// Position of the first unit.
     pub start: usize,
     /// Positions of each unit, at least 1.
     pub block: usize,
+    /// A product sums over the axis: where all of a unit's cells are zero, this product does not read it.
+    pub is_summed: bool,
 }
 
 /// A stretch of an axis whose positions may not move.

@@ -27,12 +27,13 @@ fn found(dims: &[i64], nodes: Vec<NodeProto>, initializers: Vec<TensorProto>) ->
     analyze(&fixture::model(graph(dims, nodes, initializers)))
 }
 
-/// Each group as `units: tensor.axis[+start][*block] ...`.
+/// Each group as `units: tensor.axis[+start][*block][=] ...`, `=` where it is summed over.
 fn groups(found: &UnitGroups) -> Vec<String> {
     let place = |m: &Member| {
         let start = if m.start > 0 { format!("+{}", m.start) } else { String::new() };
         let block = if m.block > 1 { format!("*{}", m.block) } else { String::new() };
-        format!("{}.{}{start}{block}", m.tensor, m.axis)
+        let summed = if m.is_summed { "=" } else { "" };
+        format!("{}.{}{start}{block}{summed}", m.tensor, m.axis)
     };
     let row = |g: &UnitGroup| format!("{}: {}", g.units, g.members.iter().map(place).collect::<Vec<_>>().join(" "));
     found.groups.iter().map(row).collect()
@@ -52,7 +53,7 @@ fn hidden_units_are_rows_biases_and_columns() {
     ];
     let tensors = vec![counting("w1", &[5, 7]), counting("b1", &[5]), counting("w2", &[5, 3]), counting("b2", &[3])];
     let found = found(&[-1, 7], nodes, tensors);
-    assert_eq!(groups(&found), ["5: w1.0 b1.0 w2.0"]);
+    assert_eq!(groups(&found), ["5: w1.0 b1.0 w2.0="]);
     assert_eq!(reason(&found, "w1", 1), "tied to positions that stay where they are");
     assert_eq!(reason(&found, "w2", 1), "an output of the graph");
     assert_eq!(reason(&found, "b2", 0), "an output of the graph");
@@ -73,7 +74,7 @@ fn a_channel_becomes_a_block_of_inputs() {
         tensors.extend(channels);
         tensors.extend([counting("w1", &[3, 36]), integers("shape", &[-1, 36]), integers("copied", &[0, -1])]);
         let found = found(&[-1, 2, 6, 6], nodes, tensors);
-        assert_eq!(groups(&found), ["4: c1.0 b1.0 scale.0 shift.0 mean.0 var.0 w1.1*9"]);
+        assert_eq!(groups(&found), ["4: c1.0 b1.0 scale.0 shift.0 mean.0 var.0 w1.1*9="]);
     }
 }
 
@@ -102,7 +103,7 @@ fn the_shape_may_be_worked_out_in_the_graph() {
     ];
     let tensors = vec![counting("c", &[4, 2, 1, 1]), counting("w", &[36, 3]), integers("rest", &[-1])];
     let found = found(&[-1, 2, 3, 3], nodes, tensors);
-    assert_eq!(groups(&found), ["4: c.0 w.0*9"]);
+    assert_eq!(groups(&found), ["4: c.0 w.0*9="]);
     assert_eq!(found.groups[0].fixed_size, None);
 }
 
@@ -120,7 +121,7 @@ fn branches_that_are_added_move_together() {
     let conv = |name, o, i| counting(name, &[o, i, 1, 1]);
     let tensors = vec![conv("a", 6, 2), conv("b", 4, 6), conv("c", 6, 4), counting("w", &[6, 3])];
     let found = found(&[-1, 2, -1, -1], nodes, tensors);
-    assert_eq!(groups(&found), ["6: a.0 b.1 c.0 w.0", "4: b.0 c.1"]);
+    assert_eq!(groups(&found), ["6: a.0 b.1= c.0 w.0=", "4: b.0 c.1="]);
 }
 
 #[test]
@@ -135,7 +136,7 @@ fn joined_channels_keep_their_offsets() {
     let conv = |name, o, i| counting(name, &[o, i, 1, 1]);
     let tensors = vec![conv("a", 3, 2), conv("b", 4, 2), conv("c", 5, 9), conv("d", 2, 5)];
     let found = found(&[-1, 2, -1, -1], nodes, tensors);
-    assert_eq!(groups(&found), ["3: a.0 c.1", "4: b.0 c.1+5", "5: c.0 d.1"]);
+    assert_eq!(groups(&found), ["3: a.0 c.1=", "4: b.0 c.1+5=", "5: c.0 d.1="]);
 }
 
 #[test]
@@ -148,9 +149,9 @@ fn groups_of_a_convolution_move_as_a_whole() {
     };
     let bias = |n| counting("bias", &[n]);
     let depthwise = with_groups(4, vec![conv("a", 4, 2), conv("b", 8, 1), bias(8), conv("c", 3, 8)]);
-    assert_eq!(groups(&depthwise), ["4: a.0 b.0*2 bias.0*2 c.1*2"]);
+    assert_eq!(groups(&depthwise), ["4: a.0 b.0*2 bias.0*2 c.1*2="]);
     let grouped = with_groups(2, vec![conv("a", 4, 2), conv("b", 6, 2), bias(6), conv("c", 3, 6)]);
-    assert_eq!(groups(&grouped), ["2: a.0*2 b.0*3 bias.0*3 c.1*3"]);
+    assert_eq!(groups(&grouped), ["2: a.0*2 b.0*3 bias.0*3 c.1*3="]);
     assert_eq!(grouped.groups[0].fixed_size.as_deref(), Some("as many as a convolution has groups"));
 }
 
@@ -165,7 +166,7 @@ fn columns_of_an_embedding_are_units() {
     ];
     let tensors = vec![counting("e", &[9, 4]), counting("c", &[6, 4, 3]), counting("b", &[6]), counting("w", &[6, 2])];
     let found = found(&[-1, 20], nodes, tensors);
-    assert_eq!(groups(&found), ["4: e.1 c.1", "6: c.0 b.0 w.0"]);
+    assert_eq!(groups(&found), ["4: e.1 c.1=", "6: c.0 b.0 w.0="]);
     assert_eq!(reason(&found, "e", 0), "looked up by position");
     assert_eq!(reason(&found, "c", 2), "a kernel");
 }
@@ -192,7 +193,7 @@ fn a_normalised_residual_stream_is_one_group() {
         counting("head", &[4, 3]),
     ];
     let found = found(&[-1, 5], nodes, tensors);
-    assert_eq!(groups(&found), ["4: e.1 g1.0 b1.0 up.0 down.1 head.0", "8: up.1 ub.0 down.0"]);
+    assert_eq!(groups(&found), ["4: e.1 g1.0 b1.0 up.0= down.1 head.0=", "8: up.1 ub.0 down.0="]);
     assert!(found.groups[0].fixed_size.is_some() && found.groups[1].fixed_size.is_none());
 }
 
@@ -234,7 +235,7 @@ fn a_weight_with_two_readers_is_tied_to_both() {
         node("MatMul", "r t", "y"),
     ];
     let found = found(&[-1], nodes, vec![counting("e", &[9, 4])]);
-    assert_eq!(groups(&found), ["4: e.1"]);
+    assert_eq!(groups(&found), ["4: e.1="]);
     let square = vec![
         node("MatMul", "x a", "h"),
         node("MatMul", "h w", "i"),
@@ -242,7 +243,7 @@ fn a_weight_with_two_readers_is_tied_to_both() {
         node("MatMul", "j b", "y"),
     ];
     let tensors = vec![counting("a", &[3, 4]), counting("w", &[4, 4]), counting("b", &[4, 2])];
-    assert_eq!(groups(&self::found(&[-1, 3], square, tensors)), ["4: a.1 w.0 w.1 b.0"]);
+    assert_eq!(groups(&self::found(&[-1, 3], square, tensors)), ["4: a.1 w.0= w.1 b.0="]);
 }
 
 #[test]
@@ -263,7 +264,7 @@ fn units_pass_through_a_split_and_a_reshape_into_heads() {
         integers("flat", &[0, -1]),
     ];
     let found = found(&[-1, 3], nodes, tensors);
-    assert_eq!(groups(&found), ["4: a.1*2 a.1+8*2 b.0*2"]);
+    assert_eq!(groups(&found), ["4: a.1*2 a.1+8*2 b.0*2="]);
 }
 
 #[test]
@@ -277,4 +278,17 @@ fn an_input_of_unknown_rank_pins() {
     unknown.r#type = None;
     graph.input.push(unknown);
     assert!(analyze(&fixture::model(graph)).groups.is_empty());
+}
+
+#[test]
+fn units_that_meet_each_other_in_a_product_stay_as_many() {
+    let nodes = vec![
+        node("MatMul", "x q", "h"),
+        node("MatMul", "x k", "i"),
+        ints(node("Transpose", "i", "t"), "perm", &[0, 2, 1]),
+        node("MatMul", "h t", "y"),
+    ];
+    let found = found(&[-1, 5, 3], nodes, vec![counting("q", &[3, 4]), counting("k", &[3, 4])]);
+    assert_eq!(groups(&found), ["4: q.1 k.1"]);
+    assert_eq!(found.groups[0].fixed_size.as_deref(), Some("multiplied by another value"));
 }

@@ -20,11 +20,13 @@ pub(super) struct Axis {
     pub extent: Number,
     /// The units along it; empty where positions stay where they are. Never of an axis of one position.
     pub units: Segments,
+    /// On a constant: which one, and which of its axes.
+    pub origin: Option<(usize, usize)>,
 }
 
 impl Axis {
     pub(super) fn fixed(extent: Number) -> Self {
-        Self { extent, units: Rc::default() }
+        Self { extent, units: Rc::default(), origin: None }
     }
 
     pub(super) fn is_one(&self) -> bool {
@@ -46,11 +48,13 @@ pub(super) struct Value {
     pub axes: Option<Vec<Axis>>,
     /// Its elements, where it is a short list of integers.
     pub numbers: Option<Rc<[Number]>>,
+    /// Known before the graph runs: the origins of its axes are its own.
+    pub is_constant: bool,
 }
 
 impl Value {
     pub(super) fn of(axes: Vec<Axis>) -> Self {
-        Self { axes: Some(axes), numbers: None }
+        Self { axes: Some(axes), ..Self::default() }
     }
 
     /// All elements of a list of known integers.

@@ -19,8 +19,8 @@ const MAX_RANK: usize = 16;
 
 pub(super) fn walk(graph: &GraphProto) -> UnitGroups {
     let mut walk = Walk { rules: Rules::default(), values: HashMap::new() };
-    for (name, tensor, _) in constant_tensors(graph) {
-        let value = walk.constant(tensor);
+    for (index, (name, tensor, _)) in constant_tensors(graph).enumerate() {
+        let value = walk.constant(index, tensor);
         walk.define(name, value);
     }
     // An input with an initializer is a constant.
@@ -45,18 +45,18 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// A family for each axis of a float tensor; integers as numbers.
-    fn constant(&mut self, tensor: &TensorProto) -> Value {
+    fn constant(&mut self, index: usize, tensor: &TensorProto) -> Value {
         let Some((dims, element)) = shape_of(tensor) else { return Value::default() };
         if dims.len() > MAX_RANK {
             return Value::default();
         }
         let is_float = element.float().is_some();
-        let axis = |&len: &usize| {
+        let axis = |(axis, &len): (usize, &usize)| {
             let units = if is_float && len > 1 { self.rules.families.axis(len) } else { Rc::default() };
-            Axis { extent: extent(len), units }
+            Axis { extent: extent(len), units, origin: Some((index, axis)) }
         };
-        let axes = dims.iter().map(axis).collect();
-        Value { axes: Some(axes), numbers: numbers(tensor, &dims).map(Into::into) }
+        let axes = dims.iter().enumerate().map(axis).collect();
+        Value { axes: Some(axes), numbers: numbers(tensor, &dims).map(Into::into), is_constant: true }
     }
 
     /// The caller's values stay where they are.
@@ -121,23 +121,25 @@ impl<'a> Walk<'a> {
     fn finish(mut self, graph: &'a GraphProto) -> UnitGroups {
         let mut found = UnitGroups::default();
         let mut group_of: HashMap<usize, usize> = HashMap::new();
-        for (name, ..) in constant_tensors(graph) {
+        for (index, (name, ..)) in constant_tensors(graph).enumerate() {
             let axes = self.read(name).axes.unwrap_or_default();
             for (axis, units) in axes.iter().enumerate().map(|(i, axis)| (i, &axis.units)) {
-                let mut start = 0;
+                let (mut start, len) = (0, units.iter().map(|segment| segment.len).sum());
                 for segment in self.rules.families.expand(units) {
                     let root = self.rules.families.root(segment.family);
                     let tensor = name.to_owned();
                     match &root.pinned {
                         Some(reason) => found.pinned.push(Pinned { tensor, axis, reason: reason.to_string() }),
                         None if root.units > 1 => {
-                            let index = *group_of.entry(segment.family).or_insert_with(|| {
+                            let group = *group_of.entry(segment.family).or_insert_with(|| {
                                 let fixed_size = root.sized.as_ref().map(|reason| reason.to_string());
                                 found.groups.push(UnitGroup { units: root.units, members: Vec::new(), fixed_size });
                                 found.groups.len() - 1
                             });
                             let block = segment.len / root.units;
-                            found.groups[index].members.push(Member { tensor, axis, start, block });
+                            let is_summed = self.rules.summed.contains(&(index, axis));
+                            let member = Member { tensor, axis, len, start, block, is_summed };
+                            found.groups[group].members.push(member);
                         }
                         None => {
                             let reason = "one unit alone".to_owned();

@@ -82,12 +82,12 @@ def test_predictions_agree_with_the_export(made, recipe, tmp_path):
         assert_close(judged(model, inputs), expected, 0)
 
 
-def test_reordered_units_change_no_prediction(made, tmp_path):
+def test_rearranged_units_change_no_prediction(made, tmp_path):
     model, inputs = made
-    expected, found = (tmp_path / f"reorder-{flag}.onnx" for flag in ("false", "true"))
+    expected, found = (tmp_path / f"rearranged-{flag}.onnx" for flag in ("false", "true"))
     for export in (expected, found):
-        flag = export.stem.removeprefix("reorder-")
+        flag = export.stem.removeprefix("rearranged-")
         artifact = tmp_path / f"{flag}.artifact"
-        weightpress("compress", model, "-o", artifact, *RECIPES["pruned-cws"], "--reorder", flag)
+        weightpress("compress", model, "-o", artifact, *RECIPES["pruned-cws"], "--reorder", flag, "--remove", flag)
         weightpress("export", artifact, "--format", "onnx", "-o", export)
     assert_close(judged(found, inputs), judged(expected, inputs), TOLERANCE.get(model.stem, 1e-4))

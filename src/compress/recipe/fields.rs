@@ -81,6 +81,10 @@ pub struct EncodeFields {
     /// the same but for rounding. Left out, they may where the goal is `smallest` and a weight of theirs is pruned or shared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reorder: Option<bool>,
+    /// Whether hidden units that every product multiplies by zero are taken out of all tensors: predictions are the same.
+    /// Left out, they are where `reorder` would be allowed by the rest of the recipe.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remove: Option<bool>,
     /// For weights without a graph: whose order does not matter, the inputs' (the second dimension), the outputs' (the first)
     /// or `both`. The weights are stored, and exported, in the new order.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,6 +131,7 @@ impl EncodeFields {
             goal: self.goal.unwrap_or_default(),
             plain: self.plain.unwrap_or_default(),
             reorder: self.reorder,
+            remove: self.remove,
             free_units: self.free_units,
         }
     }
@@ -166,6 +171,7 @@ impl Overlay for EncodeFields {
         self.goal = over.goal.or(self.goal);
         self.plain = over.plain.or(self.plain);
         self.reorder = over.reorder.or(self.reorder);
+        self.remove = over.remove.or(self.remove);
         self.free_units = over.free_units.or(self.free_units);
     }
 }

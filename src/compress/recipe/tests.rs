@@ -34,7 +34,7 @@ fn every_field_reaches_the_settings() {
     let settings = recipe(
         r#"{"prune": {"criterion": "magnitude", "sparsity": 0.9, "scope": "global"},
             "quantize": {"method": "pws", "levels": 32, "codebook": "unified"},
-            "encode": {"codec": "sham", "goal": "serving", "plain": "f16", "reorder": true, "free_units": "both"},
+            "encode": {"codec": "sham", "goal": "serving", "plain": "f16", "reorder": true, "remove": false, "free_units": "both"},
             "seed": 7}"#,
     )
     .resolve("fc1", "Gemm");
@@ -54,6 +54,7 @@ fn every_field_reaches_the_settings() {
             goal: Goal::Serving,
             plain: Plain::F16,
             reorder: Some(true),
+            remove: Some(false),
             free_units: Some(FreeUnits::Both),
         },
     };

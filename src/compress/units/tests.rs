@@ -205,11 +205,19 @@ fn shuffled(model: &ModelProto, seed: u64) -> ModelProto {
     let mut numbers = Numbers(seed);
     let orders: Vec<Vec<u32>> = found.iter().map(|group| numbers.order(group.units)).collect();
     let picks = Picks::new(found.iter().zip(&orders).map(|(group, order)| (group, order.as_slice())));
-    Reordered { picks, reports: Vec::new() }.graph(model)
+    Rearranged { reordered: picks, ..Default::default() }.graph(model)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..Default::default() })]
+
+    #[test]
+    fn taking_unread_units_out_and_reordering_changes_no_prediction(
+        seed in any::<u64>(),
+        steps in proptest::collection::vec(any::<(u8, u8)>(), 0..9),
+    ) {
+        assert_rearranging_changes_nothing(&opened(&network(seed, &steps)));
+    }
 
     #[test]
     fn shuffling_free_units_changes_no_prediction(
@@ -236,8 +244,8 @@ fn compressed(model: &Model, recipe: &str) -> (Artifact, Vec<UnitGroupReport>) {
 
 const LOSSY: &str = r#""prune":{"sparsity":0.9},"quantize":{"levels":31}"#;
 
-fn assert_reordering_changes_nothing(model: &Model) -> Vec<UnitGroupReport> {
-    let (kept, none) = compressed(model, &format!(r#"{{{LOSSY},"encode":{{"reorder":false}}}}"#));
+fn assert_rearranging_changes_nothing(model: &Model) -> Vec<UnitGroupReport> {
+    let (kept, none) = compressed(model, &format!(r#"{{{LOSSY},"encode":{{"reorder":false,"remove":false}}}}"#));
     let (moved, groups) = compressed(model, &format!("{{{LOSSY}}}"));
     assert_eq!(none, []);
     let run = |artifact| predictions(&Predictor::from_artifact(artifact, Residency::Coded).unwrap());
@@ -247,9 +255,10 @@ fn assert_reordering_changes_nothing(model: &Model) -> Vec<UnitGroupReport> {
 }
 
 #[test]
-fn bundled_networks_predict_the_same_with_their_units_reordered() {
+fn bundled_networks_predict_the_same_with_their_units_rearranged() {
     let units = |groups: Vec<UnitGroupReport>| {
         assert!(groups.iter().any(|group| group.reordered), "{groups:?}");
+        assert!(groups.iter().any(|group| group.removed > 0), "{groups:?}");
         groups.iter().map(|group| group.units).collect::<Vec<_>>()
     };
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -259,7 +268,7 @@ fn bundled_networks_predict_the_same_with_their_units_reordered() {
         ("examples/mnist/lenet5.onnx", &[20, 50, 500]),
     ] {
         let model = Model::open(&root.join(file)).unwrap();
-        assert_eq!(units(assert_reordering_changes_nothing(&model)), expected, "{file}");
+        assert_eq!(units(assert_rearranging_changes_nothing(&model)), expected, "{file}");
     }
 }
 
@@ -298,9 +307,41 @@ fn an_embedding_with_branches_predicts_the_same() {
     graph.output = vec![port("y", &[-1, 2])];
     let model = fixture::open(graph).unwrap();
     assert_eq!(model.detached().map(|kept| kept.name.as_str()).collect::<Vec<_>>(), ["b"]);
-    let groups = assert_reordering_changes_nothing(&model);
+    let groups = assert_rearranging_changes_nothing(&model);
     let found: Vec<_> = groups.iter().map(|group| (group.units, group.tensors.join(" "))).collect();
     assert_eq!(found, [(16, "e c".to_owned()), (1200, "c b d w".to_owned()), (8, "d w".to_owned())]);
+}
+
+#[test]
+fn an_unread_unit_goes_from_every_tensor() {
+    // Of three hidden units the second is multiplied by zero; each has a bias of its own.
+    let tensors = vec![
+        fixture::floats("a", &[3, 2], &[1., 2., 3., 4., 5., 6.]),
+        fixture::floats("b", &[3], &[0.5, 7., -1.]),
+        fixture::floats("c", &[3, 2], &[1., 0., 0., 0., 2., 3.]),
+    ];
+    let nodes =
+        vec![with_int(node("Gemm", "x a b", "h"), "transB", 1), node("Relu", "h", "r"), node("MatMul", "r c", "y")];
+    let mut graph = fixture::graph(nodes, tensors);
+    // Older files list initializers among the inputs, and some the extents in between.
+    graph.input = vec![port("x", &[-1, 2]), port("b", &[3])];
+    graph.value_info = vec![port("h", &[-1, 3])];
+    graph.output = vec![port("y", &[-1, 2])];
+    let model = fixture::open(graph).unwrap();
+    let (artifact, groups) = compressed(&model, r#"{"encode":{"remove":true}}"#);
+    let tensors = ["a", "b", "c"].map(str::to_owned).to_vec();
+    assert_eq!(groups, [UnitGroupReport { tensors, units: 3, removed: 1, reordered: false }]);
+    let dims: Vec<_> = artifact.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.dims.clone())).collect();
+    assert_eq!(dims, [("a", vec![2, 2]), ("c", vec![2, 2])]);
+    let graph = artifact.graph().unwrap().unwrap().graph.unwrap();
+    assert_eq!(graph.initializer[1].raw_data, [0.5f32, -1.0].map(f32::to_le_bytes).concat());
+    assert_eq!((&graph.initializer[0].dims, graph.value_info.len()), (&vec![2, 2], 0));
+    assert_eq!(graph.input[1], port("b", &[2]));
+    let before = predictions(&Predictor::from_model(&model).unwrap());
+    for residency in [Residency::Coded, Residency::Dense] {
+        let after = predictions(&Predictor::from_artifact(&artifact, residency).unwrap());
+        assert!(largest_difference(&after, &before) <= TOLERANCE, "{residency:?}");
+    }
 }
 
 /// Rows A, D, A, Z: from the empty one, the copies are nearest. Columns a, b, c: from b with one value, c shares it.
@@ -330,6 +371,7 @@ fn weights_alone_move_on_the_sides_that_the_recipe_frees() {
     let both = vec![0., 0., 0., 0., 1., 1., 0., 1., 1., 2., 2., 0.];
     assert_eq!(stored(r#"{"encode":{"free_units":"both"}}"#), (both, 2));
     assert_eq!(stored(r#"{"encode":{"free_units":"both","reorder":false}}"#), published);
+    assert_eq!(stored(r#"{"encode":{"free_units":"both","reorder":false,"remove":true}}"#), published);
 }
 
 #[test]
@@ -340,8 +382,9 @@ fn the_recipe_decides_which_groups_move() {
     assert!(all >= 3);
     assert_eq!(groups("{}"), 0, "a lossless recipe keeps the order");
     assert_eq!(groups(r#"{"encode":{"reorder":true}}"#), all);
+    assert_eq!(groups(r#"{"encode":{"remove":true}}"#), all);
     assert_eq!(groups(&format!(r#"{{{LOSSY},"encode":{{"goal":"serving"}}}}"#)), 0);
     let but_the_last = |rule: &str| groups(&format!(r#"{{{LOSSY},"layers":[{{"match":"t8",{rule}}}]}}"#));
     assert_eq!(but_the_last(r#""skip":true"#), all - 1, "what is skipped stays as it was uploaded");
-    assert_eq!(but_the_last(r#""encode":{"reorder":false}"#), all - 1);
+    assert_eq!(but_the_last(r#""encode":{"reorder":false,"remove":false}"#), all - 1);
 }

@@ -10,7 +10,9 @@ pub(super) fn unary(node: Node, inputs: &Inputs) -> Option<Vec<Value>> {
     let keeps_numbers = matches!(node.0.op_type.as_str(), "Identity" | "Cast");
     let numbers = x.numbers.clone().filter(|_| keeps_numbers);
     let all = scalars.map(|a| a.filter(|a| a.iter().all(Axis::is_one))).collect::<Option<Vec<_>>>();
-    all.map(|_| vec![Value { axes: x.axes.clone(), numbers }; node.0.output.len()])
+    all.map(|_| {
+        vec![Value { axes: x.axes.clone(), numbers, is_constant: x.is_constant && keeps_numbers }; node.0.output.len()]
+    })
 }
 
 /// One output position from one position of each input, with NumPy's broadcasting.

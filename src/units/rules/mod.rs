@@ -8,6 +8,8 @@ mod product;
 mod shape;
 mod window;
 
+use std::collections::HashSet;
+
 use super::families::{Families, Segment};
 use super::value::{Axis, Node, Number, Value};
 
@@ -15,6 +17,8 @@ use super::value::{Axis, Node, Number, Value};
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     pub families: Families,
+    /// Axes of constants that a product sums over.
+    pub summed: HashSet<(usize, usize)>,
     symbols: u32,
 }
 

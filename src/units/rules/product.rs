@@ -13,7 +13,7 @@ pub(super) fn gemm(rules: &mut Rules, node: Node, inputs: &Inputs) -> Option<Vec
     };
     let (rows, summed) = sides(0, "transA")?;
     let (other, cols) = sides(1, "transB")?;
-    rules.tie(summed, other);
+    contract(rules, inputs, summed, other);
     let mut out = vec![rows.clone(), cols.clone()];
     if is_given(inputs, 2) {
         out = broadcast_axes(rules, &[&out, axes(inputs, 2)?]);
@@ -25,7 +25,7 @@ pub(super) fn matmul(rules: &mut Rules, inputs: &Inputs) -> Option<Vec<Value>> {
     let ([a_batch @ .., rows, summed], [b_batch @ .., other, cols]) = (axes(inputs, 0)?, axes(inputs, 1)?) else {
         return None;
     };
-    rules.tie(summed, other);
+    contract(rules, inputs, summed, other);
     let mut out = broadcast_axes(rules, &[a_batch, b_batch]);
     out.extend([rows.clone(), cols.clone()]);
     Some(vec![Value::of(out)])
@@ -39,7 +39,7 @@ pub(super) fn convolution(rules: &mut Rules, node: Node, inputs: &Inputs) -> Opt
     }
     kernel.iter().for_each(|axis| rules.pin(axis, "a kernel"));
     match usize::try_from(node.int("group", 1)).ok()? {
-        1 => _ = rules.tie(channels, inputs_of_group),
+        1 => contract(rules, inputs, channels, inputs_of_group),
         groups => {
             rules.pin(inputs_of_group, "inputs of a group");
             tie_groups(rules, groups, channels, outputs)?;
@@ -56,7 +56,7 @@ pub(super) fn transposed_convolution(rules: &mut Rules, node: Node, inputs: &Inp
         return None;
     }
     kernel.iter().for_each(|axis| rules.pin(axis, "a kernel"));
-    rules.tie(channels, rows);
+    contract(rules, inputs, channels, rows);
     let groups = usize::try_from(node.int("group", 1)).ok()?;
     let outputs = match groups {
         1 => outputs.clone(),
@@ -64,7 +64,7 @@ pub(super) fn transposed_convolution(rules: &mut Rules, node: Node, inputs: &Inp
             rules.pin(outputs, "outputs of a group");
             let len = outputs.len()?.checked_mul(groups)?;
             let units = if len > 1 { rules.families.axis(len) } else { Default::default() };
-            let all = Axis { extent: Number::Known(i64::try_from(len).ok()?), units };
+            let all = Axis { units, ..Axis::fixed(Number::Known(i64::try_from(len).ok()?)) };
             tie_groups(rules, groups, channels, &all)?;
             all
         }
@@ -72,6 +72,18 @@ pub(super) fn transposed_convolution(rules: &mut Rules, node: Node, inputs: &Inp
     space.iter().for_each(|axis| rules.pin(axis, "slid over by a window"));
     let extents = space.iter().map(|_| Axis::fixed(rules.unknown())).collect();
     product(rules, inputs, [batch, &outputs], extents)
+}
+
+/// Ties the axes of inputs 0 and 1 that are summed over. Where one input is a constant, its zeros say which units nobody
+/// reads here.
+fn contract(rules: &mut Rules, inputs: &Inputs, a: &Axis, b: &Axis) {
+    let is_constant = |index: usize| inputs.get(index).copied().flatten().is_some_and(|value| value.is_constant);
+    match (is_constant(0), is_constant(1)) {
+        (true, false) => rules.summed.extend(a.origin),
+        (false, true) => rules.summed.extend(b.origin),
+        _ => rules.hold_size(a, "multiplied by another value"),
+    }
+    rules.tie(a, b);
 }
 
 /// The output of a convolution, whose bias is tied to its channels.

@@ -33,7 +33,7 @@ fn merge(rules: &mut Rules, axes: &[Axis]) -> Axis {
         if let (Some(outer @ 1..), Some(inner @ 1..)) = (outer, product(&wide[i + 1..])) {
             let segments = wide[*i].units.iter().map(|s| Segment { len: s.len * inner, ..*s });
             let repeated = std::iter::repeat_n(segments, outer).flatten().collect();
-            return Axis { extent, units: rules.families.list(repeated) };
+            return Axis { units: rules.families.list(repeated), ..Axis::fixed(extent) };
         }
     }
     for axis in wide {
@@ -85,7 +85,7 @@ pub(super) fn reshape(rules: &mut Rules, node: Node, inputs: &Inputs) -> Option<
         }
     }
     let numbers = (*inputs.first()?)?.numbers.clone().filter(|_| extents.len() <= 1);
-    Some(vec![Value { axes: Some(regroup(rules, x, &extents)), numbers }])
+    Some(vec![Value { axes: Some(regroup(rules, x, &extents)), numbers, ..Value::default() }])
 }
 
 /// The product of the extents of `x` over that of `others`, where it is one number.
@@ -171,7 +171,7 @@ fn regroup_run(rules: &mut Rules, x: &[Axis], extents: &[Number]) -> Vec<Axis> {
             let merged = merge(rules, x);
             let place = |&extent: &Number| match extent {
                 Number::Known(1) => Axis::fixed(extent),
-                extent => Axis { extent, units: merged.units.clone() },
+                extent => Axis { units: merged.units.clone(), ..Axis::fixed(extent) },
             };
             extents.iter().map(place).collect()
         }
@@ -193,7 +193,8 @@ pub(super) fn transpose(node: Node, inputs: &Inputs) -> Option<Vec<Value>> {
         Some(x[axis].clone())
     };
     let out = perm.iter().map(take).collect::<Option<Vec<_>>>()?;
-    (out.len() == x.len()).then(|| vec![Value::of(out)])
+    let is_constant = (*inputs.first()?)?.is_constant;
+    (out.len() == x.len()).then(|| vec![Value { is_constant, ..Value::of(out) }])
 }
 
 /// The `axes` of a node, an attribute or an input.
@@ -208,7 +209,7 @@ pub(super) fn squeeze(node: Node, inputs: &Inputs) -> Option<Vec<Value>> {
     let fits = gone.iter().all(|&axis| x[axis].is_one());
     let rest = x.iter().enumerate().filter(|(i, _)| !gone.contains(i)).map(|(_, axis)| axis.clone()).collect();
     let numbers = (*inputs.first()?)?.numbers.clone();
-    fits.then(|| vec![Value { axes: Some(rest), numbers }])
+    fits.then(|| vec![Value { axes: Some(rest), numbers, ..Value::default() }])
 }
 
 pub(super) fn unsqueeze(node: Node, inputs: &Inputs) -> Option<Vec<Value>> {
@@ -221,7 +222,7 @@ pub(super) fn unsqueeze(node: Node, inputs: &Inputs) -> Option<Vec<Value>> {
     let place = |i: usize| if new.contains(&i) { Some(Axis::fixed(Number::Known(1))) } else { rest.next() };
     let out = (0..x.len() + count).map(place).collect::<Option<Vec<_>>>()?;
     let numbers = (*inputs.first()?)?.numbers.clone().filter(|_| out.len() <= 1);
-    Some(vec![Value { axes: Some(out), numbers }])
+    Some(vec![Value { axes: Some(out), numbers, ..Value::default() }])
 }
 
 pub(super) fn concat(rules: &mut Rules, node: Node, inputs: &Inputs) -> Option<Vec<Value>> {
@@ -239,7 +240,7 @@ pub(super) fn concat(rules: &mut Rules, node: Node, inputs: &Inputs) -> Option<V
     let numbers = inputs.iter().map(|value| (*value)?.numbers.clone()).collect::<Option<Vec<_>>>();
     let numbers = numbers.map(|lists| lists.iter().flat_map(|list| list.iter().copied()).collect::<Vec<_>>());
     let numbers = numbers.filter(|list| list.len() <= MAX_NUMBERS).map(Into::into);
-    Some(vec![Value { axes: Some(out), numbers }])
+    Some(vec![Value { axes: Some(out), numbers, ..Value::default() }])
 }
 
 /// Axes of one extent, which move together.
@@ -256,7 +257,7 @@ fn append(rules: &mut Rules, axes: &[&Axis]) -> Axis {
         for axis in axes {
             list.extend(rules.segments(axis).unwrap_or_default());
         }
-        return Axis { extent: Number::Known(total), units: rules.families.list(list) };
+        return Axis { units: rules.families.list(list), ..Axis::fixed(Number::Known(total)) };
     }
     axes.iter().for_each(|axis| rules.pin(axis, "joined with an unknown extent"));
     Axis::fixed(total.map_or_else(|| rules.unknown(), Number::Known))
@@ -320,7 +321,7 @@ pub(super) fn slice(rules: &mut Rules, inputs: &Inputs) -> Option<Vec<Value>> {
     if let Some(list) = &numbers {
         out = vec![Axis::fixed(Number::Known(list.len() as i64))];
     }
-    Some(vec![Value { axes: Some(out), numbers: numbers.map(Into::into) }])
+    Some(vec![Value { axes: Some(out), numbers: numbers.map(Into::into), ..Value::default() }])
 }
 
 pub(super) fn gather(rules: &mut Rules, node: Node, inputs: &Inputs) -> Option<Vec<Value>> {
@@ -336,7 +337,7 @@ pub(super) fn gather(rules: &mut Rules, node: Node, inputs: &Inputs) -> Option<V
         let take = |&index: &i64| Some(list[axis_index(index, list.len())?]);
         integers(inputs, 1)?.iter().map(take).collect::<Option<Vec<_>>>()
     });
-    Some(vec![Value { axes: Some(out), numbers: numbers.map(Into::into) }])
+    Some(vec![Value { axes: Some(out), numbers: numbers.map(Into::into), ..Value::default() }])
 }
 
 /// The extents of a value, which no order of units changes.
@@ -349,5 +350,9 @@ pub(super) fn shape(rules: &mut Rules, node: Node, inputs: &Inputs) -> Option<Ve
         return Some(vec![Value::of(vec![Axis::fixed(rules.unknown())])]);
     }
     let numbers = x.iter().map(|axis| axis.extent).collect();
-    Some(vec![Value { axes: Some(vec![Axis::fixed(Number::Known(x.len() as i64))]), numbers: Some(numbers) }])
+    Some(vec![Value {
+        axes: Some(vec![Axis::fixed(Number::Known(x.len() as i64))]),
+        numbers: Some(numbers),
+        ..Value::default()
+    }])
 }
