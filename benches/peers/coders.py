@@ -3,7 +3,8 @@
     python coders.py [--sparsity 0.9] [--levels 31] FILE...
 
 Takes ONNX networks, which are pruned per tensor and shared by CWS first, and npz layers with `indices` (inputs, outputs) and
-`codebook`, which are taken as they are. Streams only: no codebooks, no container. Needs requirements.txt beside it (NNCodec
+`codebook`, which are taken as they are. All coders get the indices as the program stores them, hidden units of a network reordered.
+Streams only: no codebooks, no container. Needs requirements.txt beside it (NNCodec
 without its dependencies: `pip install --no-deps nncodec`) and the built program, `WEIGHTPRESS_BIN` or
 target/release/weightpress. One thread everywhere; speeds are the best of three, ours as the program reports them: they
 include reading, pruning and sharing.
@@ -39,10 +40,10 @@ LARGE = 100_000
 def compress(model, recipe, folder):
     """The program's report and the artifact."""
     (folder / "recipe.json").write_text(json.dumps(recipe))
-    arguments = ["compress", model, "-o", folder / "artifact", "--recipe", folder / "recipe.json", "--json"]
+    files = ["-o", folder / "artifact", "--recipe", folder / "recipe.json", "--report", folder / "report.json"]
     environment = {**os.environ, "RAYON_NUM_THREADS": "1"}
-    printed = subprocess.run([PROGRAM, *arguments], check=True, capture_output=True, text=True, env=environment).stdout
-    return json.loads(printed), (folder / "artifact").read_bytes()
+    subprocess.run([PROGRAM, "compress", model, *files], check=True, capture_output=True, env=environment)
+    return json.loads((folder / "report.json").read_text())["report"], (folder / "artifact").read_bytes()
 
 
 def as_model(path, folder):
