@@ -1,7 +1,6 @@
 //! Writing an artifact: records arrive in any order from any thread and are spooled; the file appears whole or not at all.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -15,6 +14,7 @@ use super::inflate::Budget;
 use super::record::{
     CHECKSUM_BYTES, CodebookRef, EncodedHeader, HALF_BYTES, Header, PlainHeader, Storage, binned_width, halvable,
 };
+use super::staged::{Staged, folder_of};
 use super::{FORMAT_VERSION, METADATA_KEY, graph};
 use crate::codec::CodecId;
 use crate::model::ElementType;
@@ -186,7 +186,7 @@ impl ArtifactWriter {
         self.put(Slot::Graph, &Header::Graph(Storage { form, halved: false }), &body)
     }
 
-    /// Assembles the file beside its place, flushes it to the disk and moves it there, replacing what was there.
+    /// Assembles the file beside its place, flushes it to the disk and moves it there, replacing the file that was there.
     ///
     /// # Errors
     /// [`ArtifactError::Io`]; then nothing is left behind.
@@ -196,8 +196,7 @@ impl ArtifactWriter {
         let header = container_header(&records, provenance);
         let sizes = sizes(&records, header.len() as u64 + size_of::<u64>() as u64);
 
-        let folder = folder_of(&self.out);
-        let mut staged = staging_file(folder)?;
+        let mut staged = Staged::new(&self.out)?;
         let mut writer = BufWriter::with_capacity(1 << 16, &mut staged);
         writer.write_all(&(header.len() as u64).to_le_bytes())?;
         writer.write_all(&header)?;
@@ -207,11 +206,7 @@ impl ArtifactWriter {
         }
         writer.flush()?;
         drop(writer);
-        staged.as_file().sync_all()?;
-        staged.persist(&self.out).map_err(|e| e.error)?;
-        // The rename itself must survive a crash too.
-        #[cfg(unix)]
-        File::open(folder)?.sync_all()?;
+        staged.publish()?;
         Ok(sizes)
     }
 
@@ -231,23 +226,6 @@ impl ArtifactWriter {
         spool.len += len;
         Ok(())
     }
-}
-
-/// Where files for `path` are prepared, so that they can be moved there.
-pub(crate) fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// A file that is deleted unless it is persisted, with the permissions that any new file would have.
-fn staging_file(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".weightpress-");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(folder)
 }
 
 /// The safetensors header: the one metadata entry, then a U8 tensor for each record. Not padded: bytes need no

@@ -1,12 +1,10 @@
 //! `weightpress export`: an artifact back into a plain model that any runtime reads.
 
-use std::fs::Permissions;
 use std::io::BufWriter;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{CliError, at, unwritable};
-use crate::artifact::{Artifact, ArtifactError, ExportFormat};
+use crate::artifact::{Artifact, ArtifactError, ExportFormat, Staged};
 
 /// What to export and where to.
 #[derive(Debug, clap::Args)]
@@ -24,16 +22,12 @@ pub struct Args {
 /// Decodes every weight and writes the model; a file that is there is replaced only by a whole one.
 pub fn run(args: Args) -> Result<(), CliError> {
     let artifact = Artifact::open(&args.artifact).map_err(|error| at(&args.artifact, error))?;
-    let folder = args.output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::Builder::new().permissions(Permissions::from_mode(0o666)).tempfile_in(folder);
-    let mut out = BufWriter::new(file.map_err(|error| unwritable(&args.output, error))?);
+    let written = |error| unwritable(&args.output, error);
+    let mut out = BufWriter::new(Staged::new(&args.output).map_err(written)?);
     artifact.export(args.format, &mut out).map_err(|error| match error {
         ArtifactError::Io(_) => unwritable(&args.output, error),
         _ => at(&args.artifact, error),
     })?;
-    let written = |error| unwritable(&args.output, error);
-    let file = out.into_inner().map_err(|error| written(error.into_error()))?;
-    file.as_file().sync_all().map_err(written)?;
-    file.persist(&args.output).map_err(|error| unwritable(&args.output, error))?;
-    Ok(())
+    let staged = out.into_inner().map_err(|error| written(error.into_error()))?;
+    staged.publish().map_err(written)
 }
