@@ -13,8 +13,8 @@ pub struct Bar(ProgressBar);
 impl Bar {
     /// An empty bar; hidden when standard error is not a terminal.
     pub fn new() -> Self {
-        let style =
-            ProgressStyle::with_template("{bar:40.cyan/dim} {percent:>3} % {msg}").expect("the template is valid");
+        let style = ProgressStyle::with_template("{bar:40.cyan/dim} {percent:>3} % {eta:>4} {msg}")
+            .expect("the template is valid");
         let bar = ProgressBar::with_draw_target(Some(STEPS), ProgressDrawTarget::stderr());
         Self(bar.with_style(style.progress_chars("━╸─")))
     }

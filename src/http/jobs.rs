@@ -68,6 +68,8 @@ struct JobProgress {
     stage: String,
     /// For people.
     message: String,
+    /// While the job runs and enough is done to tell: about how many seconds the rest takes.
+    remaining_seconds: Option<f64>,
 }
 
 /// Where to go from a job.
@@ -87,7 +89,12 @@ impl From<JobRecord> for Job {
     fn from(job: JobRecord) -> Self {
         Self {
             urls: JobUrls::of(&job),
-            progress: JobProgress { fraction: job.fraction, stage: job.stage, message: job.message },
+            progress: JobProgress {
+                fraction: job.fraction,
+                stage: job.stage,
+                message: job.message,
+                remaining_seconds: job.remaining_seconds.filter(|_| job.state == JobState::Running),
+            },
             id: job.id,
             kind: job.kind,
             status: job.state,

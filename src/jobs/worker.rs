@@ -145,7 +145,7 @@ impl Worker {
         tracing::info!(job = %job.id, kind = job.kind.as_str(), attempt = job.attempt, "job started");
         let lease = job.lease();
         let storage = self.jobs.storage.for_tenant(&job.tenant_id);
-        let progress = Arc::new(JobProgress::default());
+        let progress = Arc::new(JobProgress::new());
         let mut work = std::pin::pin!(work::execute(&storage, &self.jobs.executor, &job, progress.clone()));
         let (outcome, end) = tokio::select! {
             outcome = &mut work => (outcome, None),

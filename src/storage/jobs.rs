@@ -69,6 +69,8 @@ pub struct JobRecord {
     pub stage: String,
     /// For people.
     pub message: String,
+    /// Estimate at the latest progress; `None` before there is one.
+    pub remaining_seconds: Option<f64>,
     /// Starts so far; also the fencing token of the lease.
     pub attempt: i64,
     pub max_attempts: i64,
@@ -111,7 +113,7 @@ pub struct JobEvent {
     pub seq: i64,
     pub kind: EventKind,
     pub attempt: i64,
-    /// What there is to say: `{fraction, stage, message}` of a progress, the failure of a `failed`, ...
+    /// What there is to say: `{fraction, stage, message, remaining_seconds}` of a progress, the failure of a `failed`, ...
     #[sqlx(json)]
     #[schema(value_type = Object)]
     pub data: Value,
@@ -149,7 +151,8 @@ pub struct JobFilter {
 macro_rules! list_jobs {
     ($result:literal) => {
         concat!(
-            "SELECT id, tenant_id, kind, state, priority, spec, model_id, model, fraction, stage, message, attempt, ",
+            "SELECT id, tenant_id, kind, state, priority, spec, model_id, model, fraction, stage, message, ",
+            "remaining_seconds, attempt, ",
             "max_attempts, failure, run_at, lease_until, created_at, started_at, finished_at, ",
             $result,
             " AS result FROM jobs WHERE tenant_id = $1 AND ($2 IS NULL OR id < $2) ",

@@ -50,6 +50,8 @@ pub struct ProgressNote {
     pub stage: String,
     /// For people.
     pub message: String,
+    /// Estimate of the time that the rest takes.
+    pub remaining_seconds: Option<f64>,
 }
 
 /// Appends an event inside the transaction that changed the job.
@@ -123,7 +125,7 @@ impl Store {
         let sql = skip_locked!(
             self,
             "UPDATE jobs SET state = 'running', attempt = attempt + 1, worker = $1, fraction = 0, stage = '', \
-             message = '', started_at = (SELECT now_ms FROM clock), lease_until = (SELECT now_ms FROM clock) + $2 \
+             message = '', remaining_seconds = NULL, started_at = (SELECT now_ms FROM clock), lease_until = (SELECT now_ms FROM clock) + $2 \
              WHERE id = (SELECT id FROM jobs WHERE state = 'queued' AND run_at <= (SELECT now_ms FROM clock) \
              ORDER BY priority DESC, run_at, id LIMIT 1",
             ") RETURNING *"
@@ -158,7 +160,8 @@ impl Store {
     ) -> Result<JobState, StoreError> {
         const EXTEND: &str = "UPDATE jobs SET lease_until = (SELECT now_ms FROM clock) + $3 \
              WHERE id = $1 AND attempt = $2 AND state IN ('running', 'cancelling') RETURNING state";
-        const NOTE: &str = "UPDATE jobs SET fraction = $2, stage = $3, message = $4 WHERE id = $1";
+        const NOTE: &str =
+            "UPDATE jobs SET fraction = $2, stage = $3, message = $4, remaining_seconds = $5 WHERE id = $1";
         write!(self, |tx| {
             let state: Option<JobState> = sqlx::query_scalar(EXTEND)
                 .bind(&held.job)
@@ -173,9 +176,15 @@ impl Store {
                     .bind(note.fraction)
                     .bind(&note.stage)
                     .bind(&note.message)
+                    .bind(note.remaining_seconds)
                     .execute(&mut *tx)
                     .await?;
-                let data = json!({"fraction": note.fraction, "stage": note.stage, "message": note.message});
+                let data = json!({
+                    "fraction": note.fraction,
+                    "stage": note.stage,
+                    "message": note.message,
+                    "remaining_seconds": note.remaining_seconds,
+                });
                 append_event!(tx, &held.job, EventKind::Progress, data);
             }
             state

@@ -74,12 +74,18 @@ async fn heartbeats_keep_the_lease_and_note_progress() {
     with_storage(async |storage| {
         let queued = queue_one(&storage).await;
         let lease = claim(&storage, OVER).await.expect("the job").lease();
-        let note = ProgressNote { fraction: 0.5, stage: "compress".to_owned(), message: "layer 1 of 2".to_owned() };
+        let note = ProgressNote {
+            fraction: 0.5,
+            stage: "compress".to_owned(),
+            message: "layer 1 of 2".to_owned(),
+            remaining_seconds: Some(2.5),
+        };
         let state = storage.store.heartbeat(&lease, LONG, Some(&note)).await.expect("a lease");
         assert_eq!(state, JobState::Running);
         assert_eq!(storage.store.reap(Duration::ZERO).await.expect("a reaper"), []);
         let job = storage.store.job(&queued.id).await.expect("the job");
         assert_eq!((job.fraction, job.stage.as_str(), job.message.as_str()), (0.5, "compress", "layer 1 of 2"));
+        assert_eq!(job.remaining_seconds, Some(2.5));
         assert_eq!(
             event_kinds(&storage, &queued.id).await,
             [EventKind::Queued, EventKind::Started, EventKind::Progress]
