@@ -50,7 +50,7 @@ fn measure(case: &Case) -> usize {
     println!("  codec         bytes  bits/weight   encodes     opens   decodes  multiplies");
     let mut misses = 0;
     for &id in CodecId::ALL {
-        let rows_per_block = codec::rows_per_block_for(id, &matrix);
+        let rows_per_block = codec::rows_per_block_for(&matrix)(id);
         let (encode, payload) = shortest(|| codec::encode(&matrix, id, rows_per_block).unwrap());
         let bytes = payload.len();
         let payload = bytes::Bytes::from(payload);

@@ -61,9 +61,9 @@ def runtime_us(graph, inputs, seconds=1.0):
     return min(times) * 1e6
 
 
-def ours(artifact, inputs):
+def ours(artifact, inputs, residencies):
     environment = dict(os.environ, RAYON_NUM_THREADS="1")
-    command = [bench_program(), artifact, inputs, *RESIDENCIES]
+    command = [bench_program(), artifact, inputs, *residencies]
     lines = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.splitlines()
     return {line["residency"]: line for line in map(json.loads, lines)}
 
@@ -84,7 +84,7 @@ def measure(model, batch, options, folder):
     theirs, mine = [], []
     for _ in range(ROUNDS):
         theirs.append(runtime_us(graph, arrays))
-        mine.append(ours(artifact, inputs))
+        mine.append(ours(artifact, inputs, RESIDENCIES))
     expected = graph.run(None, arrays)
     row = {"network": pathlib.Path(model).stem, "batch": batch, "onnxruntime us": min(theirs)}
     for residency in RESIDENCIES:
