@@ -59,7 +59,7 @@ struct RecipeArgs {
     /// A codebook `per_layer`, or `unified` ones.
     #[arg(long)]
     codebook: Option<String>,
-    /// auto, or a codec: dense, csr, csc, index_map, ham, sham, cser, rans, pco.
+    /// auto, or a codec: dense, csr, csc, index_map, ham, sham, cser, rans, mix, delta, pco.
     #[arg(long, value_name = "CODEC")]
     encoding: Option<String>,
     /// Whether hidden units may change places to save bytes.

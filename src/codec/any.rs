@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::csc::Csc;
 use super::cser::Cser;
 use super::csr::Csr;
+use super::delta::Delta;
 use super::dense::Dense;
 use super::encode::encode_with;
 use super::ham::Ham;
@@ -44,6 +45,8 @@ pub enum CodecId {
     Rans = 7,
     /// Context mixing with arithmetic coding: the smallest, for files; it is transcoded to be multiplied by.
     Mix = 8,
+    /// Rows as other rows and the cells in which they differ, along trees; the changes by rANS.
+    Delta = 9,
     /// Raw values by the pco format.
     Pco = 10,
 }
@@ -132,13 +135,24 @@ codecs! {
     Cser "cser",
     Rans "rans",
     Mix "mix",
+    Delta "delta",
     Pco "pco",
 }
 
 impl CodecId {
     /// The codecs that products run on, in the order of their numbers.
-    pub const SERVING: &[Self] =
-        &[Self::Dense, Self::Csr, Self::Csc, Self::IndexMap, Self::Ham, Self::Sham, Self::Cser, Self::Rans, Self::Pco];
+    pub const SERVING: &[Self] = &[
+        Self::Dense,
+        Self::Csr,
+        Self::Csc,
+        Self::IndexMap,
+        Self::Ham,
+        Self::Sham,
+        Self::Cser,
+        Self::Rans,
+        Self::Delta,
+        Self::Pco,
+    ];
 
     /// True if products run on the encoded form; a matrix in another codec is transcoded before.
     pub const fn is_serving(self) -> bool {

@@ -88,8 +88,8 @@ impl CompressedMatrix {
             return self;
         }
         let matrix = self.decode();
-        let rows_per_block = super::rows_per_block_of(&matrix);
-        let smallest = super::encode_smallest(&matrix, CodecId::SERVING, |_| rows_per_block, &Silent);
+        let rows_per_block = super::rows_per_block_for(&matrix);
+        let smallest = super::encode_smallest(&matrix, CodecId::SERVING, rows_per_block, &Silent);
         let super::Smallest { codec, rows_per_block, payload } = smallest.expect("an index map holds every symbol");
         let head = Head { rows_per_block, ..self.head };
         Self::open(codec, head, payload.into()).expect("an encoder's bytes are valid")

@@ -56,11 +56,13 @@ pub fn rows_per_block_of(matrix: &Matrix) -> usize {
     rows.div_ceil(blocks).max(rows_per_block(rows, cols)).min(rows.max(1))
 }
 
-/// The rows per block of an encoder that writes `matrix` with `codec`.
-pub fn rows_per_block_for(codec: CodecId, matrix: &Matrix) -> usize {
-    match codec {
-        CodecId::Mix => super::mix::rows_per_block(matrix.rows(), matrix.cols()),
-        _ => rows_per_block_of(matrix),
+/// The rows per block of an encoder that writes `matrix`, by codec.
+pub fn rows_per_block_for(matrix: &Matrix) -> impl Fn(CodecId) -> usize + use<> {
+    let (rows, cols, of_most) = (matrix.rows(), matrix.cols(), rows_per_block_of(matrix));
+    move |codec| match codec {
+        CodecId::Mix => super::mix::rows_per_block(rows, cols),
+        CodecId::Delta => super::delta::rows_per_block(rows, cols),
+        _ => of_most,
     }
 }
 

@@ -19,6 +19,9 @@ pub enum EncodeError {
     /// A block has more cells than the codec takes: a row is too long, or too many rows were asked for.
     #[error("blocks of {cells} cells, and codec {codec:?} takes at most {most}")]
     BlockTooLarge { codec: CodecId, cells: usize, most: usize },
+    /// The codebook has more values than the codec takes.
+    #[error("{levels} values, and codec {codec:?} takes at most {most}")]
+    TooManyLevels { codec: CodecId, levels: usize, most: usize },
     /// A choice among codecs was asked for, and there were none.
     #[error("no codec to choose from")]
     NoCodec,
@@ -79,6 +82,12 @@ pub enum DecodeError {
     /// A block has more cells than its codec takes.
     #[error("a block of {cells} cells, where {most} are the most")]
     BlockTooLarge { cells: usize, most: usize },
+    /// The codebook has more values than the codec takes.
+    #[error("a codebook of {levels} values, where {most} are the most")]
+    TooManyLevels { levels: usize, most: usize },
+    /// The parents of a block's rows run in a circle, or too far.
+    #[error("the parents of {rows} rows are no trees, or trees that are too deep")]
+    NotTrees { rows: usize },
     /// The columns do not fall into channels.
     #[error("channels of {period} columns in rows of {cols}")]
     Period { period: usize, cols: usize },

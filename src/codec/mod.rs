@@ -28,6 +28,7 @@ mod csc;
 mod cser;
 mod csr;
 mod decoded_rows;
+mod delta;
 mod dense;
 mod encode;
 mod error;

@@ -124,12 +124,20 @@ impl Cells {
             }
             // No block is larger than its index map, but for its head; and it has a byte for 2^11 cells.
             CodecId::Mix => VARINT_BYTES + 2 * frame + (self.count * code_bits.max(1)).div_ceil(8),
-            // It may always code all cells, with a model that is off by little.
-            CodecId::Rans => {
-                let cells = (self.count * (RANS_LOSS * code_bits + 1)).div_ceil(8 * RANS_LOSS);
-                frame + RANS_BLOCK_BYTES * self.blocks + RANS_MODEL_BYTES + cells
+            CodecId::Rans => frame + self.rans(code_bits),
+            // The changes have a word more than the codebook has values; a parent takes a code word and a place in a dictionary.
+            CodecId::Delta => {
+                let parents = self.rows * (DICTIONARY_BITS + (self.rows + 1).next_power_of_two().ilog2() as usize);
+                let parents = self.blocks * (VARINT_BYTES + 2) + parents.div_ceil(8);
+                frame + parents + self.rans((values + 1).next_power_of_two().ilog2() as usize)
             }
         }
+    }
+
+    /// By rANS, which may always code all cells with a model that is off by little; codes of `code_bits` would do.
+    fn rans(&self, code_bits: usize) -> usize {
+        let cells = (self.count * (RANS_LOSS * code_bits + 1)).div_ceil(8 * RANS_LOSS);
+        RANS_BLOCK_BYTES * self.blocks + RANS_MODEL_BYTES + cells
     }
 
     /// The payload of a codec that writes words of `word_bytes` as they are.

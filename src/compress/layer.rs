@@ -239,8 +239,9 @@ fn write(task: &Task, matrix: &Matrix, progress: &dyn Progress) -> Result<Writte
     let mut note = matches!(matrix.values(), Values::Raw { .. }).then(|| {
         format!("more than {MAX_LEVELS} distinct values, which no codebook holds: every value is stored in full")
     });
+    let rows_per_block = codec::rows_per_block_for(matrix);
     if let CodecChoice::Only(codec) = task.settings.encode.codec {
-        let rows_per_block = codec::rows_per_block_for(codec, matrix);
+        let rows_per_block = rows_per_block(codec);
         match codec::encode_cancellable(matrix, codec, rows_per_block, progress) {
             Ok(payload) => return Ok(Written { codec, rows_per_block, codebook, payload, note }),
             Err(EncodeError::NeedsRawValues { .. }) => {
@@ -250,12 +251,12 @@ fn write(task: &Task, matrix: &Matrix, progress: &dyn Progress) -> Result<Writte
             Err(EncodeError::NeedsCodebook { .. }) => {
                 note = note.map(|note| format!("{note}, which {} cannot", codec.name()));
             }
-            Err(error @ EncodeError::BlockTooLarge { .. }) => note = Some(error.to_string()),
+            Err(error @ (EncodeError::BlockTooLarge { .. } | EncodeError::TooManyLevels { .. })) => {
+                note = Some(error.to_string());
+            }
             Err(error) => return Err(error),
         }
     }
-    let (for_serving, for_files) = (codec::rows_per_block_of(matrix), codec::rows_per_block_for(CodecId::Mix, matrix));
-    let rows_per_block = |codec: CodecId| if codec.is_serving() { for_serving } else { for_files };
     let smallest = codec::encode_smallest(matrix, task.settings.encode.goal.codecs(), rows_per_block, progress)?;
     let Smallest { codec, rows_per_block, payload } = smallest;
     Ok(Written { codec, rows_per_block, codebook, payload, note })

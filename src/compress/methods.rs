@@ -127,6 +127,11 @@ fn codec(codec: CodecId) -> MethodDescription {
              is loaded for predictions.",
             "Mahoney, \"Adaptive weighing of context models for lossless data compression\", Florida Tech. CS-2005-16, 2005",
         ),
+        CodecId::Delta => (
+            "Each row as another row and the cells in which it differs, along trees of similar rows; the differences by rans.",
+            "Minimum spanning trees of Hamming distances by Prim's algorithm: Prim, \"Shortest connection networks and some \
+             generalizations\", Bell System Technical Journal 36, 1957",
+        ),
         CodecId::Pco => (
             "Every value in full, its bits as an integer in the pco format, which bins them.",
             "Loncaric, Jeppesen, Zinberg, \"Pcodec: Better Compression for Numerical Sequences\", 2025, arXiv:2502.06112",

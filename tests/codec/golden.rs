@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use weightpress::codec::{self, CodecId, CompressedMatrix, Head};
-use weightpress::tensor::{Codebook, FloatType, Matrix};
+use weightpress::tensor::{Codebook, FloatType, Matrix, Values};
 
-use crate::matrices::{FLOAT_TYPES, bits, codecs_for, raw, shared};
+use crate::matrices::{FLOAT_TYPES, bits, codecs_for, opened, raw, shared};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/golden");
 const ROWS_PER_BLOCK: usize = 5;
@@ -50,6 +50,26 @@ fn payloads_of_symbols_are_frozen() {
     for id in codecs_for(&of_symbols()) {
         check(&of_symbols(), id, ROWS_PER_BLOCK, &format!("{}.bin", id.name()));
     }
+}
+
+/// Of symbols, rows that differ from others in a cell or two.
+fn of_similar_rows() -> Matrix {
+    let codebook = of_symbols();
+    let Values::Shared { codebook, .. } = codebook.values() else { unreachable!("it is made of symbols") };
+    let symbol = |i: usize| match (i / 40, i % 40) {
+        (row, col) if col == row * 7 % 40 => 1,
+        (row, col) if col % 4 == row % 3 => 5,
+        _ => 3,
+    };
+    shared(12, 40, codebook, symbol)
+}
+
+#[test]
+fn a_payload_of_trees_is_frozen() {
+    let matrix = of_similar_rows();
+    check(&matrix, CodecId::Delta, 12, "delta_trees.bin");
+    let non_zeros = (0..480).filter(|&cell| matrix.value(cell) != 0.0).count();
+    assert!(2 * opened(&matrix, CodecId::Delta, 12).stored_cells() < non_zeros, "it has no trees");
 }
 
 #[test]

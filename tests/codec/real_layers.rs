@@ -38,10 +38,17 @@ fn rans_takes_no_more_than_the_entropy_of_gaps_and_values_and_3_percent() {
 fn mix_takes_no_more_than_the_rivals() {
     for published in PUBLISHED.iter().filter(|published| LAYERS.contains(&published.layer)) {
         let matrix = read(&Path::new(BUNDLED).join(format!("{}.npz", published.layer)));
-        let size = opened(&matrix, CodecId::Mix, rows_per_block_for(CodecId::Mix, &matrix)).size_bytes();
+        let size = opened(&matrix, CodecId::Mix, rows_per_block_for(&matrix)(CodecId::Mix)).size_bytes();
         let allowed = published.allowed_beside_rival();
         assert!(size <= allowed, "{}: {size} bytes, {allowed} allowed", published.layer);
     }
+}
+
+#[test]
+fn delta_takes_less_than_half_of_rans_where_rows_are_alike() {
+    let matrix = read(&Path::new(BUNDLED).join(format!("{}.npz", LAYERS[1])));
+    let bytes = |id| opened(&matrix, id, rows_per_block_for(&matrix)(id)).size_bytes();
+    assert!(2 * bytes(CodecId::Delta) < bytes(CodecId::Rans));
 }
 
 #[test]

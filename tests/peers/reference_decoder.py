@@ -8,7 +8,7 @@ only; the chunks of binned numbers are left to the package `pcodec`, of the auth
 import json
 import sys
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -497,6 +497,39 @@ def mix_block(matrix, period, data, out):
     lines[:] = below + levels - ((levels > 0) & (zero is None))
 
 
+def delta_shared(matrix, source):
+    """Section 5.9: of the changes, whose zero word is 0 and whose words are one more."""
+    changes = replace(matrix, values=np.arange(len(matrix.values) + 1))
+    shared = rans_shared(changes, source)
+    require(not shared.has_copies, "copies among changes")
+    return changes, shared
+
+
+def delta_block(matrix, shared, data, out):
+    """Section 5.9."""
+    source, rows = Bytes(data), len(out)
+    code = dictionary(source, list(range(rows + 1)))
+    parents = [0] * rows
+    if code:
+        require(len(code) > 1, "parents of one word")
+        bits = Bits(source.data[source.at :])
+        parents = code_words(code, bits, rows).tolist()
+        source.take(bits.whole_bytes())
+    order, pending = [], [(row, 0) for row in reversed(range(rows)) if not parents[row]]
+    while pending:
+        row, above = pending.pop()
+        require(above <= 64, "too many rows above a row")
+        order.append(row)
+        pending += [(child, above + 1) for child in reversed(range(rows)) if parents[child] == row + 1]
+    require(len(order) == rows, "parents in a circle")
+    changes = np.zeros((rows, matrix.cols), np.int64)
+    rans_block(*shared, source.rest(), changes)
+    base = np.full(matrix.cols, matrix.zero_word() or 0)
+    for row, changed in zip(order, changes):
+        before = out[parents[row] - 1] if parents[row] else base
+        out[row] = np.where(changed > 0, changed - 1, before)
+
+
 def pco_shared(_matrix, source):
     """Section 5.10."""
     pco_header(source)
@@ -582,6 +615,7 @@ CODECS = {
     6: (no_shared_part, cser_block),
     7: (rans_shared, rans_block),
     8: (mix_shared, mix_block),
+    9: (delta_shared, delta_block),
     10: (pco_shared, pco_block),
 }
 

@@ -18,7 +18,7 @@ FIXTURES = ROOT / "tests" / "fixtures"
 PROGRAM = os.environ.get("WEIGHTPRESS_BIN", ROOT / "target" / "release" / "weightpress")
 
 
-CODECS = {"dense": 0, "csr": 1, "csc": 2, "index_map": 3, "ham": 4, "sham": 5, "cser": 6, "rans": 7, "mix": 8, "pco": 10}
+CODECS = {"dense": 0, "csr": 1, "csc": 2, "index_map": 3, "ham": 4, "sham": 5, "cser": 6, "rans": 7, "mix": 8, "delta": 9, "pco": 10}
 
 
 def run(*arguments):

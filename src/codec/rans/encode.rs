@@ -65,9 +65,18 @@ struct Counts {
 
 impl Plan {
     pub(super) fn of(matrix: &Matrix, head: &Head) -> Result<Self, EncodeError> {
+        Self::with(matrix, head, true)
+    }
+
+    /// The same, without rows that are copies.
+    pub(in super::super) fn without_copies(matrix: &Matrix, head: &Head) -> Result<Self, EncodeError> {
+        Self::with(matrix, head, false)
+    }
+
+    fn with(matrix: &Matrix, head: &Head, may_copy: bool) -> Result<Self, EncodeError> {
         let (codebook, indices) = symbols(matrix).ok_or(EncodeError::NeedsCodebook { codec: CodecId::Rans })?;
         let source = Source { indices, levels: codebook.len(), zero: codebook.zero(), head };
-        let mut grid = source.grid();
+        let mut grid = source.grid(may_copy);
         let counts = source.count(&grid);
         let (gaps, symbols) = (Model::fit(&counts.gaps), Model::fit(&counts.symbols));
         let bits_of_gaps = gaps.bits(&counts.gaps) + symbols.bits(&counts.symbols) + counts.extra_bits as f64;
@@ -87,7 +96,7 @@ impl Plan {
         Ok(Self { lanes, gaps: Some(gaps), symbols, grid })
     }
 
-    pub(super) fn write_shared(&self, out: &mut Vec<u8>) {
+    pub(in super::super) fn write_shared(&self, out: &mut Vec<u8>) {
         let flag = |is_set, flag| if is_set { flag } else { 0 };
         let flags = flag(self.gaps.is_none(), ALL_CELLS)
             | flag(self.grid.live.is_some(), LIVE)
@@ -101,7 +110,7 @@ impl Plan {
         out.extend(bits.into_bytes());
     }
 
-    pub(super) fn write_block(&self, matrix: &Matrix, rows: Range<usize>) -> Vec<u8> {
+    pub(in super::super) fn write_block(&self, matrix: &Matrix, rows: Range<usize>) -> Vec<u8> {
         let (_, indices) = symbols(matrix).expect("plan() refused raw values");
         let (mut entries, mut tail) = (Vec::new(), BitWriter::default());
         let low_bits = self.grid.low_bits;
@@ -154,7 +163,7 @@ impl Grid {
 
 impl Source<'_> {
     /// Chooses columns and rows.
-    fn grid(&self) -> Grid {
+    fn grid(&self, may_copy: bool) -> Grid {
         let Head { rows, cols, .. } = *self.head;
         let low_bits = low_bits(self.levels);
         let none = Grid { cols, low_bits, zero: self.zero, live: None, numbers: None };
@@ -167,7 +176,7 @@ impl Source<'_> {
         let saved = entries as f64 * libm::log2(cols as f64 / alive.max(1) as f64);
         let live = (self.zero.is_some() && saved > cols as f64).then_some(live);
         // Where a code of one symbol codes all cells, copies would not make it smaller.
-        let copies: Vec<BlockCopies> = match bits > 0.0 && rows > 0 {
+        let copies: Vec<BlockCopies> = match may_copy && bits > 0.0 && rows > 0 {
             true => {
                 (0..self.head.blocks()).into_par_iter().map(|block| self.copies(self.head.block_rows(block))).collect()
             }

@@ -40,7 +40,7 @@ use super::ints::take_varint;
 use super::visitors::{Count, Inputs};
 use super::{Codec, CodecId, DecodeError, EncodeError, Head, Visitor, Words};
 use crate::tensor::Matrix;
-use encode::Plan;
+pub(super) use encode::Plan;
 use grid::{Copies, Cursor};
 use model::{Model, Table};
 use stream::{BATCH, Batch, Decoder, MAX_LANES};
@@ -170,6 +170,19 @@ impl Codec for Rans {
         let Tables { gaps, symbols, live, .. } = &self.tables;
         let tables = gaps.iter().chain([symbols]).map(Table::resident_bytes).sum::<usize>();
         size_of::<Self>() + tables + live.as_ref().map_or(0, |live| size_of_val(&live[..]))
+    }
+}
+
+impl Rans {
+    /// As [`Codec::read_shared`], of payloads of which no row is a copy: a walk then visits the rows in order.
+    ///
+    /// # Errors
+    /// [`DecodeError::ReservedFlags`] where rows may be copies, and those of [`Codec::read_shared`].
+    pub(super) fn read_without_copies(head: &Head, input: &mut &[u8]) -> Result<Self, DecodeError> {
+        match input.first() {
+            Some(&flags) if flags & COPIES != 0 => Err(DecodeError::ReservedFlags { flags }),
+            _ => Self::read_shared(head, input),
+        }
     }
 }
 
