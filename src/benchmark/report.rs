@@ -45,7 +45,7 @@ pub struct Timing {
     pub samples_per_second: f64,
     /// Time of the turns as a multiple of the baseline's in the same round: the median. 1 for the baseline.
     pub time_ratio: f64,
-    /// The time of each layer that is multiplied, in file order.
+    /// The time of each layer that is multiplied or looked up, in file order.
     pub layers: Vec<LayerTime>,
     /// Median milliseconds of the rest of the graph.
     pub graph_ms: f64,

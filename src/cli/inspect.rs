@@ -74,6 +74,7 @@ fn model_summary(model: &Model) -> (Value, String) {
         let bytes = weight.dims.iter().product::<usize>() * weight.dtype.size_bytes();
         let role = match &weight.role {
             Role::Product => "on compressed weights".to_owned(),
+            Role::Lookup => "looked up on compressed weights".to_owned(),
             Role::Expanded { reason } => format!("expanded at load: {reason}"),
         };
         table.row(vec![

@@ -37,6 +37,7 @@ mod head;
 mod huffman;
 mod index_map;
 mod ints;
+mod listed_rows;
 mod mix;
 pub(crate) mod numbers;
 mod pattern;

@@ -1,6 +1,7 @@
 //! Why a graph cannot be loaded or run.
 
 use super::array::{ArrayError, Datatype};
+use super::product::OutOfRange;
 use crate::artifact::ArtifactError;
 use crate::model::ModelError;
 
@@ -54,6 +55,9 @@ pub enum InferError {
     /// An array does not hold what its shape says, or is of a type the engine lacks.
     #[error("array {name}: {source}")]
     Array { name: String, source: ArrayError },
+    /// An index of a Gather is below or beyond the entries of the weight that it names.
+    #[error("index {index} is outside the {entries} entries of {name}")]
+    IndexOutOfRange { name: String, index: i64, entries: usize },
     /// The graph failed on these inputs.
     #[error("the graph failed: {reason}")]
     Run { reason: String },
@@ -72,6 +76,13 @@ impl InferError {
                 | Self::WrongExtent { .. }
                 | Self::ExtentMismatch { .. }
                 | Self::Array { .. }
+                | Self::IndexOutOfRange { .. }
         )
+    }
+}
+
+impl From<OutOfRange> for InferError {
+    fn from(OutOfRange { name, index, rows }: OutOfRange) -> Self {
+        Self::IndexOutOfRange { name, index, entries: rows }
     }
 }

@@ -1,20 +1,13 @@
-//! In which form each weight is held while it is served, and how `auto` finds out.
+//! In which form each weight is held while it is served, and how `auto` chooses.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tract_onnx::pb;
-use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::tract_hir::internal::*;
 
-use super::plan::Plan;
-use super::product::{Held, ProductOp};
-use super::restore::{from_artifact, restore};
-use super::rewrite::{Operator, Operators, rewrite};
-use super::widen::widen_halves;
-use super::{InferError, Residency};
+use super::product::Held;
+use super::{InferError, Residency, measure};
 use crate::artifact::{Artifact, Body, StoredTensor};
 use crate::codec::CompressedMatrix;
 use crate::model::{self, Family, Role, Weight};
@@ -25,7 +18,7 @@ use crate::packed::{PackedMatrix, Reuse};
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
-    /// As encoded; products decode as they go.
+    /// As encoded; products decode as they go, look-ups the rows that they are asked for.
     Coded,
     /// As 16-bit entries, or 4- or 8-bit symbols of all cells.
     Packed,
@@ -53,9 +46,9 @@ impl HeldWeight {
     }
 }
 
-/// The weights of an artifact that products can take as they are, and the forms made of them so far.
+/// The weights of an artifact that our operators can take as they are, and the forms made of them so far.
 pub(super) struct Forms<'a> {
-    artifact: &'a Artifact,
+    pub(super) artifact: &'a Artifact,
     tensors: HashMap<&'a str, &'a StoredTensor>,
 }
 
@@ -87,8 +80,13 @@ pub(super) fn packed(matrix: CompressedMatrix, weight: &Weight) -> Held {
     if weight.uses.iter().any(|usage| usage.transposed) {
         return Held::Coded(Arc::new(matrix));
     }
-    // Equal channels of a convolution may read different groups.
-    let reuse = if weight.family == Family::Convolution { Reuse::Nothing } else { Reuse::Differences };
+    let reuse = match (weight.family, &weight.role) {
+        // Equal channels of a convolution may read different groups.
+        (Family::Convolution, _) => Reuse::Nothing,
+        // A row that is looked up is read on its own.
+        (Family::Dense, Role::Lookup) => Reuse::Copies,
+        (Family::Dense, _) => Reuse::Differences,
+    };
     match PackedMatrix::from_compressed(&matrix, reuse) {
         Ok(packed) => Held::Packed(Arc::new(packed)),
         Err(_) => Held::Coded(Arc::new(matrix)),
@@ -114,7 +112,7 @@ pub(super) fn choose(
     budget_bytes: Option<u64>,
 ) -> Result<Choice, InferError> {
     let (weights, _) = model::analyze(graph);
-    let weights: Vec<Weight> = weights.into_iter().filter(|weight| weight.role == Role::Product).collect();
+    let weights: Vec<Weight> = weights.into_iter().filter(|weight| weight.role.is_compressed()).collect();
     let all = |form| weights.iter().map(|weight| (weight.name.clone(), form)).collect();
     match residency {
         Residency::Coded => Ok(all(Form::Coded)),
@@ -123,7 +121,7 @@ pub(super) fn choose(
         Residency::Auto => {
             let mut candidates = Vec::new();
             for weight in &weights {
-                candidates.push((weight.name.clone(), measure(forms, graph, weight)?));
+                candidates.push((weight.name.clone(), measure::candidates(forms, graph, weight)?));
             }
             Ok(fastest_within(candidates, budget_bytes.unwrap_or(u64::MAX)))
         }
@@ -132,13 +130,13 @@ pub(super) fn choose(
 
 /// What a form of one weight costs.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Candidate {
-    form: Form,
-    bytes: u64,
-    seconds: f64,
+pub(super) struct Candidate {
+    pub(super) form: Form,
+    pub(super) bytes: u64,
+    pub(super) seconds: f64,
 }
 
-/// Memory is not spent on less than this share of a product's time: measurements vary by about as much.
+/// Memory is not spent on less than this share of an operator's time: measurements vary by about as much.
 const LEAST_GAIN: f64 = 0.1;
 
 /// Begins with the smallest form of each weight, and takes the step that saves most time for a byte as long as one fits.
@@ -163,95 +161,6 @@ fn fastest_within(layers: Vec<(String, Vec<Candidate>)>, budget_bytes: u64) -> C
         chosen[layer] = form;
     }
     layers.into_iter().zip(chosen).map(|((name, _), form)| (name, form.form)).collect()
-}
-
-/// Samples that each form is timed with: a lone one, and a batch.
-const SAMPLES: [usize; 2] = [1, 16];
-
-/// Runs of one form: at least as many, and for at least as long.
-const RUNS: (usize, Duration) = (3, Duration::from_millis(2));
-
-/// Times the products of `weight` in each form, on the current rayon pool: seconds for one sample, summed over batches of
-/// [`SAMPLES`]. What the extents of spatial axes are is known only when the graph runs, so they are assumed.
-fn measure(forms: &Forms<'_>, graph: &pb::ModelProto, weight: &Weight) -> Result<Vec<Candidate>, InferError> {
-    let mut candidates = Vec::new();
-    let Some(alone) = alone(forms, graph, weight)? else { return Ok(candidates) };
-    let Some(operator) = products(forms, &mut alone.clone(), Form::Coded)?.0 else { return Ok(candidates) };
-    for form in [Form::Coded, Form::Packed, Form::Dense] {
-        let mut graph = alone.clone();
-        let (_, operators, mut bytes) = products(forms, &mut graph, form)?;
-        let Ok(plan) = Plan::new(&graph, operators, false) else { continue };
-        if form == Form::Dense {
-            bytes = plan.constant_bytes();
-        }
-        let inputs = SAMPLES.map(|samples| operator.kernel.example(samples));
-        let seconds = inputs.iter().zip(SAMPLES).map(|(x, samples)| Some(seconds(&plan, x)? / samples as f64));
-        candidates.extend(seconds.sum::<Option<f64>>().map(|seconds| Candidate { form, bytes, seconds }));
-    }
-    Ok(candidates)
-}
-
-/// The shortest of some runs of `plan`; `None` if it fails.
-fn seconds(plan: &Plan, x: &TValue) -> Option<f64> {
-    let started = Instant::now();
-    let mut shortest = f64::INFINITY;
-    let mut runs = 0;
-    while runs < RUNS.0 || started.elapsed() < RUNS.1 {
-        let start = Instant::now();
-        plan.run(tvec![x.clone()]).ok()?;
-        shortest = shortest.min(start.elapsed().as_secs_f64());
-        runs += 1;
-    }
-    Some(shortest)
-}
-
-/// A graph of the first node that multiplies by `weight`, with its constants.
-fn alone(forms: &Forms<'_>, model: &pb::ModelProto, weight: &Weight) -> Result<Option<pb::ModelProto>, InferError> {
-    let (Some(graph), Some(usage)) = (&model.graph, weight.uses.first()) else { return Ok(None) };
-    let node = &graph.node[usage.node];
-    let mut nodes: Vec<_> = weight.chain.iter().map(|&index| graph.node[index].clone()).collect();
-    nodes.push(node.clone());
-    let read: HashSet<&str> = nodes.iter().flat_map(|node| node.input.iter().map(String::as_str)).collect();
-    let activation = if usage.slot == 0 { 1 } else { 0 };
-    let (Some(x), Some(y)) = (node.input.get(activation), node.output.first()) else { return Ok(None) };
-    let part = pb::GraphProto {
-        name: "a product".into(),
-        initializer: graph.initializer.iter().filter(|tensor| read.contains(tensor.name.as_str())).cloned().collect(),
-        input: vec![float_of_any_shape(x)],
-        output: vec![float_of_any_shape(y)],
-        node: nodes.clone(),
-        ..Default::default()
-    };
-    let mut part = pb::ModelProto { graph: Some(part), ..model.clone() };
-    restore(&mut part, from_artifact(forms.artifact))?;
-    widen_halves(&mut part);
-    Ok(Some(part))
-}
-
-fn float_of_any_shape(name: &str) -> pb::ValueInfoProto {
-    let tensor = pb::type_proto::Tensor { elem_type: DataType::Float.into(), shape: None };
-    let value = Some(pb::type_proto::Value::TensorType(tensor));
-    let r#type = Some(pb::TypeProto { value, ..Default::default() });
-    pb::ValueInfoProto { name: name.into(), r#type, ..Default::default() }
-}
-
-/// Replaces the products of `graph`; returns one of them, all of them, and the bytes of their weights.
-fn products(
-    forms: &Forms<'_>,
-    graph: &mut pb::ModelProto,
-    form: Form,
-) -> Result<(Option<ProductOp>, Operators, u64), InferError> {
-    let mut bytes = 0;
-    let operators = rewrite(graph, |weight| {
-        let held = forms.hold(weight, form)?;
-        bytes += held.as_ref().map_or(0, Held::own_bytes);
-        Ok(held)
-    })?;
-    let product = operators.values().find_map(|operator| match operator {
-        Operator::Product(product) => Some(product.clone()),
-        Operator::MaxPool(_) => None,
-    });
-    Ok((product, operators, bytes))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod array;
 mod error;
 mod form;
 mod guard;
+mod measure;
 mod plan;
 mod ports;
 mod predictor;
@@ -35,7 +36,7 @@ pub enum Residency {
     Auto,
     /// As entries or symbols made for products: about 16 bits a non-zero.
     Packed,
-    /// As encoded; products decode as they go.
+    /// As encoded; products decode as they go, look-ups the rows that they are asked for.
     Coded,
     /// Expanded at load.
     Dense,

@@ -13,6 +13,7 @@ use tract_onnx::tract_hir::tract_core::plan::eval;
 
 use super::InferError;
 use super::guard::guarded;
+use super::product::OutOfRange;
 use super::rewrite::{Operators, install};
 
 /// A graph that can be run for inputs of any free extents; at least one way is there.
@@ -70,10 +71,10 @@ impl Plan {
     /// Runs the graph on inputs in graph order; those of one symbol agree.
     ///
     /// # Errors
-    /// [`InferError::Run`] with tract's reason.
+    /// [`InferError::IndexOutOfRange`]; [`InferError::Run`] with tract's reason.
     pub(super) fn run(&self, inputs: TVec<TValue>) -> Result<TVec<TValue>, InferError> {
         match &self.symbolic {
-            Some(plan) => guarded(|| plan.run(inputs)).map_err(|reason| InferError::Run { reason }),
+            Some(plan) => attempt(|| plan.run(inputs)),
             None => self.run_per_shape(inputs),
         }
     }
@@ -81,25 +82,24 @@ impl Plan {
     /// Runs the graph on inputs in graph order, as optimized for their shapes alone.
     ///
     /// # Errors
-    /// [`InferError::Run`] with tract's reason.
+    /// [`InferError::IndexOutOfRange`]; [`InferError::Run`] with tract's reason.
     pub(super) fn run_per_shape(&self, inputs: TVec<TValue>) -> Result<TVec<TValue>, InferError> {
-        let outcome = guarded(|| {
+        attempt(|| {
             let per_shape = self.per_shape.as_ref().context("the graph was loaded for one batch")?;
             per_shape.specialized(&inputs)?.run(inputs)
-        });
-        outcome.map_err(|reason| InferError::Run { reason })
+        })
     }
 
     /// Runs the graph and tells `watch` the name of each operator and the time that it took.
     ///
     /// # Errors
-    /// [`InferError::Run`] with tract's reason.
+    /// [`InferError::IndexOutOfRange`]; [`InferError::Run`] with tract's reason.
     pub(super) fn run_watched(
         &self,
         inputs: TVec<TValue>,
         mut watch: impl FnMut(&str, Duration),
     ) -> Result<TVec<TValue>, InferError> {
-        let outcome = guarded(|| {
+        attempt(|| {
             let plan = match (&self.symbolic, &self.per_shape) {
                 (Some(plan), _) => plan.clone(),
                 (None, per_shape) => per_shape.as_ref().context("no plan")?.specialized(&inputs)?,
@@ -110,8 +110,7 @@ impl Plan {
                 watch(&node.name, started.elapsed());
                 outputs
             })
-        });
-        outcome.map_err(|reason| InferError::Run { reason })
+        })
     }
 
     /// Bytes of the constants that the plan holds, each counted once.
@@ -125,6 +124,15 @@ impl Plan {
         let recent = recent.lock().unwrap_or_else(PoisonError::into_inner);
         symbolic + own + recent.iter().map(|(_, plan)| constants(plan.model(), &mut seen)).sum::<u64>()
     }
+}
+
+/// Runs the graph. Errors of our own operators keep their type; tract's become words.
+fn attempt<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, InferError> {
+    let outcome = guarded(|| match work() {
+        Ok(value) => Ok(Ok(value)),
+        Err(error) => error.downcast_ref::<OutOfRange>().cloned().map(Err).ok_or(error),
+    });
+    outcome.map_err(|reason| InferError::Run { reason })?.map_err(InferError::from)
 }
 
 fn optimize(model: InferenceModel) -> TractResult<Arc<TypedSimplePlan>> {

@@ -28,14 +28,14 @@ pub struct Predictor {
     inputs: Ports,
     outputs: Ports,
     layers: Layers,
-    /// Bytes of the weights that products hold, codebooks and tables included.
+    /// Bytes of the weights that our operators hold, codebooks and tables included.
     held_bytes: u64,
     weights: Vec<HeldWeight>,
 }
 
 impl Predictor {
     /// Loads a compressed version. With [`Residency::Coded`] and [`Residency::Packed`] no dense weight is held, but those
-    /// that operators without a product of their own read ([`Role::Expanded`](crate::model::Role::Expanded)).
+    /// that operators read of which we have none of our own ([`Role::Expanded`](crate::model::Role::Expanded)).
     ///
     /// # Errors
     /// An [`InferError`] that says what predictions lack or what does not fit.
@@ -44,7 +44,7 @@ impl Predictor {
     }
 
     /// The same; [`Residency::Auto`] times every form of every weight, and takes the fastest that `budget_bytes` allow for
-    /// all weights that are multiplied. Where the smallest forms exceed it, it takes those.
+    /// all weights that are multiplied or looked up. Where the smallest forms exceed it, it takes those.
     ///
     /// # Errors
     /// As [`Predictor::from_artifact`].
@@ -101,7 +101,7 @@ impl Predictor {
         mut held: Vec<(String, Held)>,
         expanded: Vec<HeldWeight>,
     ) -> Result<Self, InferError> {
-        // Those that no product took up go away again.
+        // Those that no operator took up go away again.
         held.retain(|(_, matrix)| matrix.is_shared());
         // A weight that could not be replaced after all.
         if model.graph.as_ref().is_some_and(|graph| leaves_misread(graph, &|_| false)) {
@@ -153,7 +153,7 @@ impl Predictor {
         self.inputs.share_a_batch(&self.outputs) && self.plan.is_symbolic()
     }
 
-    /// Names of the weights that the graph multiplies by: the layers of a [`Profile`].
+    /// Names of the weights that the graph multiplies by or looks up: the layers of a [`Profile`].
     pub fn layers(&self) -> &[String] {
         &self.layers.names
     }
@@ -185,8 +185,9 @@ impl Predictor {
         Ok((values, disagreement))
     }
 
-    /// Bytes of the weights as they are held in memory: those of products with their tables and codebooks, and every
-    /// constant of the graph. While it runs, each product expands up to one block more, at most 1 MiB, per thread.
+    /// Bytes of the weights as they are held in memory: those of our operators with their tables and codebooks, and every
+    /// constant of the graph. While it runs, each product expands up to one block more, at most 1 MiB, per thread,
+    /// and each look-up the rows that it is asked for, every one once.
     pub fn weights_resident_bytes(&self) -> u64 {
         self.held_bytes + self.plan.constant_bytes()
     }

@@ -1,16 +1,16 @@
-//! Where the time of a run goes: into the products of each layer, and into the rest of the graph.
+//! Where the time of a run goes: into the operators of each layer, and into the rest of the graph.
 //!
 //! The engine optimizes a graph before it runs it: a convolution becomes a few operators whose names begin with the
 //! convolution's, or with that of the activation behind it, which it computes on the way. That is how the time of an
 //! operator finds its layer, whether its weight is compressed or dense: a layer is a product and the element-wise
-//! operators behind it.
+//! operators behind it, or the Gather of an embedding alone.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tract_onnx::pb;
 
-use crate::model::{self, Role};
+use crate::model;
 
 /// What stands between the name of a node and what the engine adds to it.
 const SEPARATORS: [char; 2] = ['.', '#'];
@@ -18,14 +18,14 @@ const SEPARATORS: [char; 2] = ['.', '#'];
 /// The time of one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
-    /// Of each layer that is multiplied, in the order of [`Predictor::layers`](super::Predictor::layers); the element-wise
+    /// Of each layer that is multiplied or looked up, in the order of [`Predictor::layers`](super::Predictor::layers); the element-wise
     /// operators behind it included.
     pub layers: Vec<Duration>,
     /// Of all other operators.
     pub graph: Duration,
 }
 
-/// The layers that a graph multiplies by, and the nodes that do it.
+/// The layers that a graph multiplies by or looks up, and the nodes that do it.
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     /// Of the weights, in file order.
@@ -40,14 +40,15 @@ impl Layers {
         let mut layers = Self::default();
         let Some(graph) = &model.graph else { return layers };
         let (weights, _) = model::analyze(model);
-        for weight in weights.into_iter().filter(|weight| weight.role == Role::Product) {
+        for weight in weights.into_iter().filter(|weight| weight.role.is_compressed()) {
             let nodes = weight.uses.iter().filter_map(|usage| graph.node.get(usage.node));
             let index = layers.names.len();
             layers.by_node.extend(nodes.filter_map(engine_name).map(|name| (name.to_owned(), index)));
             layers.names.push(weight.name);
         }
         let readers = readers(graph);
-        let products = graph.node.iter().filter_map(|node| Some((node, *layers.by_node.get(engine_name(node)?)?)));
+        let products = graph.node.iter().filter(|node| node.op_type != "Gather");
+        let products = products.filter_map(|node| Some((node, *layers.by_node.get(engine_name(node)?)?)));
         for (product, layer) in products.collect::<Vec<_>>() {
             layers.add_followers(&readers, product, layer);
         }
@@ -123,7 +124,7 @@ fn engine_name(node: &pb::NodeProto) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::fixture::{floats, graph, model, node};
+    use crate::model::fixture::{counting, floats, graph, model, node};
 
     #[test]
     fn a_layer_is_a_product_and_the_element_wise_operators_behind_it() {
@@ -141,6 +142,17 @@ mod tests {
         assert_eq!(layers.names, ["w", "v"]);
         let of = ["h", "a", "left", "y", "z", "out"].map(|node| layers.layer_of(node));
         assert_eq!(of, [Some(0), Some(0), None, Some(1), Some(1), None]);
+    }
+
+    #[test]
+    fn an_embedding_is_a_layer_without_what_stands_behind_it() {
+        let nodes = vec![node("Gather", "e ids", "h"), node("Add", "h p", "a"), node("MatMul", "a w", "y")];
+        let layers = Layers::of(&model(graph(nodes, vec![counting("e", &[5, 2]), counting("w", &[2, 2])])));
+        assert_eq!(layers.names, ["e", "w"]);
+        assert_eq!(
+            ["h", "h.cast_to_i64", "a", "y"].map(|node| layers.layer_of(node)),
+            [Some(0), Some(0), None, Some(1)]
+        );
     }
 
     #[test]

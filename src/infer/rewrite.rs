@@ -1,4 +1,4 @@
-//! The graph rewritten before tract sees it: weights go out, products on their encoded form come in.
+//! The graph rewritten before tract sees it: weights go out, products and look-ups on their encoded form come in.
 //!
 //! A rewritten node keeps its activation and bias and gets an operator type that tract does not know, so tract's parser
 //! leaves a placeholder, into which [`install`] puts the operator. tract's own way, a builder registered for the type,
@@ -12,8 +12,8 @@ use tract_onnx::tract_hir::internal::*;
 use tract_onnx::tract_hir::tract_core::ops::cnn::PaddingSpec;
 
 use super::InferError;
-use super::product::{Bounds, Convolution, Direction, Held, Kernel, Linear, MaxPool, ProductOp, SharedWeight};
-use crate::model::{self, Role, Use, Weight};
+use super::product::{Bounds, Convolution, Direction, Held, Kernel, Linear, Lookup, MaxPool, ProductOp, SharedWeight};
+use crate::model::{self, Use, Weight};
 use crate::tensor::FloatType;
 
 /// Operators by the type of the nodes that stand in for them.
@@ -23,12 +23,13 @@ pub(super) type Operators = HashMap<String, Operator>;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Operator {
     Product(ProductOp),
+    Lookup(Lookup),
     MaxPool(MaxPool),
 }
 
 /// Replaces every use of the weights that `open` returns a matrix for, and takes those weights out of the graph.
 ///
-/// A weight that some node uses in a way that products lack stays in the graph, to be expanded like those that other
+/// A weight that some node uses in a way that our operators lack stays in the graph, to be expanded like those that other
 /// operators read.
 ///
 /// # Errors
@@ -42,19 +43,19 @@ pub(super) fn rewrite(
     let Some(graph) = &mut model.graph else { return Ok(operators) };
     let (mut dropped, mut removed) = (HashSet::new(), HashSet::new());
     for weight in &weights {
-        if weight.role != Role::Product || computes_in_f64(graph, weight) {
+        if !weight.role.is_compressed() || computes_in_f64(graph, weight) {
             continue;
         }
         let Some(held) = open(weight)? else { continue };
         let Some(nodes) = replacements(graph, weight, &held) else { continue };
-        for (index, inputs, op) in nodes {
+        for (index, inputs, operator) in nodes {
             let op_type = format!("weightpress.{index}");
             let node = &mut graph.node[index];
             node.op_type.clone_from(&op_type);
             node.domain.clear();
             node.attribute.clear();
             node.input = inputs;
-            operators.insert(op_type, Operator::Product(op));
+            operators.insert(op_type, operator);
         }
         dropped.extend(weight.chain.iter().copied());
         removed.insert(weight.name.as_str());
@@ -85,11 +86,11 @@ pub(super) fn leaves_misread(graph: &pb::GraphProto, is_product: &dyn Fn(usize) 
     })
 }
 
-/// The nodes of the main graph that multiply by a weight which [`rewrite`] may take out of it.
+/// The nodes of the main graph that use a weight which [`rewrite`] may take out of it.
 pub(super) fn product_nodes(model: &pb::ModelProto) -> HashSet<usize> {
     let (weights, _) = model::analyze(model);
     let Some(graph) = &model.graph else { return HashSet::new() };
-    let products = weights.iter().filter(|weight| weight.role == Role::Product && !computes_in_f64(graph, weight));
+    let products = weights.iter().filter(|weight| weight.role.is_compressed() && !computes_in_f64(graph, weight));
     products.flat_map(|weight| weight.uses.iter().map(|usage| usage.node)).collect()
 }
 
@@ -104,6 +105,7 @@ pub(super) fn install(model: &mut InferenceModel, mut operators: Operators) {
         let op_type = name.strip_prefix("Unimplemented(").and_then(|name| name.strip_suffix(')'));
         match op_type.and_then(|op_type| operators.remove(op_type)) {
             Some(Operator::Product(op)) => node.op = expand(op),
+            Some(Operator::Lookup(op)) => node.op = expand(op),
             Some(Operator::MaxPool(op)) => node.op = expand(op),
             None => {}
         }
@@ -117,7 +119,7 @@ fn computes_in_f64(graph: &pb::GraphProto, weight: &Weight) -> bool {
     weight.dtype == FloatType::F64 || to.any(|attribute| attribute.i == i64::from(i32::from(DataType::Double)))
 }
 
-type Replacement = (usize, Vec<String>, ProductOp);
+type Replacement = (usize, Vec<String>, Operator);
 
 /// What takes the place of each node that uses `weight`; `None` where one of them cannot be replaced.
 fn replacements(graph: &pb::GraphProto, weight: &Weight, held: &Held) -> Option<Vec<Replacement>> {
@@ -128,9 +130,14 @@ fn replacements(graph: &pb::GraphProto, weight: &Weight, held: &Held) -> Option<
         let (kernel, inputs) = match node.op_type.as_str() {
             "Gemm" | "MatMul" => linear(node, usage, shared).ok()?,
             "Conv" | "ConvTranspose" if !usage.transposed => convolution(node, weight, shared).ok()?,
+            "Gather" if !usage.transposed && usage.slot == 0 => {
+                let entry = weight.dims.get(1..)?.into();
+                let lookup = Lookup { weight: shared, name: weight.name.clone(), entry };
+                return Some((usage.node, vec![node.input.get(1)?.clone()], Operator::Lookup(lookup)));
+            }
             _ => return None,
         };
-        Some((usage.node, inputs, ProductOp { kernel, bounds: Bounds::NONE }))
+        Some((usage.node, inputs, Operator::Product(ProductOp { kernel, bounds: Bounds::NONE })))
     };
     weight.uses.iter().map(replace).collect()
 }

@@ -42,7 +42,7 @@ pub(super) fn analyze_main(model: &ModelProto) -> (Vec<Weight>, Vec<Kept>) {
     for ((constant, readers), chain) in constants.iter().zip(&readers).zip(chains) {
         match classify(graph, constant, readers) {
             Ok(mut weight) => {
-                if weight.role == Role::Product {
+                if weight.role.is_compressed() {
                     weight.chain = chain;
                 }
                 weights.push(weight);
@@ -145,6 +145,7 @@ fn find_readers(graph: &GraphProto, constants: &[Constant]) -> (Vec<Vec<Reader>>
             views.entry(constant.name).or_insert(View { constant: index, swapped: false, dtype });
         }
     }
+    let names: HashSet<&str> = constants.iter().map(|constant| constant.name).collect();
     let outputs: HashSet<&str> = graph.output.iter().map(|o| o.name.as_str()).collect();
     for (index, node) in graph.node.iter().enumerate() {
         if let Some((output, view)) = pass_through(node, &views, constants)
@@ -155,7 +156,8 @@ fn find_readers(graph: &GraphProto, constants: &[Constant]) -> (Vec<Vec<Reader>>
             chains[view.constant].push(index);
             continue;
         }
-        let constant_inputs = node.input.iter().take(2).filter(|name| views.contains_key(name.as_str())).count();
+        let is_constant = |name: &&String| views.contains_key(name.as_str()) || names.contains(name.as_str());
+        let constant_inputs = node.input.iter().take(2).filter(is_constant).count();
         for (slot, name) in node.input.iter().enumerate() {
             if let Some(&View { constant, swapped, .. }) = views.get(name.as_str()) {
                 let both_constant = constant_inputs == 2;
@@ -222,11 +224,14 @@ fn classify(graph: &GraphProto, constant: &Constant, readers: &[Reader]) -> Resu
     for reader in readers {
         verdict.hear(graph, constant, reader);
     }
+    let layout = verdict.settle_layout();
     let Some((op, family)) = verdict.first else {
         return Err(verdict.parameter.unwrap_or_else(|| "read by no node".into()));
     };
-    let (role, layout, uses) = match (verdict.layout, verdict.expanded.or(verdict.parameter)) {
-        (Some(layout), None) => (Role::Product, layout, verdict.uses),
+    let uses = verdict.uses.into_iter().map(|(usage, _)| usage).collect();
+    let (role, layout, uses) = match (layout, verdict.expanded.or(verdict.parameter)) {
+        (Some(layout), None) if verdict.is_looked_up => (Role::Lookup, layout, uses),
+        (Some(layout), None) => (Role::Product, layout, uses),
         (layout, Some(reason)) => (Role::Expanded { reason }, layout.unwrap_or(Layout::RowsFirst), Vec::new()),
         (None, None) => return Err("read by no node".into()),
     };
@@ -248,9 +253,10 @@ fn classify(graph: &GraphProto, constant: &Constant, readers: &[Reader]) -> Resu
 struct Verdict {
     /// Operator and family of the first reader that takes it for a weight.
     first: Option<(String, Family)>,
-    /// Layout of the first product.
-    layout: Option<Layout>,
-    uses: Vec<Use>,
+    /// Those that take it in compressed form, each with the layout that suits it.
+    uses: Vec<(Use, Layout)>,
+    /// Whether one of them looks up rows.
+    is_looked_up: bool,
     /// Why it must be expanded.
     expanded: Option<String>,
     /// Why it would stay as it is, were there no other readers.
@@ -282,18 +288,27 @@ impl Verdict {
             }
             Reading::Product { layout, family } => {
                 self.first.get_or_insert((op, family));
-                let stored = *self.layout.get_or_insert(layout);
-                let both_ways = matches!(
-                    (stored, layout),
-                    (Layout::RowsFirst, Layout::Transposed) | (Layout::Transposed, Layout::RowsFirst)
-                );
-                if stored == layout || both_ways {
-                    self.uses.push(Use { node, slot, transposed: both_ways });
-                } else {
-                    self.expanded.get_or_insert_with(|| "operators that need different layouts".into());
-                }
+                self.uses.push((Use { node, slot, transposed: false }, layout));
+            }
+            Reading::Lookup => {
+                self.first.get_or_insert((op, Family::Dense));
+                self.is_looked_up = true;
+                self.uses.push((Use { node, slot, transposed: false }, Layout::RowsFirst));
             }
         }
+    }
+
+    /// The layout of the first product, or where rows are looked up, theirs; every use is told how it sees it.
+    fn settle_layout(&mut self) -> Option<Layout> {
+        use Layout::{RowsFirst, Transposed};
+        let stored = if self.is_looked_up { RowsFirst } else { self.uses.first()?.1 };
+        for (usage, layout) in &mut self.uses {
+            usage.transposed = matches!((stored, *layout), (RowsFirst, Transposed) | (Transposed, RowsFirst));
+            if stored != *layout && !usage.transposed {
+                self.expanded.get_or_insert_with(|| "operators that need different layouts".into());
+            }
+        }
+        Some(stored)
     }
 
     fn keep(&mut self, reason: String) {
@@ -341,10 +356,37 @@ mod tests {
     }
 
     #[test]
+    fn tied_embeddings_are_stored_by_the_rows_that_are_looked_up() {
+        let gather = || node("Gather", "w ids", "h");
+        let uses = |nodes| {
+            let (weights, _) = roles(nodes, vec![counting("w", &[8, 4])]);
+            assert_eq!((weights[0].role.clone(), weights[0].layout), (Role::Lookup, Layout::RowsFirst));
+            (weights[0].uses.iter().map(|u| (u.node, u.transposed)).collect::<Vec<_>>(), weights[0].chain.clone())
+        };
+        let head = vec![gather(), node("Transpose", "w", "t"), node("MatMul", "h t", "y")];
+        assert_eq!(uses(head), (vec![(0, false), (2, false)], vec![1]));
+        // Whatever comes first: a product by the other side sees the transpose.
+        assert_eq!(uses(vec![node("MatMul", "x w", "y"), gather()]), (vec![(0, true), (1, false)], vec![]));
+        let cast = vec![with_int(node("Cast", "w", "c"), "to", 1), node("Gather", "c ids", "h")];
+        assert_eq!(uses(cast), (vec![(1, false)], vec![0]));
+    }
+
+    #[test]
+    fn a_gather_by_constant_indices_is_left_to_be_folded() {
+        let ids = TensorProto { data_type: 7, raw_data: vec![0; 16], dims: vec![2], ..TensorProto::default() };
+        let initializer = TensorProto { name: "ids".into(), ..ids.clone() };
+        let gather = || node("Gather", "w ids", "h");
+        for (nodes, more) in [(vec![gather()], vec![initializer]), (vec![constant("ids", ids), gather()], vec![])] {
+            let (weights, _) = roles(nodes, [vec![counting("w", &[8, 4])], more].concat());
+            assert_eq!(weights[0].role, expanded("Gather by constant indices"));
+        }
+    }
+
+    #[test]
     fn any_other_reader_makes_a_weight_expand() {
-        let tied = vec![node("Gather", "w ids", "h"), node("Transpose", "w", "t"), node("MatMul", "h t", "y")];
-        let (weights, _) = roles(tied, vec![counting("w", &[8, 4])]);
-        assert_eq!((weights[0].op.as_str(), weights[0].role.clone()), ("Gather", expanded("Gather")));
+        let moved = vec![node("Gather", "w ids", "h"), node("Einsum", "h w", "y")];
+        let (weights, _) = roles(moved, vec![counting("w", &[8, 4])]);
+        assert_eq!((weights[0].op.as_str(), weights[0].role.clone()), ("Gather", expanded("Einsum")));
         assert_eq!((weights[0].uses.len(), weights[0].chain.len()), (0, 0));
 
         let added = vec![node("MatMul", "x w", "h"), node("Add", "h w", "y")];

@@ -69,15 +69,15 @@ pub struct Weight {
     pub family: Family,
     /// How predictions use it.
     pub role: Role,
-    /// The operator inputs that multiply by it, in node order; empty unless the role is [`Role::Product`].
+    /// The operator inputs that multiply by it or look up its rows, in node order; empty where it is expanded.
     pub uses: Vec<Use>,
-    /// Indices of the Identity, Transpose and Cast nodes that stand between a [`Role::Product`] weight and its uses;
+    /// Indices of the Identity, Transpose and Cast nodes that stand between a weight that is not expanded and its uses;
     /// nothing else reads them, so a rewrite that replaces every use may drop them (and a Constant node that holds the
     /// weight itself, listed here too). Ascending.
     pub chain: Vec<usize>,
 }
 
-/// An operator input that multiplies by a weight.
+/// An operator input that takes a weight in compressed form: a factor of a product, or the data of a Gather.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Use {
     /// Index into the graph's nodes.
@@ -85,7 +85,7 @@ pub struct Use {
     /// Index into that node's inputs.
     pub slot: usize,
     /// The operator multiplies by the TRANSPOSE of the stored matrix. [`Weight::layout`] is chosen so that this is
-    /// false for the first use; true only where a shared weight is used both ways (or a later use differs).
+    /// false for the first use, and for every Gather; true only where a shared weight is used both ways.
     pub transposed: bool,
 }
 
@@ -105,8 +105,20 @@ pub enum Family {
 pub enum Role {
     /// Multiplied in compressed form.
     Product,
-    /// Compressed in the file and expanded at load, because of the reader named here (e.g. `Gather`, or `MatMul of rank 3`).
+    /// Its rows are looked up in compressed form, as those of an embedding; products may multiply by it too.
+    Lookup,
+    /// Compressed in the file and expanded at load, because of the reader named here (e.g. `LSTM`, or `MatMul of rank 3`).
     Expanded { reason: String },
+}
+
+impl Role {
+    /// Whether predictions use the weight in compressed form.
+    pub fn is_compressed(&self) -> bool {
+        match self {
+            Self::Product | Self::Lookup => true,
+            Self::Expanded { .. } => false,
+        }
+    }
 }
 
 /// A tensor that stays as it is, and why.

@@ -1,5 +1,5 @@
-//! How each ONNX operator reads a constant: as a weight to multiply by, as a weight of another kind, or as a parameter
-//! that stays as it is.
+//! How each ONNX operator reads a constant: as a weight to multiply by or to look up rows of, as a weight of another kind,
+//! or as a parameter that stays as it is.
 //!
 //! # Source
 //! The operator schemas of ONNX, opsets 9 to 21.
@@ -14,6 +14,8 @@ use crate::tensor::Layout;
 pub(super) enum Reading {
     /// As a factor of a product that runs on compressed weights.
     Product { layout: Layout, family: Family },
+    /// As a table of which it takes entries along the first axis.
+    Lookup,
     /// As a weight in any other way; the reason says which.
     Weight { reason: String, family: Family },
     /// As a bias, a normalisation or an element-wise constant.
@@ -27,7 +29,7 @@ pub(super) struct Operand<'a> {
     pub dims: &'a [usize],
     /// A Transpose stands between the stored tensor, of rank 2, and this input.
     pub swapped: bool,
-    /// The operator's other factor is a constant too, so there is no product left to run.
+    /// The operator's other factor, or the indices of a Gather, are constant too, so there is nothing left to run.
     pub both_constant: bool,
 }
 
@@ -40,9 +42,13 @@ pub(super) fn reading(node: &NodeProto, operand: &Operand) -> Reading {
         "Conv" | "ConvTranspose" | "FusedConv" => Family::Convolution,
         _ => Family::Dense,
     };
-    let product = if is_standard(node) { product(node, operand) } else { Err(node.op_type.clone()) };
-    match product {
-        Ok(layout) => Reading::Product { layout, family },
+    let compressed = match node.op_type.as_str() {
+        op if !is_standard(node) => Err(op.to_owned()),
+        "Gather" => lookup(node, operand).map(|()| Reading::Lookup),
+        _ => product(node, operand).map(|layout| Reading::Product { layout, family }),
+    };
+    match compressed {
+        Ok(reading) => reading,
         // A vector is a parameter to every operator but a product.
         Err(_) if operand.dims.len() < 2 && node.op_type != "MatMul" => {
             Reading::Parameter { reason: format!("rank {}, read by {}", operand.dims.len(), node.op_type) }
@@ -86,6 +92,25 @@ fn product(node: &NodeProto, operand: &Operand) -> Result<Layout, String> {
     };
     let layout = layout.filter(|layout| layout.shape(operand.dims).is_some());
     layout.ok_or_else(|| format!("{op} of rank {rank}"))
+}
+
+/// Whether a Gather takes rows of the stored matrix, one for each entry of the first axis; fails with why it does not.
+fn lookup(node: &NodeProto, operand: &Operand) -> Result<(), String> {
+    let axis = int(node, "axis").unwrap_or(0);
+    if operand.dims.len() < 2 {
+        return Err(format!("Gather of rank {}", operand.dims.len()));
+    }
+    if operand.both_constant {
+        return Err("Gather by constant indices".into());
+    }
+    if operand.swapped {
+        return Err("Gather of a transposed matrix".into());
+    }
+    let is_first = axis == 0 || axis.checked_add_unsigned(operand.dims.len() as u64) == Some(0);
+    if !is_first || operand.slot != 0 {
+        return Err(format!("Gather on axis {axis}"));
+    }
+    Ok(())
 }
 
 /// Number of groups of a convolution; `None` if it is no positive number.
@@ -180,8 +205,27 @@ mod tests {
     }
 
     #[test]
+    fn a_gather_along_the_first_axis_looks_up_rows_and_any_other_is_named() {
+        for (axis, dims) in [(0, &[4, 6][..]), (-2, &[4, 6]), (0, &[4, 6, 3]), (-3, &[4, 6, 3])] {
+            assert_eq!(read(&node("Gather", &[("axis", axis)]), 0, dims, false), Reading::Lookup, "{axis}");
+        }
+        let gather = node("Gather", &[]);
+        assert_eq!(read(&gather, 0, &[4, 6], false), Reading::Lookup);
+        let by_constant = Operand { slot: 0, dims: &[4, 6], swapped: false, both_constant: true };
+        for (reading, reason) in [
+            (read(&node("Gather", &[("axis", 1)]), 0, &[4, 6], false), "Gather on axis 1"),
+            (read(&node("Gather", &[("axis", -1)]), 0, &[4, 6], false), "Gather on axis -1"),
+            (read(&gather, 0, &[4, 6], true), "Gather of a transposed matrix"),
+            (reading(&gather, &by_constant), "Gather by constant indices"),
+        ] {
+            assert_eq!(reading, Reading::Weight { reason: reason.into(), family: Family::Dense });
+        }
+        assert!(matches!(read(&gather, 0, &[4], false), Reading::Parameter { .. }));
+    }
+
+    #[test]
     fn other_readers_of_matrices_are_weights_and_of_vectors_parameters() {
-        for (op, slot) in [("Gather", 0), ("LSTM", 1), ("GRU", 2), ("Einsum", 1), ("Attention", 1)] {
+        for (op, slot) in [("GatherElements", 0), ("LSTM", 1), ("GRU", 2), ("Einsum", 1), ("Attention", 1)] {
             let expected = Reading::Weight { reason: op.into(), family: Family::Dense };
             assert_eq!(read(&node(op, &[]), slot, &[4, 6], false), expected);
             assert!(matches!(read(&node(op, &[]), slot, &[4], false), Reading::Parameter { .. }));

@@ -26,6 +26,9 @@ pub use build::PackError;
 /// Products of a cell or an entry with a sample that are worth a task of their own: some tens of microseconds.
 const PRODUCTS_PER_TASK: usize = 1 << 16;
 
+/// Cells whose expansion is worth a task of its own.
+const CELLS_PER_TASK: usize = 1 << 17;
+
 /// Bytes of the inputs that a product walks over: half of a second-level cache.
 const PANEL_BYTES: usize = 1 << 18;
 
@@ -119,6 +122,28 @@ impl PackedMatrix {
             Held::Sparse(_) if self.tree.is_some() => None,
             Held::Sparse(rows) => Some(rows.terms(self.places.as_ref().map_or(row, |places| places[row] as usize))),
             Held::Levels { .. } => None,
+        }
+    }
+
+    /// Writes the cells of `rows` to `out`, rows.len() x cols, row-major. Parallel over rows on the current rayon pool.
+    ///
+    /// # Panics
+    /// If `out` is not of that size, there is no such row, or rows are held as differences.
+    pub fn expand_rows(&self, rows: &[u32], out: &mut [f32]) {
+        assert_eq!(out.len(), rows.len() * self.cols, "out is rows x cols");
+        assert!(self.tree.is_none(), "rows that are differences cannot be read on their own");
+        if self.cols == 0 {
+            return;
+        }
+        let expand = |(&row, out): (&u32, &mut [f32])| {
+            self.held.expand_row(self.places.as_ref().map_or(row, |places| places[row as usize]) as usize, out);
+        };
+        match out.len() > CELLS_PER_TASK {
+            true => {
+                let out = out.par_chunks_exact_mut(self.cols);
+                rows.par_iter().zip(out).with_min_len(CELLS_PER_TASK.div_ceil(self.cols)).for_each(expand);
+            }
+            false => rows.iter().zip(out.chunks_exact_mut(self.cols)).for_each(expand),
         }
     }
 
@@ -220,6 +245,17 @@ impl Held {
         match self {
             Self::Sparse(rows) => rows.resident_bytes(),
             Self::Levels { levels, .. } => levels.resident_bytes(),
+        }
+    }
+
+    /// Writes the cells of held row `row` to `out`, which has as many.
+    fn expand_row(&self, row: usize, out: &mut [f32]) {
+        match self {
+            Self::Sparse(rows) => {
+                out.fill(0.0);
+                rows.terms(row).for_each(|(col, value)| out[col] = value);
+            }
+            Self::Levels { levels, .. } => levels.expand(row..row + 1, out),
         }
     }
 

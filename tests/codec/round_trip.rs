@@ -5,7 +5,9 @@ use weightpress::codec::{self, CodecId};
 use weightpress::progress::Silent;
 use weightpress::tensor::{FloatType, Matrix};
 
-use crate::matrices::{FLOAT_TYPES, any_raw, any_shared, bits, codebook, codecs_for, opened, raw, shared};
+use crate::matrices::{
+    FLOAT_TYPES, Noise, any_raw, any_shared, bits, codebook, codecs_for, opened, raw, serving_codecs_for, shared,
+};
 
 fn check(matrix: &Matrix, rows_per_block: usize) {
     for id in codecs_for(matrix) {
@@ -47,12 +49,43 @@ proptest! {
     }
 
     #[test]
+    fn listed_rows_are_decoded_as_all_are_and_each_block_of_them_once(
+        matrix in prop_oneof![any_shared(), any_raw()], rows_per_block in 1..50usize, seed in any::<u64>(),
+    ) {
+        let mut numbers = Noise(seed);
+        let rows: Vec<u32> = (0..matrix.rows() as u32).filter(|_| numbers.next().is_multiple_of(3)).collect();
+        let mut blocks: Vec<_> = rows.iter().map(|&row| row as usize / rows_per_block).collect();
+        blocks.dedup();
+        let cells = rows.iter().flat_map(|&row| (0..matrix.cols()).map(move |col| (row as usize, col)));
+        let value = |(row, col)| (matrix.value(row * matrix.cols() + col) as f32).to_bits();
+        let expected: Vec<u32> = cells.map(value).collect();
+        for id in serving_codecs_for(&matrix) {
+            let mut listed = vec![f32::NAN; rows.len() * matrix.cols()];
+            let walked = opened(&matrix, id, rows_per_block).decode_listed_rows(&rows, &mut listed);
+            prop_assert_eq!(walked, if matrix.cols() == 0 { 0 } else { blocks.len() }, "{:?}", id);
+            prop_assert_eq!(listed.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), expected.clone(), "{:?}", id);
+        }
+    }
+
+    #[test]
     fn the_bytes_do_not_depend_on_the_threads(matrix in any_shared(), rows_per_block in 1..10usize) {
         let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         for id in codecs_for(&matrix) {
             let encoded = |threads| pool(threads).install(|| codec::encode(&matrix, id, rows_per_block).unwrap());
             prop_assert_eq!(encoded(1), encoded(4));
         }
+    }
+}
+
+#[test]
+fn one_row_is_decoded_by_a_walk_over_its_block_alone() {
+    let matrix = shared(100, 3, &codebook(4, true), |i| (i % 4) as u16);
+    for id in serving_codecs_for(&matrix) {
+        let compressed = opened(&matrix, id, 10);
+        let mut out = vec![f32::NAN; 9];
+        assert_eq!(compressed.decode_listed_rows(&[57], &mut out[..3]), 1, "{id:?}");
+        assert_eq!(compressed.decode_listed_rows(&[0, 9, 10], &mut out), 2, "{id:?}");
+        assert_eq!(compressed.decode_listed_rows(&[], &mut []), 0, "{id:?}");
     }
 }
 

@@ -1,11 +1,13 @@
-//! The operators that multiply by a compressed weight, inside tract's graph.
+//! The operators that use a compressed weight, inside tract's graph.
 //!
 //! tract sees one operator, [`ProductOp`]: an activation and an optional bias go in, the result comes out, and the
-//! weight stays as it is encoded. What differs between operators is the [`Kernel`].
+//! weight stays as it is encoded. What differs between operators is the [`Kernel`]. A [`Lookup`] takes rows of a weight
+//! instead of multiplying by it.
 
 mod convolution;
 mod direct;
 mod linear;
+mod lookup;
 mod parts;
 mod pool;
 mod weight;
@@ -15,6 +17,7 @@ use tract_onnx::tract_hir::internal::*;
 
 pub(crate) use convolution::{Convolution, Direction};
 pub(crate) use linear::Linear;
+pub(crate) use lookup::{Lookup, OutOfRange};
 pub(crate) use pool::MaxPool;
 pub(crate) use weight::{Held, SharedWeight};
 

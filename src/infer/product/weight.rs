@@ -1,4 +1,4 @@
-//! A compressed matrix as an operator multiplies by it.
+//! A compressed matrix as an operator multiplies by it, or looks up its rows.
 
 use std::fmt;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use crate::packed::PackedMatrix;
 /// Terms that are decoded at a time for a batch: 1 MiB of them, about what a second-level cache holds.
 const TERMS_PER_CHUNK: usize = 1 << 17;
 
-/// A matrix in memory, shared by those that multiply by it.
+/// A matrix in memory, shared by those that use it.
 #[derive(Debug, Clone)]
 pub(crate) enum Held {
     /// As it is encoded in the artifact.
@@ -77,6 +77,8 @@ impl PartialEq for SharedWeight {
     }
 }
 
+impl Eq for SharedWeight {}
+
 impl SharedWeight {
     /// `None` for the transpose of a packed matrix: it is walked by rows.
     pub(crate) fn new(held: Held, transposed: bool) -> Option<Self> {
@@ -110,6 +112,18 @@ impl SharedWeight {
             _ if groups == 1 => self.multiply(x, batch, out),
             Held::Coded(matrix) => matrix.multiply_grouped(groups, x, batch, out),
             Held::Packed(matrix) => matrix.multiply_grouped(groups, x, batch, out),
+        }
+    }
+
+    /// Expands `rows`, which rise, into `out`, rows.len() x inputs.
+    ///
+    /// # Panics
+    /// For the transpose, a matrix whose rows are differences, rows that do not rise, and an `out` of another size.
+    pub(crate) fn expand_rows(&self, rows: &[u32], out: &mut [f32]) {
+        assert!(!self.transposed, "columns are not looked up");
+        match &self.held {
+            Held::Coded(matrix) => _ = matrix.decode_listed_rows(rows, out),
+            Held::Packed(matrix) => matrix.expand_rows(rows, out),
         }
     }
 

@@ -44,6 +44,11 @@ impl GraphBuilder {
         self.graph.input.push(value_info(name, DataType::Float, dims));
     }
 
+    /// Declares an input of integers; `None` is an extent that is any.
+    pub(super) fn indices(&mut self, name: &str, data_type: DataType, dims: &[Option<i64>]) {
+        self.graph.input.push(value_info(name, data_type, dims));
+    }
+
     pub(super) fn output(&mut self, name: &str) {
         let mut info = value_info(name, DataType::Float, &[]);
         if let Some(pb::TypeProto { value: Some(type_proto::Value::TensorType(tensor)), .. }) = &mut info.r#type {

@@ -3,6 +3,7 @@
 mod convolution;
 mod graph;
 mod linear;
+mod lookup;
 mod predictor;
 
 use std::sync::Arc;
