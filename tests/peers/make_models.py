@@ -134,7 +134,7 @@ def conv_transpose_output_shape():
 
 
 def embedding_lstm():
-    """Weights that only Gather and LSTM read, then a Gemm."""
+    """Weights that Gather looks up and LSTM reads, then a Gemm."""
     g = Graph(8)
     h = g.node("Transpose", g.node("Gather", g.weight(50, 12), "tokens"), perm=[1, 0, 2])
     weights = g.weight(1, 4 * 16, 12), g.weight(1, 4 * 16, 16), g.bias(1, 8 * 16)
@@ -174,6 +174,31 @@ def transformer():
     return g.model({"tokens": (INT64, ["N", "S"])}, x), {"tokens": g.random.integers(0, 40, (2, 11))}
 
 
+def lookups():
+    """Gather of matrices and of a rank-3 weight, by 32- and 64-bit indices, some from the end; on another axis; and a
+    weight that is looked up and multiplied by both ways."""
+    g = Graph(11)
+    tied = g.weight(30, 8)
+    h = g.node("Gather", tied, "tokens")
+    pairs = g.node("Gather", g.weight(12, 2, 4), "places")
+    h = g.node("Add", h, g.node("Reshape", pairs, g.constant([0, 0, 8], np.int64)))
+    columns = g.node("Transpose", g.node("Gather", g.weight(8, 16), "places", axis=1), perm=[1, 2, 0])
+    h = g.node("Add", h, columns)
+    scores = g.node("MatMul", h, g.node("Transpose", tied, perm=[1, 0]))
+    h = g.node("Add", h, g.node("MatMul", g.node("Softmax", scores, axis=-1), tied))
+    h = g.node("MatMul", h, g.node("Transpose", tied, perm=[1, 0]))
+    inputs = {"tokens": (INT64, ["N", "S"]), "places": (TensorProto.INT32, ["N", "S"])}
+    tokens, places = g.random.integers(-30, 30, (3, 7)), g.random.integers(-12, 12, (3, 7)).astype(np.int32)
+    return g.model(inputs, h), {"tokens": tokens, "places": places}
+
+
+def half_lookup():
+    """An embedding of halves."""
+    g = Graph(12, np.float16)
+    h = g.node("Gemm", g.node("Gather", g.weight(30, 16), "tokens"), g.weight(16, 4), g.bias(4))
+    return g.model({"tokens": (INT64, ["N"])}, h), {"tokens": g.random.integers(-30, 30, 9)}
+
+
 def odd_weights():
     """In a Constant node, behind Transpose and Cast, on the left of a MatMul, and shared by two nodes both ways."""
     g = Graph(10)
@@ -191,7 +216,7 @@ MODELS = {
     build.__name__: build
     for build in (
         mlp, mlp_opset9, mlp_opset21, half_mlp, cnn, grouped_cnn, conv1d, conv3d, conv_transpose,
-        conv_transpose_output_shape, embedding_lstm, transformer, odd_weights,
+        conv_transpose_output_shape, embedding_lstm, transformer, lookups, half_lookup, odd_weights,
     )
 }  # fmt: skip
 
