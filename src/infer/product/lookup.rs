@@ -1,14 +1,14 @@
 //! Gather of the rows of a compressed matrix: those that are asked for are expanded, each once, and copied from there.
 //!
 //! Tokens repeat, and an entry of an embedding is read more quickly than it is decoded. So the distinct rows of a call are
-//! found first and laid out in a table; where no row repeats, and they are asked for in order, the result is the table.
+//! found first and laid out in a table, which tract's own Gather then reads; where no row repeats, and they are asked for in
+//! order, the result is the table.
 
-use rayon::prelude::*;
 use tract_onnx::tract_hir::internal::*;
+use tract_onnx::tract_hir::tract_core::ops::array::Gather;
 use tract_onnx::tract_hir::tract_core::ops::cast::cast;
 
 use super::SharedWeight;
-use super::parts::{threads_for, with_staged};
 
 /// A table of marks, one for each row, is quicker than sorting as long as it has at most this many for each index.
 const MARKS_PER_INDEX: usize = 16;
@@ -47,31 +47,22 @@ impl Lookup {
         Tensor::from_shape(&[samples, positions], &indices).expect("as many as the shape says").into_tvalue()
     }
 
-    /// Expands the rows that `indices` name into `out`, one after the other.
-    fn run(&self, indices: &[i64], out: &mut [f32]) -> Result<(), OutOfRange> {
-        let width = self.weight.inputs();
-        let asked = self.rows(indices)?;
+    /// The entries that `indices` name.
+    fn run(&self, context: &EvalContext, indices: &Tensor) -> TractResult<TVec<TValue>> {
+        let asked = self.rows(indices.try_as_plain_ram()?.as_slice::<i64>()?)?;
         if asked.is_sorted_by(|a, b| a < b) {
-            self.weight.expand_rows(&asked, out);
-            return Ok(());
+            return Ok(tvec![self.table(&asked, indices.shape())?]);
         }
         let Distinct { rows, places } = Distinct::of(&asked, self.weight.outputs());
-        with_staged(|table| {
-            table.resize(rows.len() * width, 0.0);
-            self.weight.expand_rows(&rows, table);
-            let table = &*table;
-            let copy = |(out, &place): (&mut [f32], &u32)| {
-                out.copy_from_slice(&table[place as usize * width..][..width]);
-            };
-            match threads_for(out.len()) {
-                1 => out.chunks_exact_mut(width).zip(&places).for_each(copy),
-                threads => {
-                    let least = places.len().div_ceil(threads);
-                    out.par_chunks_exact_mut(width).zip(&places).with_min_len(least).for_each(copy);
-                }
-            }
-        });
-        Ok(())
+        let places = Tensor::from_shape(indices.shape(), &places)?;
+        Gather::new(0).eval(context, tvec![self.table(&rows, &[rows.len()])?, places.into_tvalue()])
+    }
+
+    /// The entries of `rows`, which rise and are as many as `extents` say.
+    fn table(&self, rows: &[u32], extents: &[usize]) -> TractResult<TValue> {
+        let mut table = Tensor::zero::<f32>(&self.output_shape(extents))?;
+        self.weight.expand_rows(rows, table.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
+        Ok(table.into_tvalue())
     }
 
     /// The rows that `indices` mean: those below zero count from the end.
@@ -92,7 +83,7 @@ struct Distinct {
     /// Rising.
     rows: Vec<u32>,
     /// Where each of all stands among them.
-    places: Vec<u32>,
+    places: Vec<i64>,
 }
 
 impl Distinct {
@@ -102,11 +93,11 @@ impl Distinct {
     }
 
     fn marked(asked: &[u32], count: usize) -> Self {
-        let mut marks = vec![0; count];
+        let mut marks = vec![0i64; count];
         asked.iter().for_each(|&row| marks[row as usize] = 1);
         let mut rows = Vec::with_capacity(count.min(asked.len()));
         for (row, mark) in (0..).zip(&mut marks).filter(|(_, mark)| **mark != 0) {
-            *mark = rows.len() as u32;
+            *mark = rows.len() as i64;
             rows.push(row);
         }
         Self { rows, places: asked.iter().map(|&row| marks[row as usize]).collect() }
@@ -116,7 +107,7 @@ impl Distinct {
         let mut rows = asked.to_vec();
         rows.sort_unstable();
         rows.dedup();
-        let place = |row: &u32| rows.binary_search(row).expect("every row is among the distinct ones") as u32;
+        let place = |row: &u32| rows.binary_search(row).expect("every row is among the distinct ones") as i64;
         let places = asked.iter().map(place).collect();
         Self { rows, places }
     }
@@ -157,12 +148,9 @@ impl EvalOp for Lookup {
     // Never folded into a constant: it would be expanded.
     not_out_of_plan!();
 
-    fn eval(&self, _ctx: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+    fn eval(&self, context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
         let indices = args_1!(inputs);
-        let mut output = Tensor::zero::<f32>(&self.output_shape(indices.shape()))?;
-        let indices = indices.try_as_plain_ram()?;
-        self.run(indices.as_slice::<i64>()?, output.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?)?;
-        Ok(tvec![output.into_tvalue()])
+        self.run(context, &indices)
     }
 }
 
@@ -195,9 +183,10 @@ mod tests {
     }
 
     fn looked_up(indices: &[i64]) -> Result<Vec<f32>, String> {
-        let mut out = vec![f32::NAN; 2 * indices.len()];
-        lookup().run(indices, &mut out).map_err(|error| error.to_string())?;
-        Ok(out)
+        let indices = Tensor::from_shape(&[indices.len()], indices).unwrap();
+        let found = lookup().run(&EvalContext::out_of_plan(), &indices).map_err(|error| error.to_string())?;
+        assert_eq!(found[0].shape(), [indices.len(), 2]);
+        Ok(found[0].try_as_plain_ram().unwrap().as_slice::<f32>().unwrap().to_vec())
     }
 
     #[test]
