@@ -9,7 +9,7 @@ use super::progress::Bar;
 use super::table::{Align, Table, grouped};
 use super::{CliError, at, print_json, print_stdout, unwritable};
 use crate::artifact::ArtifactError;
-use crate::compress::{CompressError, Recipe, Report};
+use crate::compress::{CompressError, Recipe, Report, UnitGroupReport};
 use crate::model::Model;
 
 /// What to compress, how, and where to.
@@ -65,7 +65,7 @@ struct RecipeArgs {
     /// Whether hidden units may change places to save bytes.
     #[arg(long, value_name = "true|false")]
     reorder: Option<bool>,
-    /// Whether hidden units that nobody reads are taken out.
+    /// Whether hidden units that nobody reads, or that are constant, are taken out.
     #[arg(long, value_name = "true|false")]
     remove: Option<bool>,
     /// Which sides of weights without a graph may be reordered: inputs, outputs or both.
@@ -216,10 +216,12 @@ pub fn render(report: &Report) -> String {
 /// What became of hidden units, a line each.
 fn units(report: &Report) -> impl Iterator<Item = String> {
     let groups = &report.unit_groups;
-    let removed = groups.iter().map(|group| group.removed).sum::<usize>();
-    let reordered =
-        groups.iter().filter(|group| group.reordered).map(|group| group.units - group.removed).sum::<usize>();
-    let lines =
-        [(removed, "were taken out: nobody reads them"), (reordered, "stand in another order: similar ones together")];
+    let sum = |count: fn(&UnitGroupReport) -> usize| groups.iter().map(count).sum::<usize>();
+    let reordered = |group: &UnitGroupReport| if group.reordered { group.left() } else { 0 };
+    let lines = [
+        (sum(|group| group.removed), "were taken out: nobody reads them"),
+        (sum(|group| group.constant), "were taken out: they are constant, and biases took that in"),
+        (sum(reordered), "stand in another order: similar ones together"),
+    ];
     lines.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} hidden units {what}\n"))
 }

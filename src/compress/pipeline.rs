@@ -52,7 +52,7 @@ pub fn compress(model: &Model, recipe: &Recipe, out: &Path, progress: &dyn Progr
     let spool = Spool::new(out);
     let source = Source { model, tasks: &tasks, spool: &spool, meter: &meter };
     let waiting = source.set_aside(&groups)?;
-    let rearranged = groups.rearrange(Layers { tasks: &tasks, waiting: &waiting, spool: &spool }, &meter)?;
+    let rearranged = groups.rearrange(Layers { model, tasks: &tasks, waiting: &waiting, spool: &spool }, &meter)?;
     let layers = source.encode_all(&waiting, &rearranged, &writer)?;
     let kept = add_plain(model, recipe, &skipped, &rearranged, &mut writer)?;
     if let Some(skeleton) = model.skeleton() {

@@ -2,20 +2,23 @@
 //!
 //! A unit is an output of a layer, or a channel of a convolution. Permuting the units of a [`UnitGroup`] in the same way in
 //! all its [`Member`]s leaves every output of the graph as it was, but for the rounding of sums in another order. What cannot
-//! be proved free is [`Pinned`], with the reason. Names, dims and types are enough: no weight is read.
+//! be proved free is [`Pinned`], with the reason. Names, dims and types are enough for that: no weight is read.
 //!
 //! The analysis walks the nodes in order, with a set of interchangeable units on every axis of every value ([`families`]).
 //! Each axis of a float constant starts as such a set of its own; a rule per operator ([`rules`]) ties axes whose positions
 //! must move together, and pins those that may not move at all.
 //!
-//! On it stand [`find_order`], which puts similar units side by side, [`find_read`], which finds those that nobody reads, and
-//! [`Picks`], which rearranges the tensors.
+//! On it stand [`find_order`], which puts similar units side by side, [`find_read`], which finds those that nobody reads,
+//! [`find_constants`], which finds those that do not depend on the input, and [`Picks`], which rearranges the tensors. The latter
+//! two read weights.
 //!
 //! # Source
 //! Basu and Varshney, "Universal and succinct source coding of deep neural networks", arXiv:1804.02800, on what the order of
 //! hidden units is worth. The rules follow from the definitions of the operators of ONNX, opsets 9 to 21.
 
+mod constants;
 mod families;
+mod fold;
 mod order;
 mod picks;
 mod rules;
@@ -27,6 +30,7 @@ mod walk;
 
 use tract_onnx::pb::ModelProto;
 
+pub use fold::{Folds, Search, find_constants};
 pub use order::{Cells, find_order};
 pub use picks::Picks;
 pub use unread::{Zeros, find_read};
@@ -82,5 +86,5 @@ pub struct Pinned {
 
 /// Finds the units of a graph that may change places.
 pub fn analyze(model: &ModelProto) -> UnitGroups {
-    model.graph.as_ref().map(walk::walk).unwrap_or_default()
+    model.graph.as_ref().map(walk::groups).unwrap_or_default()
 }

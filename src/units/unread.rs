@@ -14,34 +14,39 @@ type Gone<'a> = HashMap<(&'a str, usize), Vec<bool>>;
 pub type Zeros = (Vec<usize>, Vec<u8>);
 
 /// For each group, its units that somebody reads, in order: all of those without which the number of units would be wrong
-/// or zero. `load` gives the elements of a tensor; `None` stands for elements none of which are zero.
+/// or zero. Those of `taken`, never all of a group, are gone from the start. `load` gives the elements of a tensor; `None` stands for elements none of which are zero.
 ///
 /// # Errors
 /// Those of `load`.
 pub fn find_read<E>(
     groups: &[UnitGroup],
+    taken: &[Vec<u32>],
     mut load: impl FnMut(&str) -> Result<Option<Zeros>, E>,
 ) -> Result<Vec<Vec<u32>>, E> {
     let mut read: Vec<Vec<bool>> = groups.iter().map(|group| vec![true; group.units]).collect();
     let mut gone = Gone::new();
+    for ((group, units), read) in groups.iter().zip(taken).zip(&mut read) {
+        units.iter().for_each(|&unit| read[unit as usize] = false);
+        take(group, units.iter().map(|&unit| unit as usize), &mut gone);
+    }
     let is_open = |group: &UnitGroup| group.fixed_size.is_none() && group.members.iter().any(|m| m.is_summed);
     // From the last group on: what goes there frees what is before it.
     let mut pending: BTreeSet<usize> = (0..groups.len()).filter(|&index| is_open(&groups[index])).collect();
     while let Some(index) = pending.pop_last() {
         let group = &groups[index];
         let mut now = readers(group, &gone, &mut load)?;
-        if !now.contains(&true) {
-            now[0] = true;
+        let left = |unit: &usize| read[index][*unit];
+        if !(0..group.units).filter(left).any(|unit| now[unit])
+            && let Some(first) = (0..group.units).find(left)
+        {
+            now[first] = true;
         }
         let lost: Vec<usize> = (0..group.units).filter(|&unit| read[index][unit] && !now[unit]).collect();
         if lost.is_empty() {
             continue;
         }
+        take(group, lost.iter().copied(), &mut gone);
         for member in &group.members {
-            let positions = gone.entry((&member.tensor, member.axis)).or_insert_with(|| vec![false; member.len]);
-            for &unit in &lost {
-                positions[member.start + unit * member.block..][..member.block].fill(true);
-            }
             let reads = |other: &Member| other.is_summed && other.tensor == member.tensor;
             let touched = (0..groups.len()).filter(|&i| is_open(&groups[i]) && groups[i].members.iter().any(reads));
             pending.extend(touched.filter(|&i| i != index));
@@ -50,6 +55,20 @@ pub fn find_read<E>(
     }
     let listed = |read: Vec<bool>| (0u32..).zip(read).filter(|(_, is_read)| *is_read).map(|(unit, _)| unit).collect();
     Ok(read.into_iter().map(listed).collect())
+}
+
+/// Marks the positions of `units` as gone.
+fn take<'a>(group: &'a UnitGroup, units: impl Iterator<Item = usize> + Clone, gone: &mut Gone<'a>) {
+    for member in &group.members {
+        let mut units = units.clone().peekable();
+        if units.peek().is_none() {
+            return;
+        }
+        let positions = gone.entry((&member.tensor, member.axis)).or_insert_with(|| vec![false; member.len]);
+        for unit in units {
+            positions[member.start + unit * member.block..][..member.block].fill(true);
+        }
+    }
 }
 
 /// Which units of `group` meet an element that is neither zero nor gone, in a product that sums over them.
@@ -118,7 +137,7 @@ mod tests {
                 _ => None,
             })
         };
-        find_read(groups, load).unwrap()
+        find_read(groups, &[], load).unwrap()
     }
 
     #[test]
@@ -126,6 +145,13 @@ mod tests {
         assert_eq!(read(&layers(), [1, 0, 0, 1, 1, 0], [1, 1]), [vec![0, 1], vec![0, 1]]);
         // Without the second unit of the second layer, nobody reads the second of the first.
         assert_eq!(read(&layers(), [1, 0, 0, 1, 1, 0], [1, 0]), [vec![0], vec![0]]);
+    }
+
+    #[test]
+    fn a_unit_that_is_gone_reads_nothing_and_does_not_come_back() {
+        let load = |name: &str| Ok::<_, Infallible>((name == "b").then(|| (vec![2, 3], vec![1, 0, 0, 1, 1, 0])));
+        assert_eq!(find_read(&layers(), &[vec![], vec![1]], load), Ok(vec![vec![0], vec![0]]));
+        assert_eq!(find_read(&layers(), &[vec![0, 1], vec![]], load), Ok(vec![vec![2], vec![0, 1]]));
     }
 
     #[test]

@@ -88,6 +88,10 @@ impl<'a> Node<'a> {
         self.attribute(name).map(|a| a.ints.as_slice())
     }
 
+    pub(super) fn float(self, name: &str, default: f32) -> f64 {
+        self.attribute(name).map_or(default, |a| a.f).into()
+    }
+
     pub(super) fn text(self, name: &str) -> &'a [u8] {
         self.attribute(name).map_or(&[], |a| a.s.as_slice())
     }

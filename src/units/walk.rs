@@ -17,7 +17,18 @@ const MAX_NUMBERS: usize = 64;
 /// Most axes of a constant or an input that the walk follows.
 const MAX_RANK: usize = 16;
 
-pub(super) fn walk(graph: &GraphProto) -> UnitGroups {
+/// The groups of `graph`.
+pub(super) fn groups(graph: &GraphProto) -> UnitGroups {
+    walk(graph).finish(graph)
+}
+
+/// The extents of every value whose rank is known.
+pub(super) fn extents(graph: &GraphProto) -> HashMap<&str, Vec<Number>> {
+    let extents = |(name, value): (_, Value)| Some((name, value.axes?.iter().map(|axis| axis.extent).collect()));
+    walk(graph).values.into_iter().filter_map(extents).collect()
+}
+
+fn walk(graph: &GraphProto) -> Walk<'_> {
     let mut walk = Walk { rules: Rules::default(), values: HashMap::new() };
     for (index, (name, tensor, _)) in constant_tensors(graph).enumerate() {
         let value = walk.constant(index, tensor);
@@ -34,7 +45,7 @@ pub(super) fn walk(graph: &GraphProto) -> UnitGroups {
     for output in &graph.output {
         walk.pin(&output.name, "an output of the graph");
     }
-    walk.finish(graph)
+    walk
 }
 
 struct Walk<'a> {
@@ -159,7 +170,7 @@ fn extent(len: usize) -> Number {
 }
 
 /// The elements of a short integer tensor of at most one axis.
-fn numbers(tensor: &TensorProto, dims: &[usize]) -> Option<Vec<Number>> {
+pub(super) fn numbers(tensor: &TensorProto, dims: &[usize]) -> Option<Vec<Number>> {
     let elements = dims.iter().product::<usize>();
     let (_, element) = shape_of(tensor)?;
     if dims.len() > 1 || elements > MAX_NUMBERS || !matches!(element.name, "int64" | "int32") {

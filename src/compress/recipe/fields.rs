@@ -81,8 +81,9 @@ pub struct EncodeFields {
     /// the same but for rounding. Left out, they may where the goal is `smallest` and a weight of theirs is pruned or shared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reorder: Option<bool>,
-    /// Whether hidden units that every product multiplies by zero are taken out of all tensors: predictions are the same.
-    /// Left out, they are where `reorder` would be allowed by the rest of the recipe.
+    /// Whether hidden units that every product multiplies by zero, and those that are the same for every input, are taken out
+    /// of all tensors. Biases take what the latter add to a product: predictions are the same but for rounding. Left out, they
+    /// are where `reorder` would be allowed by the rest of the recipe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remove: Option<bool>,
     /// For weights without a graph: whose order does not matter, the inputs' (the second dimension), the outputs' (the first)

@@ -52,7 +52,7 @@ pub struct Encode {
     pub plain: Plain,
     /// Whether hidden units may change places; `None`: where the goal is [`Goal::Smallest`] and a weight is pruned or shared.
     pub reorder: Option<bool>,
-    /// Whether hidden units that nobody reads are taken out; `None`: as [`Encode::reorder`].
+    /// Whether hidden units that nobody reads, or that are constant, are taken out; `None`: as [`Encode::reorder`].
     pub remove: Option<bool>,
     /// Which units of a weight without a graph may change places.
     pub free_units: Option<FreeUnits>,

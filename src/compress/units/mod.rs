@@ -1,24 +1,26 @@
-//! Hidden units that nobody reads taken out, and the others put in an order that takes fewer bytes: which groups of units may
-//! change, what becomes of them, and every tensor rearranged to it.
+//! Hidden units that nobody reads, or that are constant, taken out, and the others put in an order that takes fewer bytes: which
+//! groups of units may change, what becomes of them, and every tensor rearranged to it.
 
+mod rearranged;
+mod stored;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
-use tract_onnx::pb::tensor_shape_proto::dimension;
-use tract_onnx::pb::{ModelProto, TensorProto, ValueInfoProto, type_proto};
 
 use super::layer::Task;
 use super::meter::Meter;
-use super::spool::{Spool, Spooled};
 use super::{CompressError, Encode, FreeUnits, Goal, LayerSettings, Recipe};
-use crate::artifact::ArtifactError;
-use crate::model::{Model, Weight, constants_mut};
+use crate::model::{Model, Weight};
 use crate::progress::Progress;
-use crate::tensor::{FloatData, Matrix, Values};
-use crate::units::{self, Cells, Member, Picks, UnitGroup};
+use crate::units::{self, Cells, Folds, Member, Picks, Search, UnitGroup};
+
+pub(super) use rearranged::Rearranged;
+pub(super) use stored::Layers;
+
+use stored::Plain;
 
 /// What became of the units of one group.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,9 +32,24 @@ pub struct UnitGroupReport {
     pub units: usize,
     /// How many of them were taken out of all these tensors, since every product that sums over them multiplies them by zero.
     pub removed: usize,
+    /// How many more were taken out since they are the same for every input: what they add to a product went into its bias.
+    #[serde(default)]
+    pub constant: usize,
     /// Whether they stand in another order than in the uploaded file, in all these tensors. False where that is not wanted,
     /// and where no order was found that puts units side by side which are more alike.
     pub reordered: bool,
+}
+
+impl UnitGroupReport {
+    /// How many units are left.
+    pub fn left(&self) -> usize {
+        self.units - self.removed - self.constant
+    }
+
+    /// Whether units were taken out.
+    fn has_fewer(&self) -> bool {
+        self.left() < self.units
+    }
 }
 
 /// The groups whose units the recipe lets change.
@@ -42,15 +59,8 @@ pub(super) struct FreeGroups {
     reorder: Vec<bool>,
     /// Positions among the tasks, by name.
     tasks: HashMap<String, usize>,
-}
-
-/// Pruned and shared layers on their way to be encoded.
-#[derive(Clone, Copy)]
-pub(super) struct Layers<'a> {
-    pub tasks: &'a [Task<'a>],
-    /// In the order of the tasks; those whose units may not change are not there.
-    pub waiting: &'a [Option<Spooled>],
-    pub spool: &'a Spool,
+    /// Tensors that are not compressed and stay bit by bit.
+    fixed: HashSet<String>,
 }
 
 impl FreeGroups {
@@ -61,7 +71,12 @@ impl FreeGroups {
             None => tasks.iter().flat_map(lone_groups).collect(),
         };
         let positions = tasks.iter().enumerate().map(|(position, task)| (task.weight.name.clone(), position));
-        let mut free = Self { groups: Vec::new(), reorder: Vec::new(), tasks: positions.collect() };
+        let stays = |name: &String| {
+            let settings = recipe.resolve(name, "");
+            settings.skip || settings.encode.remove == Some(false)
+        };
+        let fixed = model.kept().iter().map(|kept| kept.name.clone()).filter(stays).collect();
+        let mut free = Self { groups: Vec::new(), reorder: Vec::new(), tasks: positions.collect(), fixed };
         for mut group in found {
             let settings = |member: &Member| {
                 let op = ops.get(member.tensor.as_str()).copied();
@@ -103,35 +118,56 @@ impl FreeGroups {
     /// Finds the units that go, and an order for those that stay.
     pub(super) fn rearrange(&self, layers: Layers, meter: &Meter) -> Result<Rearranged, CompressError> {
         let mut done = Rearranged::default();
-        let kept = self.find_read(layers, meter)?;
-        let fewer = self.groups.iter().zip(&kept).filter(|(group, kept)| kept.len() < group.units);
+        let mut kept = self.find_read(layers, &[], meter)?;
+        done.folds = self.find_constants(layers, &kept, meter)?;
+        if done.folds.units.iter().any(|units| !units.is_empty()) {
+            kept = self.find_read(layers, &done.folds.units, meter)?;
+        }
+        let groups: Vec<UnitGroup> = self.groups.iter().map(|group| done.folds.with_biases(group)).collect();
+        let fewer = groups.iter().zip(&kept).filter(|(group, kept)| kept.len() < group.units);
         done.removed = Picks::new(fewer.map(|(group, kept)| (group, kept.as_slice())));
         let mut orders = Vec::new();
-        for ((group, kept), reorder) in self.groups.iter().zip(&kept).zip(&self.reorder) {
-            let mut tensors: Vec<String> = group.members.iter().map(|member| member.tensor.clone()).collect();
+        for (index, (group, kept)) in groups.iter().zip(&kept).enumerate() {
+            let mut tensors: Vec<String> = self.groups[index].members.iter().map(|m| m.tensor.clone()).collect();
             tensors.dedup();
             let left = done.removed.group(group, kept.len());
-            let order = match reorder {
+            let order = match self.reorder[index] {
                 true => units::find_order(&self.cells(&left, layers, &done.removed)?, &meter.inner())?,
                 false => None,
             };
             meter.advance(self.group_work(group, layers.tasks), "units", &tensors[0])?;
-            let (removed, reordered) = (group.units - kept.len(), order.is_some());
-            done.reports.push(UnitGroupReport { tensors, units: group.units, removed, reordered });
+            let constant = done.folds.units.get(index).map_or(0, Vec::len);
+            let (removed, reordered) = (group.units - kept.len() - constant, order.is_some());
+            done.reports.push(UnitGroupReport { tensors, units: group.units, removed, constant, reordered });
             orders.extend(order.map(|order| (left, order)));
         }
         done.reordered = Picks::new(orders.iter().map(|(group, order)| (group, order.as_slice())));
         Ok(done)
     }
 
-    /// The units of each group that some product reads.
-    fn find_read(&self, layers: Layers, meter: &Meter) -> Result<Vec<Vec<u32>>, CompressError> {
-        units::find_read(&self.groups, |name| {
+    /// The units of each group that some product reads, where those of `taken` are gone.
+    fn find_read(&self, layers: Layers, taken: &[Vec<u32>], meter: &Meter) -> Result<Vec<Vec<u32>>, CompressError> {
+        units::find_read(&self.groups, taken, |name| {
             meter.inner().check()?;
             // What is not compressed is not looked at: it counts as read.
             let Some(&at) = self.tasks.get(name) else { return Ok(None) };
             let dims = layers.tasks[at].weight.dims.clone();
             Ok(layers.bytes(at)?.map(|bytes| (dims, bytes)))
+        })
+    }
+
+    /// The units that are the same for every input, of those that are `read`.
+    fn find_constants(&self, layers: Layers, read: &[Vec<u32>], meter: &Meter) -> Result<Folds, CompressError> {
+        let skeleton = layers.model.skeleton().and_then(|skeleton| skeleton.graph.as_ref());
+        let Some(graph) = skeleton else { return Ok(Folds::default()) };
+        let (weights, groups, fixed) = (layers.model.weights(), self.groups.as_slice(), &self.fixed);
+        let plain = Plain::of(layers.model);
+        units::find_constants(Search { graph, weights, groups, read, fixed }, &mut |name| {
+            meter.inner().check()?;
+            match self.tasks.get(name) {
+                Some(&at) => layers.matrix(at),
+                None => plain.row(name),
+            }
         })
     }
 
@@ -158,17 +194,6 @@ impl FreeGroups {
             first = end;
         }
         Ok(cells)
-    }
-}
-
-impl Layers<'_> {
-    /// The layer of task `at` in the order of its tensor, a byte for each element: 0 for zero, and for other values bytes that
-    /// differ as far as bytes can.
-    fn bytes(self, at: usize) -> Result<Option<Vec<u8>>, CompressError> {
-        let Some(spooled) = &self.waiting[at] else { return Ok(None) };
-        let matrix = self.spool.get(spooled).map_err(ArtifactError::from)?.matrix;
-        let Weight { dims, layout, .. } = self.tasks[at].weight;
-        Ok(Some(layout.to_tensor(dims, bytes_of(&matrix))))
     }
 }
 
@@ -233,123 +258,4 @@ impl Place {
         let (within, before) = (rest % block, rest / block);
         (before * self.len + start + unit * block + within) * self.inner + behind
     }
-}
-
-/// A byte for each cell, row-major, as [`Layers::bytes`] has them.
-fn bytes_of(matrix: &Matrix) -> Vec<u8> {
-    let other = |bits: u64| 1 + (bits % 255) as u8;
-    match matrix.values() {
-        Values::Shared { codebook, indices } => {
-            let zero = codebook.zero();
-            indices.iter().map(|&s| if Some(s) == zero { 0 } else { other(s.into()) }).collect()
-        }
-        Values::Raw { data, .. } => {
-            let byte = |bits: u64| if bits == 0 { 0 } else { other(bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) };
-            (0..data.len()).map(|i| byte(data.get(i).to_bits())).collect()
-        }
-    }
-}
-
-/// What was found, to be carried out on every tensor that it touches.
-#[derive(Default)]
-pub(super) struct Rearranged {
-    /// First, units go.
-    removed: Picks,
-    /// Then those that stay change places.
-    reordered: Picks,
-    pub reports: Vec<UnitGroupReport>,
-}
-
-impl Rearranged {
-    fn contain(&self, name: &str) -> bool {
-        self.removed.contain(name) || self.reordered.contain(name)
-    }
-
-    /// The dimensions of a tensor.
-    pub(super) fn dims(&self, name: &str, dims: &[usize]) -> Vec<usize> {
-        self.removed.dims(name, dims)
-    }
-
-    /// A layer with its units in their places.
-    pub(super) fn matrix(&self, weight: &Weight, matrix: Matrix) -> Matrix {
-        if !self.contain(&weight.name) {
-            return matrix;
-        }
-        let shape = weight.layout.shape(&self.dims(&weight.name, &weight.dims));
-        let (rows, cols) = shape.expect("a layout fits fewer units too");
-        let moved = match matrix.into_values() {
-            Values::Shared { codebook, indices } => Matrix::shared(rows, cols, codebook, self.cells(weight, indices)),
-            Values::Raw { dtype, data: FloatData::F32(values) } => {
-                Matrix::raw(rows, cols, dtype, FloatData::F32(self.cells(weight, values)))
-            }
-            Values::Raw { dtype, data: FloatData::F64(values) } => {
-                Matrix::raw(rows, cols, dtype, FloatData::F64(self.cells(weight, values)))
-            }
-        };
-        moved.expect("cells that changed places are as valid as before")
-    }
-
-    /// The cells of a matrix, row-major.
-    fn cells<T: Copy>(&self, weight: &Weight, cells: Vec<T>) -> Vec<T> {
-        let Weight { name, dims, layout, .. } = weight;
-        let elements = self.elements(name, dims, 1, layout.to_tensor(dims, cells));
-        layout.to_matrix(&self.dims(name, dims), elements)
-    }
-
-    fn elements<T: Copy>(&self, name: &str, dims: &[usize], width: usize, elements: Vec<T>) -> Vec<T> {
-        let left = self.removed.apply(name, dims, width, elements);
-        self.reordered.apply(name, &self.dims(name, dims), width, left)
-    }
-
-    /// The elements of a tensor that is not compressed.
-    pub(super) fn bytes(&self, name: &str, dims: &[usize], bytes: Vec<u8>) -> Vec<u8> {
-        let elements = dims.iter().product::<usize>();
-        match self.contain(name) && elements > 0 {
-            true => self.elements(name, dims, bytes.len() / elements, bytes),
-            false => bytes,
-        }
-    }
-
-    /// The graph with its constants rearranged. What it says of the extents in between is left out where they changed.
-    pub(super) fn graph(&self, skeleton: &ModelProto) -> ModelProto {
-        let mut model = skeleton.clone();
-        let mut shapes = HashMap::new();
-        for (name, tensor) in constants_mut(&mut model).filter(|(name, _)| self.contain(name)) {
-            let dims: Vec<usize> = tensor.dims.iter().filter_map(|&d| usize::try_from(d).ok()).collect();
-            let moved = self.bytes(&name, &dims, element_bytes(tensor));
-            (tensor.float_data, tensor.double_data, tensor.int32_data) = Default::default();
-            tensor.raw_data = moved;
-            tensor.dims = self.dims(&name, &dims).into_iter().map(|d| d as i64).collect();
-            shapes.insert(name, tensor.dims.clone());
-        }
-        if let Some(graph) = model.graph.as_mut().filter(|_| self.reports.iter().any(|group| group.removed > 0)) {
-            graph.value_info.clear();
-            for input in &mut graph.input {
-                if let Some(dims) = shapes.get(&input.name) {
-                    set_extents(input, dims);
-                }
-            }
-        }
-        model
-    }
-}
-
-/// Declares the extents of an initializer that is listed among the inputs.
-fn set_extents(input: &mut ValueInfoProto, dims: &[i64]) {
-    let Some(type_proto::Value::TensorType(tensor)) = input.r#type.as_mut().and_then(|t| t.value.as_mut()) else {
-        return;
-    };
-    for (dim, &extent) in tensor.shape.iter_mut().flat_map(|shape| &mut shape.dim).zip(dims) {
-        dim.value = Some(dimension::Value::DimValue(extent));
-    }
-}
-
-/// The elements of a float tensor as `raw_data` holds them; none where they are stored elsewhere.
-fn element_bytes(tensor: &TensorProto) -> Vec<u8> {
-    let mut bytes = tensor.raw_data.to_vec();
-    bytes.extend(tensor.float_data.iter().flat_map(|v| v.to_le_bytes()));
-    bytes.extend(tensor.double_data.iter().flat_map(|v| v.to_le_bytes()));
-    // Half-width floats are the low two bytes of an entry.
-    bytes.extend(tensor.int32_data.iter().flat_map(|v| (*v as u16).to_le_bytes()));
-    bytes
 }
