@@ -36,7 +36,7 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 struct RecipeArgs {
     /// Recipe as JSON; the flags below are then refused.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "prune", "scope", "quantize", "levels", "bits", "codebook", "encoding", "reorder", "remove", "free_units", "seed"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["preset", "prune", "scope", "quantize", "levels", "bits", "codebook", "encoding", "reorder", "remove", "merge", "free_units", "seed"])]
     recipe: Option<PathBuf>,
     /// lossless, balanced or smallest; the flags below refine it.
     #[arg(long)]
@@ -68,6 +68,9 @@ struct RecipeArgs {
     /// Whether hidden units that nobody reads, or that are constant, are taken out.
     #[arg(long, value_name = "true|false")]
     remove: Option<bool>,
+    /// Whether hidden units that are copies of each other are merged to save bytes.
+    #[arg(long, value_name = "true|false")]
+    merge: Option<bool>,
     /// Which sides of weights without a graph may be reordered: inputs, outputs or both.
     #[arg(long, value_name = "SIDE")]
     free_units: Option<String>,
@@ -149,6 +152,7 @@ impl RecipeArgs {
         set(Some("encode"), "codec", text(&self.encoding));
         set(Some("encode"), "reorder", self.reorder.map(Value::from));
         set(Some("encode"), "remove", self.remove.map(Value::from));
+        set(Some("encode"), "merge", self.merge.map(Value::from));
         set(Some("encode"), "free_units", text(&self.free_units));
         Value::Object(recipe)
     }
@@ -221,6 +225,7 @@ fn units(report: &Report) -> impl Iterator<Item = String> {
     let lines = [
         (sum(|group| group.removed), "were taken out: nobody reads them"),
         (sum(|group| group.constant), "were taken out: they are constant, and biases took that in"),
+        (sum(|group| group.merged), "were taken out: they are copies of others"),
         (sum(reordered), "stand in another order: similar ones together"),
     ];
     lines.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} hidden units {what}\n"))

@@ -138,7 +138,7 @@ fn codec(codec: CodecId) -> MethodDescription {
         ),
     };
     describe(
-        Stage { discriminator: "codec", fields: &["plain", "reorder", "remove", "free_units"] }
+        Stage { discriminator: "codec", fields: &["plain", "reorder", "remove", "merge", "free_units"] }
             .of::<EncodeFields>(codec),
         description,
         source,
@@ -148,8 +148,9 @@ fn codec(codec: CodecId) -> MethodDescription {
 fn auto() -> MethodDescription {
     let description = "The smallest codec for each tensor: with the goal `smallest` of all, with `serving` of those that products run on \
                        (all but mix).";
-    let schema = Stage { discriminator: "codec", fields: &["goal", "plain", "reorder", "remove", "free_units"] }
-        .of::<EncodeFields>("auto");
+    let schema =
+        Stage { discriminator: "codec", fields: &["goal", "plain", "reorder", "remove", "merge", "free_units"] }
+            .of::<EncodeFields>("auto");
     describe(schema, description, "The sizes are measured, not estimated.")
 }
 

@@ -51,9 +51,9 @@ pub fn compress(model: &Model, recipe: &Recipe, out: &Path, progress: &dyn Progr
     joint::fit_codebooks(model, &mut tasks, &mut writer, &meter)?;
     let spool = Spool::new(out);
     let source = Source { model, tasks: &tasks, spool: &spool, meter: &meter };
-    let waiting = source.set_aside(&groups)?;
-    let rearranged = groups.rearrange(Layers { model, tasks: &tasks, waiting: &waiting, spool: &spool }, &meter)?;
-    let layers = source.encode_all(&waiting, &rearranged, &writer)?;
+    let mut layers = Layers { model, tasks: &tasks, waiting: source.set_aside(&groups)?, spool: &spool };
+    let rearranged = groups.rearrange(&mut layers, &meter)?;
+    let layers = source.encode_all(&layers.waiting, &rearranged, &writer)?;
     let kept = add_plain(model, recipe, &skipped, &rearranged, &mut writer)?;
     if let Some(skeleton) = model.skeleton() {
         writer.set_graph(&rearranged.graph(skeleton), halves(&recipe.resolve("", "").encode))?;

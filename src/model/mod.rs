@@ -77,6 +77,14 @@ pub struct Weight {
     pub chain: Vec<usize>,
 }
 
+impl Weight {
+    /// The dimension that a use sums over.
+    pub fn summed_axis(&self, usage: &Use) -> usize {
+        let axis = usize::from(self.layout == Layout::RowsFirst);
+        if usage.transposed { 1 - axis } else { axis }
+    }
+}
+
 /// An operator input that takes a weight in compressed form: a factor of a product, or the data of a Gather.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Use {

@@ -95,6 +95,9 @@ struct Folder<'f, 'a> {
     by_weight: HashMap<&'a str, Vec<Product<'a>>>,
 }
 
+/// A member, and the units that go from it.
+type Loss<'a> = (&'a Member, &'a [u32]);
+
 /// What can be done with one unit.
 #[derive(Clone, Copy, PartialEq)]
 enum Verdict {
@@ -214,7 +217,7 @@ impl<'f, 'a> Folder<'f, 'a> {
         load: &mut dyn FnMut(&str) -> Result<Option<Matrix>, E>,
     ) -> Result<bool, E> {
         let mut taken = HashSet::new();
-        let mut losses: HashMap<(&str, usize), Vec<(&Member, &[u32])>> = HashMap::new();
+        let mut losses: HashMap<(&str, usize), Vec<Loss>> = HashMap::new();
         for (group, units) in groups.iter().zip(&folds.units).filter(|(_, units)| !units.is_empty()) {
             for member in group.members.iter().filter(|member| member.is_summed) {
                 losses.entry((&member.tensor, member.axis)).or_default().push((member, units));
@@ -251,7 +254,7 @@ impl<'f, 'a> Folder<'f, 'a> {
     }
 
     /// The constants that `product` loses with the units of `lost`, position by position, and 0 elsewhere; `None` where it loses nothing but zeros.
-    fn amounts(&self, product: &Product<'a>, lost: &[(&Member, &[u32])]) -> Option<Vec<f64>> {
+    fn amounts(&self, product: &Product<'a>, lost: &[Loss]) -> Option<Vec<f64>> {
         let inputs = self.inputs(product)?;
         let mut amounts = vec![0.0; inputs.len()];
         for (member, units) in lost {
@@ -333,6 +336,11 @@ impl Folds {
     /// Whether something is added to the constant `name`.
     pub fn contain(&self, name: &str) -> bool {
         self.added.contains_key(name)
+    }
+
+    /// The elements of a bias that is made, all units still there.
+    pub fn new_bias(&self, name: &str) -> Option<&[f32]> {
+        self.biases.iter().find(|bias| bias.name == name).map(|bias| bias.values.as_slice())
     }
 
     /// Gives the nodes of the graph that need one a bias, all of whose units are still there.

@@ -10,13 +10,14 @@
 //!
 //! On it stand [`find_order`], which puts similar units side by side, [`find_read`], which finds those that nobody reads,
 //! [`find_constants`], which finds those that do not depend on the input, and [`Picks`], which rearranges the tensors. The latter
-//! two read weights.
+//! two read weights. [`Copies`] tells apart units that are the same.
 //!
 //! # Source
 //! Basu and Varshney, "Universal and succinct source coding of deep neural networks", arXiv:1804.02800, on what the order of
 //! hidden units is worth. The rules follow from the definitions of the operators of ONNX, opsets 9 to 21.
 
 mod constants;
+mod copies;
 mod families;
 mod fold;
 mod order;
@@ -30,6 +31,7 @@ mod walk;
 
 use tract_onnx::pb::ModelProto;
 
+pub use copies::Copies;
 pub use fold::{Folds, Search, find_constants};
 pub use order::{Cells, find_order};
 pub use picks::Picks;

@@ -43,6 +43,11 @@ impl Picks {
         picks
     }
 
+    /// Leaves the units of each group that are `kept`, where they are fewer.
+    pub fn without<'a>(kept: impl Iterator<Item = (&'a UnitGroup, &'a [u32])>) -> Self {
+        Self::new(kept.filter(|(group, kept)| kept.len() < group.units))
+    }
+
     /// Whether `tensor` changes.
     pub fn contain(&self, tensor: &str) -> bool {
         self.by_tensor.contains_key(tensor)

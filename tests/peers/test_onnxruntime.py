@@ -88,6 +88,7 @@ def test_rearranged_units_change_no_prediction(made, tmp_path):
     for export in (expected, found):
         flag = export.stem.removeprefix("rearranged-")
         artifact = tmp_path / f"{flag}.artifact"
-        weightpress("compress", model, "-o", artifact, *RECIPES["pruned-cws"], "--reorder", flag, "--remove", flag)
+        flags = [part for option in ("--reorder", "--remove", "--merge") for part in (option, flag)]
+        weightpress("compress", model, "-o", artifact, *RECIPES["pruned-cws"], *flags)
         weightpress("export", artifact, "--format", "onnx", "-o", export)
     assert_close(judged(found, inputs), judged(expected, inputs), TOLERANCE.get(model.stem, 1e-4))

@@ -86,6 +86,11 @@ pub struct EncodeFields {
     /// are where `reorder` would be allowed by the rest of the recipe.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remove: Option<bool>,
+    /// Whether hidden units that are copies of each other, bit by bit, are merged where the tensors get smaller: one stays, and
+    /// is multiplied by the sums of their weights, so a layer may get more `levels`. Predictions are the same but for rounding.
+    /// Left out, they are where `reorder` would be allowed by the rest of the recipe.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merge: Option<bool>,
     /// For weights without a graph: whose order does not matter, the inputs' (the second dimension), the outputs' (the first)
     /// or `both`. The weights are stored, and exported, in the new order.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,6 +138,7 @@ impl EncodeFields {
             plain: self.plain.unwrap_or_default(),
             reorder: self.reorder,
             remove: self.remove,
+            merge: self.merge,
             free_units: self.free_units,
         }
     }
@@ -173,6 +179,7 @@ impl Overlay for EncodeFields {
         self.plain = over.plain.or(self.plain);
         self.reorder = over.reorder.or(self.reorder);
         self.remove = over.remove.or(self.remove);
+        self.merge = over.merge.or(self.merge);
         self.free_units = over.free_units.or(self.free_units);
     }
 }

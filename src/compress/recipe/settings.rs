@@ -54,6 +54,8 @@ pub struct Encode {
     pub reorder: Option<bool>,
     /// Whether hidden units that nobody reads, or that are constant, are taken out; `None`: as [`Encode::reorder`].
     pub remove: Option<bool>,
+    /// Whether copies among hidden units are merged where that saves bytes; `None`: as [`Encode::reorder`].
+    pub merge: Option<bool>,
     /// Which units of a weight without a graph may change places.
     pub free_units: Option<FreeUnits>,
 }

@@ -34,7 +34,7 @@ fn every_field_reaches_the_settings() {
     let settings = recipe(
         r#"{"prune": {"criterion": "magnitude", "sparsity": 0.9, "scope": "global"},
             "quantize": {"method": "pws", "levels": 32, "codebook": "unified"},
-            "encode": {"codec": "sham", "goal": "serving", "plain": "f16", "reorder": true, "remove": false, "free_units": "both"},
+            "encode": {"codec": "sham", "goal": "serving", "plain": "f16", "reorder": true, "remove": false, "merge": true, "free_units": "both"},
             "seed": 7}"#,
     )
     .resolve("fc1", "Gemm");
@@ -55,6 +55,7 @@ fn every_field_reaches_the_settings() {
             plain: Plain::F16,
             reorder: Some(true),
             remove: Some(false),
+            merge: Some(true),
             free_units: Some(FreeUnits::Both),
         },
     };

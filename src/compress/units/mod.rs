@@ -1,6 +1,7 @@
-//! Hidden units that nobody reads, or that are constant, taken out, and the others put in an order that takes fewer bytes: which
-//! groups of units may change, what becomes of them, and every tensor rearranged to it.
+//! Hidden units that nobody reads, or that are constant, taken out, copies merged, and the others put in an order that takes fewer
+//! bytes: which groups of units may change, what becomes of them, and every tensor rearranged to it.
 
+mod merge;
 mod rearranged;
 mod stored;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::units::{self, Cells, Folds, Member, Picks, Search, UnitGroup};
 pub(super) use rearranged::Rearranged;
 pub(super) use stored::Layers;
 
+use merge::Merger;
 use stored::Plain;
 
 /// What became of the units of one group.
@@ -35,6 +37,9 @@ pub struct UnitGroupReport {
     /// How many more were taken out since they are the same for every input: what they add to a product went into its bias.
     #[serde(default)]
     pub constant: usize,
+    /// How many more were taken out since they are copies of others, which are multiplied by the sums of their weights.
+    #[serde(default)]
+    pub merged: usize,
     /// Whether they stand in another order than in the uploaded file, in all these tensors. False where that is not wanted,
     /// and where no order was found that puts units side by side which are more alike.
     pub reordered: bool,
@@ -43,7 +48,7 @@ pub struct UnitGroupReport {
 impl UnitGroupReport {
     /// How many units are left.
     pub fn left(&self) -> usize {
-        self.units - self.removed - self.constant
+        self.units - self.removed - self.constant - self.merged
     }
 
     /// Whether units were taken out.
@@ -57,6 +62,8 @@ pub(super) struct FreeGroups {
     groups: Vec<UnitGroup>,
     /// For each group, whether its units may change places.
     reorder: Vec<bool>,
+    /// For each group, whether copies among its units may be merged.
+    merge: Vec<bool>,
     /// Positions among the tasks, by name.
     tasks: HashMap<String, usize>,
     /// Tensors that are not compressed and stay bit by bit.
@@ -76,7 +83,8 @@ impl FreeGroups {
             settings.skip || settings.encode.remove == Some(false)
         };
         let fixed = model.kept().iter().map(|kept| kept.name.clone()).filter(stays).collect();
-        let mut free = Self { groups: Vec::new(), reorder: Vec::new(), tasks: positions.collect(), fixed };
+        let (tasks, none) = (positions.collect(), Vec::new);
+        let mut free = Self { groups: Vec::new(), reorder: none(), merge: none(), tasks, fixed };
         for mut group in found {
             let settings = |member: &Member| {
                 let op = ops.get(member.tensor.as_str()).copied();
@@ -85,12 +93,14 @@ impl FreeGroups {
             let settings: Vec<_> = group.members.iter().map(settings).collect();
             let (reorder, remove) =
                 (allow(&settings, |encode| encode.reorder), allow(&settings, |encode| encode.remove));
+            let merge = group.fixed_size.is_none() && allow(&settings, |encode| encode.merge);
             if !remove {
                 group.fixed_size.get_or_insert_with(|| "the recipe keeps it".into());
             }
-            if reorder || group.fixed_size.is_none() {
+            if reorder || merge || group.fixed_size.is_none() {
                 free.groups.push(group);
                 free.reorder.push(reorder);
+                free.merge.push(merge);
             }
         }
         free
@@ -116,7 +126,7 @@ impl FreeGroups {
     }
 
     /// Finds the units that go, and an order for those that stay.
-    pub(super) fn rearrange(&self, layers: Layers, meter: &Meter) -> Result<Rearranged, CompressError> {
+    pub(super) fn rearrange(&self, layers: &mut Layers, meter: &Meter) -> Result<Rearranged, CompressError> {
         let mut done = Rearranged::default();
         let mut kept = self.find_read(layers, &[], meter)?;
         done.folds = self.find_constants(layers, &kept, meter)?;
@@ -124,8 +134,9 @@ impl FreeGroups {
             kept = self.find_read(layers, &done.folds.units, meter)?;
         }
         let groups: Vec<UnitGroup> = self.groups.iter().map(|group| done.folds.with_biases(group)).collect();
-        let fewer = groups.iter().zip(&kept).filter(|(group, kept)| kept.len() < group.units);
-        done.removed = Picks::new(fewer.map(|(group, kept)| (group, kept.as_slice())));
+        done.removed = Picks::without(groups.iter().zip(kept.iter().map(Vec::as_slice)));
+        let before: Vec<usize> = kept.iter().map(Vec::len).collect();
+        Merger { free: self, layers, meter, groups: &groups, done: &mut done }.merge(&mut kept)?;
         let mut orders = Vec::new();
         for (index, (group, kept)) in groups.iter().zip(&kept).enumerate() {
             let mut tensors: Vec<String> = self.groups[index].members.iter().map(|m| m.tensor.clone()).collect();
@@ -137,8 +148,9 @@ impl FreeGroups {
             };
             meter.advance(self.group_work(group, layers.tasks), "units", &tensors[0])?;
             let constant = done.folds.units.get(index).map_or(0, Vec::len);
-            let (removed, reordered) = (group.units - kept.len() - constant, order.is_some());
-            done.reports.push(UnitGroupReport { tensors, units: group.units, removed, constant, reordered });
+            let (removed, merged) = (group.units - before[index] - constant, before[index] - kept.len());
+            let (units, reordered) = (group.units, order.is_some());
+            done.reports.push(UnitGroupReport { tensors, units, removed, constant, merged, reordered });
             orders.extend(order.map(|order| (left, order)));
         }
         done.reordered = Picks::new(orders.iter().map(|(group, order)| (group, order.as_slice())));
@@ -146,7 +158,7 @@ impl FreeGroups {
     }
 
     /// The units of each group that some product reads, where those of `taken` are gone.
-    fn find_read(&self, layers: Layers, taken: &[Vec<u32>], meter: &Meter) -> Result<Vec<Vec<u32>>, CompressError> {
+    fn find_read(&self, layers: &Layers, taken: &[Vec<u32>], meter: &Meter) -> Result<Vec<Vec<u32>>, CompressError> {
         units::find_read(&self.groups, taken, |name| {
             meter.inner().check()?;
             // What is not compressed is not looked at: it counts as read.
@@ -157,7 +169,7 @@ impl FreeGroups {
     }
 
     /// The units that are the same for every input, of those that are `read`.
-    fn find_constants(&self, layers: Layers, read: &[Vec<u32>], meter: &Meter) -> Result<Folds, CompressError> {
+    fn find_constants(&self, layers: &Layers, read: &[Vec<u32>], meter: &Meter) -> Result<Folds, CompressError> {
         let skeleton = layers.model.skeleton().and_then(|skeleton| skeleton.graph.as_ref());
         let Some(graph) = skeleton else { return Ok(Folds::default()) };
         let (weights, groups, fixed) = (layers.model.weights(), self.groups.as_slice(), &self.fixed);
@@ -172,7 +184,7 @@ impl FreeGroups {
     }
 
     /// What the units of a group look like in the compressed tensors, from which some are `removed`.
-    fn cells(&self, group: &UnitGroup, layers: Layers, removed: &Picks) -> Result<Cells, CompressError> {
+    fn cells(&self, group: &UnitGroup, layers: &Layers, removed: &Picks) -> Result<Cells, CompressError> {
         let place = |(member, at): (&'_ Member, usize)| {
             let Weight { name, dims, .. } = layers.tasks[at].weight;
             (Place::of(member, &removed.dims(name, dims)), at)

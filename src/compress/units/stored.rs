@@ -9,32 +9,34 @@ use super::super::layer::Task;
 use super::super::spool::{Spool, Spooled};
 use crate::artifact::ArtifactError;
 use crate::model::{Kept, Model, Weight, constant_tensors, shape_of};
-use crate::tensor::{FloatData, Matrix, Values};
+use crate::tensor::{FloatData, FloatType, Matrix, Values};
 
 /// Pruned and shared layers on their way to be encoded.
-#[derive(Clone, Copy)]
 pub(in crate::compress) struct Layers<'a> {
     pub model: &'a Model,
     pub tasks: &'a [Task<'a>],
     /// In the order of the tasks; those whose units may not change are not there.
-    pub waiting: &'a [Option<Spooled>],
+    pub waiting: Vec<Option<Spooled>>,
     pub spool: &'a Spool,
 }
 
 impl Layers<'_> {
     /// The layer of task `at`; `None` where its units may not change.
-    pub(super) fn matrix(self, at: usize) -> Result<Option<Matrix>, CompressError> {
+    pub(super) fn matrix(&self, at: usize) -> Result<Option<Matrix>, CompressError> {
         let Some(spooled) = &self.waiting[at] else { return Ok(None) };
         Ok(Some(self.spool.get(spooled).map_err(ArtifactError::from)?.matrix))
     }
 
     /// The layer of task `at` in the order of its tensor, a byte for each element: 0 for zero, and for other values bytes that
     /// differ as far as bytes can.
-    pub(super) fn bytes(self, at: usize) -> Result<Option<Vec<u8>>, CompressError> {
+    pub(super) fn bytes(&self, at: usize) -> Result<Option<Vec<u8>>, CompressError> {
         let Weight { dims, layout, .. } = self.tasks[at].weight;
         Ok(self.matrix(at)?.map(|matrix| layout.to_tensor(dims, bytes_of(&matrix))))
     }
 }
+
+/// The dims, the type and the little-endian elements of a tensor.
+pub(super) type Floats = (Vec<usize>, FloatType, Vec<u8>);
 
 /// Constants of the main graph that are not compressed.
 pub(super) struct Plain<'a> {
@@ -55,6 +57,13 @@ impl<'a> Plain<'a> {
 
     /// A tensor of floats as one row; `None` where it is none, or not finite.
     pub(super) fn row(&self, name: &str) -> Result<Option<Matrix>, CompressError> {
+        let Some((dims, dtype, bytes)) = self.floats(name)? else { return Ok(None) };
+        let elements = dims.iter().product();
+        Ok(Matrix::raw(1, elements, dtype, FloatData::from_le_bytes(dtype, &bytes)).ok())
+    }
+
+    /// Dims, type and bytes of a tensor of floats.
+    pub(super) fn floats(&self, name: &str) -> Result<Option<Floats>, CompressError> {
         let Some(tensor) = self.inline.get(name) else { return Ok(None) };
         let Some((dims, element)) = shape_of(tensor) else { return Ok(None) };
         let Some(dtype) = element.float() else { return Ok(None) };
@@ -62,11 +71,9 @@ impl<'a> Plain<'a> {
             Some(kept) => self.model.read_detached(kept)?,
             None => element_bytes(tensor),
         };
-        let elements = dims.iter().product::<usize>();
-        if bytes.len() != elements * dtype.size_bytes() {
-            return Ok(None);
-        }
-        Ok(Matrix::raw(1, elements, dtype, FloatData::from_le_bytes(dtype, &bytes)).ok())
+        // The elements of what is skipped are elsewhere.
+        let is_here = bytes.len() == dims.iter().product::<usize>() * dtype.size_bytes();
+        Ok(is_here.then_some((dims, dtype, bytes)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Units in another order: predictions stay what they were, on random graphs, on bundled networks and on weights alone.
 
 mod constants;
+mod merge;
 
 use std::path::Path;
 
@@ -68,6 +69,27 @@ impl Network {
         name
     }
 
+    /// Makes some rows of the last weight and the bias behind it zero, and some copies of others.
+    fn repeat_rows(&mut self) {
+        let at = self.tensors.len() - 2;
+        let rows = self.tensors[at].dims[0] as usize;
+        for row in 1..rows {
+            let from = match self.numbers.next() {
+                ..-0.5 => Some(row - 1),
+                -0.5..0.0 => None,
+                _ => continue,
+            };
+            for (tensor, keeps_zeros) in self.tensors[at..].iter_mut().zip([true, false]) {
+                let run = tensor.raw_data.len() / rows;
+                match from {
+                    Some(from) => tensor.raw_data.copy_within(from * run..(from + 1) * run, row * run),
+                    None if keeps_zeros => tensor.raw_data[row * run..(row + 1) * run].fill(0),
+                    None => {}
+                }
+            }
+        }
+    }
+
     fn node(&mut self, node: NodeProto, channels: usize, side: usize) -> Image {
         let image = Image { name: self.name(), channels, side };
         self.nodes.push(NodeProto { output: vec![image.name.clone()], ..node });
@@ -77,6 +99,7 @@ impl Network {
     fn convolution(&mut self, x: &Image, outputs: usize, kernel: usize, groups: usize) -> Image {
         let weight = self.tensor(&[outputs, x.channels / groups, kernel, kernel]);
         let bias = self.tensor(&[outputs]);
+        self.repeat_rows();
         let conv = with_int(node("Conv", &format!("{} {weight} {bias}", x.name), ""), "group", groups as i64);
         self.node(with_ints(conv, "pads", &[kernel as i64 / 2; 4]), outputs, x.side)
     }
@@ -143,6 +166,7 @@ impl Network {
         let flat = self.same("Flatten", &x);
         let inputs = x.channels * x.side * x.side;
         let (hidden, bias) = (self.tensor(&[9, inputs]), self.tensor(&[9]));
+        self.repeat_rows();
         let gemm = node("Gemm", &format!("{} {hidden} {bias}", flat.name), "");
         let dense = self.node(with_int(gemm, "transB", 1), 9, 1);
         let active = self.same("Tanh", &dense);
@@ -219,7 +243,7 @@ proptest! {
         seed in any::<u64>(),
         steps in proptest::collection::vec(any::<(u8, u8)>(), 0..9),
     ) {
-        let groups = assert_rearranging_changes_nothing(&opened(&network(seed, &steps)), LOSSY);
+        let groups = assert_rearranging_changes_nothing(&opened(&network(seed, &steps)), COARSE);
         prop_assert!(groups.iter().all(|group| group.left() > 0));
     }
 
@@ -248,15 +272,30 @@ fn compressed(model: &Model, recipe: &str) -> (Artifact, Vec<UnitGroupReport>) {
 
 const LOSSY: &str = r#""prune":{"sparsity":0.9},"quantize":{"levels":31}"#;
 
+/// Few levels, and a good part of the weights: rows that are copies stay copies.
+const COARSE: &str = r#""prune":{"sparsity":0.5},"quantize":{"levels":7}"#;
+
 fn assert_rearranging_changes_nothing(model: &Model, lossy: &str) -> Vec<UnitGroupReport> {
-    let (kept, none) =
-        compressed(model, &format!(r#"{{{lossy},"encode":{{"codec":"sham","reorder":false,"remove":false}}}}"#));
+    let (kept, none) = compressed(
+        model,
+        &format!(r#"{{{lossy},"encode":{{"codec":"sham","reorder":false,"remove":false,"merge":false}}}}"#),
+    );
     let (moved, groups) = compressed(model, &format!(r#"{{{lossy},"encode":{{"codec":"sham"}}}}"#));
     assert_eq!(none, []);
     let run = |artifact| predictions(&Predictor::from_artifact(artifact, Residency::Coded).unwrap());
     let difference = largest_difference(&run(&moved), &run(&kept));
     assert!(difference <= TOLERANCE, "{difference} of the largest output");
     groups
+}
+
+#[test]
+fn networks_of_branches_have_units_of_every_kind() {
+    let steps: Vec<(u8, u8)> = (0..9).map(|i| (i * 5 + 1, i * 37)).collect();
+    let groups = (0..6).flat_map(|seed| assert_rearranging_changes_nothing(&opened(&network(seed, &steps)), COARSE));
+    let groups: Vec<_> = groups.collect();
+    assert!(groups.iter().any(|group| group.removed > 0));
+    assert!(groups.iter().any(|group| group.constant > 0));
+    assert!(groups.iter().any(|group| group.merged > 0));
 }
 
 #[test]
@@ -339,7 +378,7 @@ fn an_unread_unit_goes_from_every_tensor() {
     let model = fixture::open(graph).unwrap();
     let (artifact, groups) = compressed(&model, r#"{"encode":{"remove":true}}"#);
     let tensors = ["a", "b", "c"].map(str::to_owned).to_vec();
-    assert_eq!(groups, [UnitGroupReport { tensors, units: 3, removed: 1, constant: 0, reordered: false }]);
+    assert_eq!(groups, [UnitGroupReport { tensors, units: 3, removed: 1, constant: 0, merged: 0, reordered: false }]);
     let dims: Vec<_> = artifact.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.dims.clone())).collect();
     assert_eq!(dims, [("a", vec![2, 2]), ("c", vec![2, 2])]);
     let graph = artifact.graph().unwrap().unwrap().graph.unwrap();
@@ -395,5 +434,5 @@ fn the_recipe_decides_which_groups_move() {
     assert_eq!(groups(&format!(r#"{{{LOSSY},"encode":{{"goal":"serving"}}}}"#)), 0);
     let but_the_last = |rule: &str| groups(&format!(r#"{{{LOSSY},"layers":[{{"match":"t8",{rule}}}]}}"#));
     assert_eq!(but_the_last(r#""skip":true"#), all - 1, "what is skipped stays as it was uploaded");
-    assert_eq!(but_the_last(r#""encode":{"reorder":false,"remove":false}"#), all - 1);
+    assert_eq!(but_the_last(r#""encode":{"reorder":false,"remove":false,"merge":false}"#), all - 1);
 }

@@ -16,10 +16,12 @@ pub(in crate::units) struct Product<'a> {
 }
 
 impl<'a> Product<'a> {
-    /// `None` where the node does not have the inputs that it should.
+    /// `None` where the node does not multiply, or does not have the inputs that it should.
     pub(super) fn of(graph: &'a GraphProto, weight: &'a Weight, usage: &'a Use) -> Option<Self> {
         let node = graph.node.get(usage.node)?;
-        let fits = usage.slot < 2 && node.input.len() >= 2 && node.output.len() == 1 && weight.dims.len() >= 2;
+        let multiplies = matches!(node.op_type.as_str(), "Gemm" | "MatMul" | "Conv" | "ConvTranspose");
+        let fits =
+            multiplies && usage.slot < 2 && node.input.len() >= 2 && node.output.len() == 1 && weight.dims.len() >= 2;
         fits.then_some(Self { node: Node(node), weight, usage })
     }
 
@@ -45,8 +47,7 @@ impl<'a> Product<'a> {
 
     /// The axis of the weight that is summed over.
     pub(in crate::units) fn weight_axis(&self) -> usize {
-        let axis = usize::from(self.weight.layout == Layout::RowsFirst);
-        if self.usage.transposed { 1 - axis } else { axis }
+        self.weight.summed_axis(self.usage)
     }
 
     /// The axis of the output that has a position for each of [`Product::outputs`]; `None` where an output is more, or less, than

@@ -12,7 +12,7 @@ fn hidden() -> (Vec<NodeProto>, Vec<TensorProto>) {
     (nodes, tensors)
 }
 
-fn network_of(nodes: Vec<NodeProto>, tensors: Vec<TensorProto>, inputs: &[i64], outputs: &[i64]) -> Model {
+pub(super) fn network_of(nodes: Vec<NodeProto>, tensors: Vec<TensorProto>, inputs: &[i64], outputs: &[i64]) -> Model {
     let mut graph = fixture::graph(nodes, tensors);
     graph.input = vec![port("x", inputs)];
     graph.output = vec![port("y", outputs)];
