@@ -1,10 +1,11 @@
-//! The inner loops of products: pure functions on slices, below every codec.
+//! The inner loops of products, and of the codec mix: pure functions on slices, below every codec.
 //!
 //! `unsafe` is here and in the vector decoder of rANS, and nowhere else: intrinsics, and calls of functions compiled for
 //! more than the baseline of the target. Each kernel has a portable path, which the fast one equals within a stated
 //! rounding. Results depend on the matrix, the batch and the instructions of the processor, never on threads.
 
 pub(crate) mod axpy;
+pub(crate) mod integer;
 pub(crate) mod levels;
 pub(crate) mod sparse;
 pub(crate) mod tree;

@@ -46,19 +46,18 @@ impl Counters {
     #[inline]
     pub(super) fn look_up(&mut self, contexts: &[u32], logistic: &Logistic, inputs: &mut [i32]) {
         let mask = (1 << self.bits) - 1;
-        let inputs = inputs.as_chunks_mut::<INPUTS>().0;
-        for (table, ((&context, current), inputs)) in contexts.iter().zip(&mut self.current).zip(inputs).enumerate() {
+        for (table, (&context, current)) in contexts.iter().zip(&mut self.current).enumerate() {
             let slot = (context ^ (context >> self.bits).wrapping_mul(0x2545_f491)) & mask;
             *current = (table << self.bits) + slot as usize;
-            let counter = self.slots[*current];
+        }
+        // Most of the time is spent waiting for counters: nothing here depends on one before, so that they come at once.
+        for (&current, inputs) in self.current.iter().zip(inputs.as_chunks_mut::<INPUTS>().0) {
+            let counter = self.slots[current];
             let seen = counter & ((1 << SEEN_BITS) - 1);
+            // One half, whose log odds are 0, where nothing was seen.
             let p = counter >> 16;
-            *inputs = if seen == 0 {
-                [0, 0]
-            } else {
-                let trusted = (((p as i32 - (1 << 15)) >> 5) * self.trust[seen.min(31) as usize]) >> 8;
-                [logistic.stretch(p as u16), trusted]
-            };
+            let trusted = (((p as i32 - (1 << 15)) >> 5) * self.trust[seen.min(31) as usize]) >> 8;
+            *inputs = [logistic.stretch(p as u16), trusted];
         }
     }
 

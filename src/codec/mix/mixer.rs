@@ -8,6 +8,7 @@
 //! Mattern, "Mixing strategies in data compression", DCC 2012, and the PAQ8 programs; in integers.
 
 use super::logistic::{LIMIT, Logistic};
+use crate::kernel::integer::{WIDTH, nudge, scaled_product};
 
 /// Sums of a mixer.
 pub(super) const SUMS: usize = 3;
@@ -16,6 +17,7 @@ pub(super) const SUMS: usize = 3;
 const ONE: i32 = 1 << 16;
 
 pub(super) struct Mixer {
+    /// Inputs, those included that are always 0.
     inputs: usize,
     /// By sum, set and input.
     weights: Vec<i32>,
@@ -35,9 +37,11 @@ impl Mixer {
     /// `sets` are how many there are for each sum; all begin with the weights `prior`. `selections` are those of the last
     /// mixer.
     pub(super) fn new(prior: &[i32], sets: [usize; SUMS], selections: usize, rate: i32) -> Self {
+        let mut set = prior.to_vec();
+        set.resize(padded(prior.len()), 0);
         Self {
-            inputs: prior.len(),
-            weights: prior.repeat(sets.iter().sum()),
+            inputs: set.len(),
+            weights: set.repeat(sets.iter().sum()),
             first_sets: [0, sets[0], sets[0] + sets[1]],
             last_weights: vec![[ONE / SUMS as i32; SUMS]; selections],
             selected: [0; SUMS],
@@ -51,15 +55,16 @@ impl Mixer {
     /// The mean of all weights that were used, as a prior for others; none if there are none.
     #[allow(dead_code, reason = "benches/mix_priors.rs makes the priors by it")]
     pub(super) fn mean_weights(&self, prior: &[i32]) -> Option<Vec<i32>> {
-        let used: Vec<&[i32]> = self.weights.chunks_exact(self.inputs).filter(|set| *set != prior).collect();
+        let sets = self.weights.chunks_exact(self.inputs).map(|set| &set[..prior.len()]);
+        let used: Vec<&[i32]> = sets.filter(|set| *set != prior).collect();
         let mean = |input: usize| {
             let sum: i64 = used.iter().map(|set| i64::from(set[input])).sum();
             sum.checked_div(used.len() as i64).map(|mean| mean as i32)
         };
-        (0..self.inputs).map(mean).collect()
+        (0..prior.len()).map(mean).collect()
     }
 
-    /// The log odds of the next bit: `inputs` in units of 1/256, each at most [`LIMIT`] from zero; a set for each sum; and
+    /// The log odds of the next bit: [`padded`] `inputs` in units of 1/256, each at most [`LIMIT`] from zero; a set for each sum; and
     /// the weights of the last mixer.
     #[inline]
     pub(super) fn mix(&mut self, inputs: &[i32], sets: [usize; SUMS], selection: usize) -> i32 {
@@ -69,8 +74,7 @@ impl Mixer {
             let at = (first + set) * self.inputs;
             self.selected[sum] = at;
             let weights = &self.weights[at..at + self.inputs];
-            let total: i32 = weights.iter().zip(inputs).map(|(weight, input)| (weight * input) >> 8).sum();
-            self.sums[sum] = (total >> 8).clamp(-LIMIT, LIMIT);
+            self.sums[sum] = (scaled_product(weights, inputs) >> 8).clamp(-LIMIT, LIMIT);
             mixed += (self.sums[sum] * (self.last_weights[selection][sum] >> 2)) >> 14;
         }
         mixed.clamp(-LIMIT, LIMIT)
@@ -88,9 +92,7 @@ impl Mixer {
         for sum in 0..SUMS {
             let error = ((target - logistic.squash(self.sums[sum])) * rate) >> 10;
             let at = self.selected[sum];
-            for (weight, input) in self.weights[at..at + self.inputs].iter_mut().zip(inputs) {
-                *weight = (*weight + ((error * input + (1 << 12)) >> 13)).clamp(-4 * ONE, 4 * ONE);
-            }
+            nudge(&mut self.weights[at..at + self.inputs], inputs, error, 4 * ONE);
         }
     }
 
@@ -99,6 +101,11 @@ impl Mixer {
         self.bits_seen = (self.bits_seen + 1).min(1 << 24);
         self.rate + (64 * self.rate / (self.bits_seen / 16 + 16)).min(3 * self.rate)
     }
+}
+
+/// How many inputs a mixer takes for `inputs`: those behind them are 0.
+pub(super) fn padded(inputs: usize) -> usize {
+    inputs.next_multiple_of(WIDTH)
 }
 
 #[cfg(test)]

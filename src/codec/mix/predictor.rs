@@ -3,7 +3,7 @@
 use super::coder::Coder;
 use super::counter::{Counters, INPUTS};
 use super::logistic::{LOGISTIC, Logistic};
-use super::mixer::{Mixer, SUMS};
+use super::mixer::{Mixer, SUMS, padded};
 use super::refiner::Refiner;
 
 /// Features are cut off here, in units of 1/256.
@@ -66,7 +66,7 @@ impl Predictor {
             counters: Counters::new(design.contexts, design.table_bits, design.limit),
             mixer: Mixer::new(design.prior, design.sets, design.selections, design.rate),
             refiners: design.refiners.iter().map(|&contexts| Refiner::new(contexts, logistic)).collect(),
-            inputs: vec![0; design.prior.len()],
+            inputs: vec![0; padded(design.prior.len())],
             logistic,
         }
     }

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use crate::kernel::integer;
+
 /// References of a vector.
 pub(super) const REFERENCES: usize = 6;
 
@@ -118,7 +120,7 @@ impl Vectors {
             if is_complete && self.stored[other].abs_diff(stored) > farthest {
                 continue;
             }
-            let distance = distance(own, &self.planes[3 * other * self.words..][..words]);
+            let distance = integer::differing_bits(own, &self.planes[3 * other * self.words..][..words]);
             if distance <= farthest {
                 // Of equals, the later one is nearer.
                 let at = nearest.partition_point(|&(nearer, _)| nearer < distance);
@@ -171,18 +173,10 @@ fn distance_class(distance: u32, cells: u32) -> u32 {
     }
 }
 
-/// Bits in which two vectors differ.
-#[inline]
-fn distance(a: &[u64], b: &[u64]) -> u32 {
-    a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum()
-}
-
 /// The sum of products of two vectors.
 fn product(a: &[i8], b: &[i8]) -> i64 {
-    // A sum of 2^10 products fits in 32 bits.
-    let parts = a.chunks(1 << 10).zip(b.chunks(1 << 10));
-    let part = |(a, b): (&[i8], &[i8])| a.iter().zip(b).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum::<i32>();
-    parts.map(|parts| i64::from(part(parts))).sum()
+    let parts = a.chunks(1 << 16).zip(b.chunks(1 << 16));
+    parts.map(|(a, b)| i64::from(integer::product(a, b))).sum()
 }
 
 #[cfg(test)]
