@@ -24,6 +24,7 @@ pub(super) struct Merger<'a, 'l> {
     pub free: &'a FreeGroups,
     pub layers: &'a mut Layers<'l>,
     pub meter: &'a Meter<'a>,
+    pub plain: Plain<'a>,
     /// With their places in new biases.
     pub groups: &'a [UnitGroup],
     pub done: &'a mut Rearranged,
@@ -59,7 +60,7 @@ impl Merger<'_, '_> {
         Ok(())
     }
 
-    /// Whether all readers of a group's units are products whose weights may hold sums.
+    /// Whether something tells a group's units apart, and all their readers are products whose weights may hold sums.
     fn may_merge(&self, group: &UnitGroup) -> bool {
         let holds_sums = |member: &Member| {
             let task = self.free.tasks.get(&member.tensor).map(|&at| &self.layers.tasks[at]);
@@ -69,20 +70,19 @@ impl Merger<'_, '_> {
                 *role == Role::Product && is_read_so && task.unified.is_none()
             })
         };
-        let mut summed = group.members.iter().filter(|member| member.is_summed).peekable();
-        summed.peek().is_some() && summed.all(holds_sums)
+        let (summed, others): (Vec<_>, Vec<_>) = group.members.iter().partition(|member| member.is_summed);
+        !others.is_empty() && !summed.is_empty() && summed.into_iter().all(holds_sums)
     }
 
     /// The copies among the `left` units of a group, numbered as those that are left.
     fn copies(&self, group: &UnitGroup, left: usize) -> Result<Copies, CompressError> {
-        let plain = Plain::of(self.layers.model);
         let now = self.done.removed.group(group, left);
         let mut copies = Copies::new(left);
         for member in now.members.iter().filter(|member| !member.is_summed) {
             if copies.is_empty() {
                 break;
             }
-            let Some(Cells { dims, width, bytes }) = self.cells(&member.tensor, &plain)? else {
+            let Some(Cells { dims, width, bytes }) = self.cells(&member.tensor)? else {
                 return Ok(Copies::new(0));
             };
             copies.tell_apart(member, &dims, width, &bytes);
@@ -91,7 +91,7 @@ impl Merger<'_, '_> {
     }
 
     /// A tensor as far as units went from it; `None` where it is not known.
-    fn cells(&self, name: &str, plain: &Plain) -> Result<Option<Cells>, CompressError> {
+    fn cells(&self, name: &str) -> Result<Option<Cells>, CompressError> {
         let (dims, bytes) = match self.free.tasks.get(name) {
             Some(&at) => {
                 let Some(matrix) = self.layers.matrix(at)? else { return Ok(None) };
@@ -100,7 +100,7 @@ impl Merger<'_, '_> {
             }
             None => match self.done.folds.new_bias(name) {
                 Some(bias) => (vec![bias.len()], bias.iter().flat_map(|value| value.to_le_bytes()).collect()),
-                None => match plain.floats(name)? {
+                None => match self.plain.floats(name)? {
                     Some((dims, _, bytes)) => (dims, bytes),
                     None => return Ok(None),
                 },

@@ -136,7 +136,8 @@ impl FreeGroups {
         let groups: Vec<UnitGroup> = self.groups.iter().map(|group| done.folds.with_biases(group)).collect();
         done.removed = Picks::without(groups.iter().zip(kept.iter().map(Vec::as_slice)));
         let before: Vec<usize> = kept.iter().map(Vec::len).collect();
-        Merger { free: self, layers, meter, groups: &groups, done: &mut done }.merge(&mut kept)?;
+        let plain = Plain::of(layers.model);
+        Merger { free: self, layers, meter, plain, groups: &groups, done: &mut done }.merge(&mut kept)?;
         let mut orders = Vec::new();
         for (index, (group, kept)) in groups.iter().zip(&kept).enumerate() {
             let mut tensors: Vec<String> = self.groups[index].members.iter().map(|m| m.tensor.clone()).collect();
