@@ -132,9 +132,10 @@ impl Merger<'_, '_> {
             let task = &self.layers.tasks[at];
             let Some(spooled) = &self.layers.waiting[at] else { return Ok(None) };
             let Prepared { matrix, weight_snr_db } = self.layers.spool.get(spooled).map_err(ArtifactError::from)?;
+            let sums_of = Sums { weight: task.weight, classes: &classes, is_left: self.left(task.weight) };
             let mut merged = matrix.clone();
             for member in &members {
-                let Some(matrix) = with_sums(task.weight, member, &classes, merged) else { return Ok(None) };
+                let Some(matrix) = sums_of.put(member, merged) else { return Ok(None) };
                 merged = matrix;
             }
             let old = self.size(task, now.matrix(task.weight, matrix))?;
@@ -147,6 +148,18 @@ impl Merger<'_, '_> {
             }
         }
         Ok((after < before).then_some(Plan { sums, kept: left, removed }))
+    }
+
+    /// Which elements of a weight no unit took along.
+    fn left(&self, weight: &Weight) -> Vec<bool> {
+        let Weight { name, dims, .. } = weight;
+        let elements = dims.iter().product::<usize>();
+        let mut is_left = vec![!self.done.removed.contain(name); elements];
+        if self.done.removed.contain(name) {
+            let left = self.done.removed.apply(name, dims, 1, (0..elements).collect());
+            left.into_iter().for_each(|element| is_left[element] = true);
+        }
+        is_left
     }
 
     /// Bytes that a layer takes; `None` for one without a codebook.
@@ -187,52 +200,63 @@ fn bytes_of(weight: &Weight, matrix: Matrix) -> Vec<u8> {
     bytes
 }
 
-/// A layer that multiplies the first unit of each class by the sum of what it multiplied them all by; the others are as the first,
-/// to be taken out. `None` where no codebook holds the sums.
-fn with_sums(weight: &Weight, member: &Member, classes: &[Vec<u32>], matrix: Matrix) -> Option<Matrix> {
-    let (rows, cols) = (matrix.rows(), matrix.cols());
-    let Values::Shared { codebook, indices } = matrix.into_values() else { return None };
-    let mut symbols = weight.layout.to_tensor(&weight.dims, indices);
-    let (mut values, mut sums) = (codebook.values().to_vec(), HashMap::new());
-    let place = Place::of(member, &weight.dims);
-    for class in classes {
-        let (&first, others) = class.split_first()?;
-        for cell in 0..place.cells {
-            let at = |unit: u32| place.offset(member, unit as usize, cell);
-            let value = |unit: &u32| values[usize::from(symbols[at(*unit)])];
-            if others.iter().any(|unit| value(unit) != 0.0) {
-                // Not -0.0.
-                let sum = codebook.dtype().round(class.iter().map(value).sum()) + 0.0;
-                let known = codebook.symbol(sum).or_else(|| sums.get(&sum.to_bits()).copied());
-                let symbol = match known {
-                    Some(symbol) => symbol,
-                    None if sum.is_finite() && values.len() < MAX_LEVELS => {
-                        let symbol = u16::try_from(values.len()).ok()?;
-                        values.push(sum);
-                        sums.insert(sum.to_bits(), symbol);
-                        symbol
-                    }
-                    None => return None,
-                };
-                symbols[at(first)] = symbol;
-            }
-            others.iter().for_each(|&unit| symbols[at(unit)] = symbols[at(first)]);
-        }
-    }
-    let (codebook, symbols) = in_use(codebook.dtype(), &values, symbols)?;
-    Matrix::shared(rows, cols, Arc::new(codebook), weight.layout.to_matrix(&weight.dims, symbols)).ok()
+/// Sums of the weights that read copies.
+struct Sums<'a> {
+    weight: &'a Weight,
+    /// Units that are copies of each other.
+    classes: &'a [Vec<u32>],
+    /// Elements of the weight that count.
+    is_left: Vec<bool>,
 }
 
-/// The values that some symbol stands for, as a codebook, and the symbols in it.
-fn in_use(dtype: FloatType, values: &[f64], mut symbols: Vec<u16>) -> Option<(Codebook, Vec<u16>)> {
-    let mut is_used = vec![false; values.len()];
-    symbols.iter().for_each(|&symbol| is_used[usize::from(symbol)] = true);
-    let mut used: Vec<usize> = (0..values.len()).filter(|&symbol| is_used[symbol]).collect();
-    used.sort_unstable_by(|&a, &b| values[a].total_cmp(&values[b]));
-    let mut renamed = vec![0u16; values.len()];
-    (0u16..=u16::MAX).zip(&used).for_each(|(now, &before)| renamed[before] = now);
-    symbols.iter_mut().for_each(|symbol| *symbol = renamed[usize::from(*symbol)]);
-    Some((Codebook::new(dtype, used.iter().map(|&symbol| values[symbol]).collect()).ok()?, symbols))
+impl Sums<'_> {
+    /// A layer that multiplies the first unit of each class by the sum of what it multiplied them all by; the others are as the
+    /// first, to be taken out. `None` where no codebook holds the sums.
+    fn put(&self, member: &Member, matrix: Matrix) -> Option<Matrix> {
+        let (rows, cols) = (matrix.rows(), matrix.cols());
+        let Weight { dims, layout, .. } = self.weight;
+        let Values::Shared { codebook, indices } = matrix.into_values() else { return None };
+        let mut symbols = layout.to_tensor(dims, indices);
+        let (mut values, mut sums) = (codebook.values().to_vec(), HashMap::new());
+        let place = Place::of(member, dims);
+        for class in self.classes {
+            let (&first, others) = class.split_first()?;
+            let at = |unit: u32, cell: usize| place.offset(member, unit as usize, cell);
+            for cell in (0..place.cells).filter(|&cell| self.is_left[at(first, cell)]) {
+                let value = |unit: &u32| values[usize::from(symbols[at(*unit, cell)])];
+                if others.iter().any(|unit| value(unit) != 0.0) {
+                    // Not -0.0.
+                    let sum = codebook.dtype().round(class.iter().map(value).sum()) + 0.0;
+                    let known = codebook.symbol(sum).or_else(|| sums.get(&sum.to_bits()).copied());
+                    if known.is_none() && (!sum.is_finite() || values.len() == MAX_LEVELS) {
+                        return None;
+                    }
+                    let symbol = known.or_else(|| u16::try_from(values.len()).ok())?;
+                    if known.is_none() {
+                        values.push(sum);
+                        sums.insert(sum.to_bits(), symbol);
+                    }
+                    symbols[at(first, cell)] = symbol;
+                }
+                others.iter().for_each(|&unit| symbols[at(unit, cell)] = symbols[at(first, cell)]);
+            }
+        }
+        let (codebook, symbols) = self.in_use(codebook.dtype(), &values, symbols)?;
+        Matrix::shared(rows, cols, Arc::new(codebook), layout.to_matrix(dims, symbols)).ok()
+    }
+
+    /// The values of elements that count, as a codebook, and the symbols in it.
+    fn in_use(&self, dtype: FloatType, values: &[f64], mut symbols: Vec<u16>) -> Option<(Codebook, Vec<u16>)> {
+        let mut is_used = vec![false; values.len()];
+        let counted = symbols.iter().zip(&self.is_left).filter(|(_, is_left)| **is_left);
+        counted.for_each(|(&symbol, _)| is_used[usize::from(symbol)] = true);
+        let mut used: Vec<usize> = (0..values.len()).filter(|&symbol| is_used[symbol]).collect();
+        used.sort_unstable_by(|&a, &b| values[a].total_cmp(&values[b]));
+        let mut renamed = vec![0u16; values.len()];
+        (0u16..=u16::MAX).zip(&used).for_each(|(now, &before)| renamed[before] = now);
+        symbols.iter_mut().for_each(|symbol| *symbol = renamed[usize::from(*symbol)]);
+        Some((Codebook::new(dtype, used.iter().map(|&symbol| values[symbol]).collect()).ok()?, symbols))
+    }
 }
 
 #[cfg(test)]
@@ -254,7 +278,8 @@ mod tests {
         let matrix = Matrix::shared(rows, cols, Arc::new(codebook), symbols).unwrap();
         let axis = usize::from(layout == Layout::RowsFirst);
         let member = Member { tensor: "w".into(), axis, len: weight.dims[axis], start: 0, block: 1, is_summed: true };
-        let matrix = with_sums(&weight, &member, classes, matrix)?;
+        let is_left = vec![true; rows * cols];
+        let matrix = Sums { weight: &weight, classes, is_left }.put(&member, matrix)?;
         let Values::Shared { codebook, indices } = matrix.values() else { panic!("its values are shared") };
         assert!((0..codebook.len()).all(|symbol| indices.contains(&(symbol as u16))), "a value that is not used");
         let values = (0..rows * cols).map(|i| matrix.value(i)).collect();
