@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{GraphProto, NodeProto, TensorProto};
+use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
+use tract_onnx::pb::{GraphProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto};
 
 use super::constants::{self, Constants, Facts, MAX_USES, Product};
 use super::{Member, UnitGroup};
@@ -305,6 +306,15 @@ impl<'f, 'a> Folder<'f, 'a> {
     }
 }
 
+/// A vector of float32 among the inputs of a graph.
+fn listed(name: &str, len: usize) -> ValueInfoProto {
+    let dim = Dimension { value: Some(dimension::Value::DimValue(len as i64)), ..Dimension::default() };
+    let shape = Some(TensorShapeProto { dim: vec![dim] });
+    let tensor = type_proto::Tensor { elem_type: DataType::Float as i32, shape };
+    let r#type = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
+    ValueInfoProto { name: name.into(), r#type: Some(r#type), ..ValueInfoProto::default() }
+}
+
 /// Whether a product computes in float32, as its weight is.
 fn is_float32(product: &Product, facts: &Facts) -> bool {
     let is_cast = |&index: &usize| facts.graph.node.get(index).is_none_or(|node| node.op_type == "Cast");
@@ -345,6 +355,9 @@ impl Folds {
 
     /// Gives the nodes of the graph that need one a bias, all of whose units are still there.
     pub fn edit(&self, graph: &mut GraphProto) {
+        // Older files list initializers among the inputs.
+        let inputs: HashSet<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
+        let is_listed = graph.initializer.iter().any(|tensor| inputs.contains(tensor.name.as_str()));
         // From the last on: a node that is put in moves those behind it.
         for NewBias { node: index, name, sum, values, .. } in self.biases.iter().rev() {
             let Some(node) = graph.node.get_mut(*index) else { continue };
@@ -359,6 +372,9 @@ impl Folds {
                     node.input.truncate(2);
                     node.input.push(name.clone());
                 }
+            }
+            if is_listed {
+                graph.input.push(listed(name, values.len()));
             }
             graph.initializer.push(TensorProto {
                 name: name.clone(),

@@ -266,24 +266,35 @@ mod tests {
     use crate::tensor::Layout;
 
     fn merged(values: &[f32], dims: [usize; 2], layout: Layout, classes: &[Vec<u32>]) -> Option<Vec<f64>> {
+        let weight = weight(dims, layout);
+        let matrix = matrix(&weight, values);
+        let sums = Sums { weight: &weight, classes, is_left: vec![true; values.len()] };
+        let matrix = sums.put(&member(&weight), matrix)?;
+        let Values::Shared { codebook, indices } = matrix.values() else { panic!("its values are shared") };
+        assert!((0..codebook.len()).all(|symbol| indices.contains(&(symbol as u16))), "a value that is not used");
+        let values = (0..values.len()).map(|i| matrix.value(i)).collect();
+        Some(layout.to_tensor(&weight.dims, values))
+    }
+
+    fn weight(dims: [usize; 2], layout: Layout) -> Weight {
         let role = Role::Product;
         let (name, op, dims) = ("w".to_owned(), "MatMul".to_owned(), dims.to_vec());
         let dtype = FloatType::F32;
-        let weight =
-            Weight { name, op, dims, dtype, layout, family: Family::Dense, role, uses: Vec::new(), chain: Vec::new() };
-        let codebook = Codebook::from_unsorted(dtype, values.iter().map(|&v| v.into())).unwrap();
+        Weight { name, op, dims, dtype, layout, family: Family::Dense, role, uses: Vec::new(), chain: Vec::new() }
+    }
+
+    fn matrix(weight: &Weight, values: &[f32]) -> Matrix {
+        let codebook = Codebook::from_unsorted(weight.dtype, values.iter().map(|&v| v.into())).unwrap();
         let symbols = values.iter().map(|&v| codebook.symbol(v.into()).unwrap()).collect();
-        let (rows, cols) = layout.shape(&weight.dims).unwrap();
-        let symbols = layout.to_matrix(&weight.dims, symbols);
-        let matrix = Matrix::shared(rows, cols, Arc::new(codebook), symbols).unwrap();
-        let axis = usize::from(layout == Layout::RowsFirst);
-        let member = Member { tensor: "w".into(), axis, len: weight.dims[axis], start: 0, block: 1, is_summed: true };
-        let is_left = vec![true; rows * cols];
-        let matrix = Sums { weight: &weight, classes, is_left }.put(&member, matrix)?;
-        let Values::Shared { codebook, indices } = matrix.values() else { panic!("its values are shared") };
-        assert!((0..codebook.len()).all(|symbol| indices.contains(&(symbol as u16))), "a value that is not used");
-        let values = (0..rows * cols).map(|i| matrix.value(i)).collect();
-        Some(layout.to_tensor(&weight.dims, values))
+        let (rows, cols) = weight.layout.shape(&weight.dims).unwrap();
+        let symbols = weight.layout.to_matrix(&weight.dims, symbols);
+        Matrix::shared(rows, cols, Arc::new(codebook), symbols).unwrap()
+    }
+
+    /// The inputs of a weight.
+    fn member(weight: &Weight) -> Member {
+        let axis = usize::from(weight.layout == Layout::RowsFirst);
+        Member { tensor: "w".into(), axis, len: weight.dims[axis], start: 0, block: 1, is_summed: true }
     }
 
     #[test]
@@ -292,6 +303,16 @@ mod tests {
         assert_eq!(found.unwrap(), [5., 2., 5., 0.5, -2., 0.5]);
         let found = merged(&[1., 0., 2., -2., 4., 0.5], [3, 2], Layout::Transposed, &[vec![0, 2]]);
         assert_eq!(found.unwrap(), [5., 0.5, 2., -2., 5., 0.5]);
+    }
+
+    #[test]
+    fn rows_that_are_gone_need_no_sums() {
+        let weight = weight([2, 3], Layout::RowsFirst);
+        let is_left = vec![true, true, true, false, false, false];
+        let sums = Sums { weight: &weight, classes: &[vec![0, 2]], is_left };
+        let merged = sums.put(&member(&weight), matrix(&weight, &[1., 2., 4., 7., 8., 9.])).unwrap();
+        let Values::Shared { codebook, .. } = merged.values() else { panic!("its values are shared") };
+        assert_eq!(codebook.values(), [2.0, 5.0]);
     }
 
     #[test]

@@ -117,6 +117,21 @@ fn a_new_bias_is_made_where_it_pays() {
     assert_eq!(values(&graph, "c.bias"), [1680.0, 1720.0]);
 }
 
+#[test]
+fn a_new_bias_is_listed_where_initializers_are() {
+    let mut model = without_bias(40).skeleton().unwrap().clone();
+    let graph = model.graph.as_mut().unwrap();
+    let tensors = [
+        fixture::floats("a", &[41, 2], &[[1.0, 2.0].as_slice(), &[0.0; 80]].concat()),
+        fixture::counting("c", &[41, 2]),
+    ];
+    (graph.initializer[0], graph.initializer[2]) = tensors.into();
+    graph.input.extend([port("a", &[41, 2]), port("b", &[41]), port("c", &[41, 2])]);
+    let (graph, counts) = folded(&opened(&model), REMOVE);
+    assert_eq!(counts, [(0, 40)]);
+    assert_eq!(graph.input[1..], [port("a", &[1, 2]), port("b", &[1]), port("c", &[1, 2]), port("c.bias", &[2])]);
+}
+
 /// Three channels: one that is live, one that is always 2 and one that is always 0 behind the activation.
 fn channels(pads: &[i64], bias: &str) -> Model {
     let tensors = vec![
