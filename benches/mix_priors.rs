@@ -13,6 +13,8 @@ mod coder;
 mod contexts;
 #[path = "../src/codec/mix/counter.rs"]
 mod counter;
+#[path = "../src/kernel/integer.rs"]
+mod integer;
 #[path = "../tests/codec/layer.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use all of it")]
 mod layer;
@@ -34,6 +36,11 @@ mod priors;
 mod references;
 #[path = "../src/codec/mix/refiner.rs"]
 mod refiner;
+
+/// Where the codec's files look for it.
+mod kernel {
+    pub(crate) use super::integer;
+}
 
 use std::path::{Path, PathBuf};
 

@@ -272,7 +272,7 @@ mod tests {
             |methods: &[MethodDescription]| methods.iter().map(|m| m.name.clone()).collect::<Vec<_>>().join(" ");
         assert_eq!(names(&described.criteria), "magnitude");
         assert_eq!(names(&described.quantizers), "cws pws uq ecsq");
-        assert_eq!(names(&described.codecs), "auto dense csr csc index_map ham sham cser rans mix pco");
+        assert_eq!(names(&described.codecs), "auto dense csr csc index_map ham sham cser rans mix delta pco");
         assert_eq!(
             described.presets.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(),
             ["lossless", "balanced", "smallest"]
