@@ -64,7 +64,7 @@ def our_quality(path, options, residency, kind):
     arguments += ["--residency", residency] if residency else []
     result = subprocess.run([str(a) for a in arguments], check=True, capture_output=True, text=True)
     metric = "accuracy" if kind == "class" else "mse"
-    return next(row["after"] for row in json.loads(result.stdout)["metrics"] if row["metric"] == metric)
+    return next(row["value"] for row in json.loads(result.stdout)["metrics"] if row["metric"] == metric)
 
 
 def main():
