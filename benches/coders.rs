@@ -1,5 +1,6 @@
 //! Weights that a codec encodes and decodes in a second, on one thread: 4096 x 4096 Gaussian weights shared by CWS, nine in
-//! ten of them zero, and 2048 x 2048 of 256 values without zeros. Each time is the shortest of several.
+//! ten of them zero, and 2048 x 2048 of 256 values without zeros. Each time is the shortest of several; a block of rows at
+//! a time is decoded, to one buffer.
 //!
 //! `cargo bench --bench coders` exits with status 1 if rANS decodes fewer than 1,000 M weights/s of the first or 200 M
 //! of the second, or mix codes fewer than 1 M either way.
@@ -57,8 +58,14 @@ fn measure(case: &Case) -> usize {
         let payload = bytes::Bytes::from(payload);
         let head = Head::of(&matrix, rows_per_block).unwrap();
         let (open, compressed) = shortest(|| CompressedMatrix::open(id, head.clone(), payload.clone()).unwrap());
-        let mut cells = vec![0.0; case.side * case.side];
-        let (decode, ()) = shortest(|| compressed.decode_rows(0..case.side, &mut cells));
+        let mut block = vec![0.0; rows_per_block.min(case.side) * case.side];
+        let (decode, ()) = shortest(|| {
+            for start in (0..case.side).step_by(rows_per_block) {
+                let rows = start..case.side.min(start + rows_per_block);
+                let cells = rows.len() * case.side;
+                compressed.decode_rows(rows, &mut block[..cells]);
+            }
+        });
         let (x, mut out) = (vec![0.5; case.side], vec![0.0; case.side]);
         let multiply = id.is_serving().then(|| shortest(|| compressed.multiply(&x, 1, &mut out)).0);
         let speed = |seconds: f64| weights / seconds / 1e6;

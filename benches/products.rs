@@ -234,7 +234,7 @@ fn inputs(len: usize) -> Vec<f32> {
 }
 
 fn opened(matrix: &Matrix, id: CodecId) -> CompressedMatrix {
-    let rows_per_block = codec::rows_per_block(matrix.rows(), matrix.cols());
+    let rows_per_block = codec::rows_per_block_for(matrix)(id);
     let payload = codec::encode(matrix, id, rows_per_block).unwrap();
     CompressedMatrix::open(id, Head::of(matrix, rows_per_block).unwrap(), payload.into()).unwrap()
 }

@@ -15,7 +15,7 @@ use weightpress::progress::Silent;
 
 const SIDE: usize = 2048;
 const LAYER_BYTES: usize = SIDE * SIDE * 4;
-const RECIPE: &str = r#"{"prune":{"sparsity":0.9},"quantize":{"method":"cws","levels":32},"encode":{"codec":"sham"}}"#;
+const RECIPE: &str = r#"{"prune":{"sparsity":0.9},"quantize":{"method":"cws","levels":32},"encode":{"codec":"rans"}}"#;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let layers = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(25);

@@ -16,7 +16,7 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
-    /// Begins a file that is to be at `out`, which is followed where it is a link.
+    /// Begins a file that is to be at `out`, which is followed where it is a link to something.
     ///
     /// # Errors
     /// Any error of the file system.
@@ -71,7 +71,7 @@ pub(crate) fn folder_of(path: &Path) -> PathBuf {
 }
 
 /// Whether something stands at `path` that is neither a file nor a folder.
-fn is_special(path: &Path) -> bool {
+pub(crate) fn is_special(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
 }
 
@@ -113,9 +113,17 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_device_stays_a_device() {
+    fn a_pipe_stays_a_pipe_and_is_written_to() {
         use std::os::unix::fs::FileTypeExt;
-        publish(Path::new("/dev/null"), b"nothing").unwrap();
-        assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let read = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::read(pipe).unwrap()
+        });
+        publish(&pipe, b"whole").unwrap();
+        assert_eq!(read.join().unwrap(), b"whole");
+        assert!(std::fs::metadata(&pipe).unwrap().file_type().is_fifo());
     }
 }

@@ -8,7 +8,7 @@ use super::data::DataArgs;
 use super::progress::Bar;
 use super::table::{Align, Table, grouped};
 use super::{CliError, at, print_json, print_stdout, unwritable};
-use crate::artifact::ArtifactError;
+use crate::artifact::{ArtifactError, folder_of, is_special};
 use crate::compress::{CompressError, Recipe, Report, UnitGroupReport};
 use crate::model::Model;
 
@@ -79,9 +79,24 @@ struct RecipeArgs {
     seed: Option<u64>,
 }
 
+/// Refuses, before the work begins, what cannot be written to, or not be read again to be measured.
+fn check_output(args: &Args) -> Result<(), CliError> {
+    if args.output.is_dir() {
+        return Err(unwritable(&args.output, "it is a folder"));
+    }
+    if !folder_of(&args.output).is_dir() {
+        return Err(unwritable(&args.output, "there is no such folder"));
+    }
+    if args.data.is_given() && is_special(&args.output) {
+        return Err(unwritable(&args.output, "it is no file, and could not be read again to be measured on --data"));
+    }
+    Ok(())
+}
+
 /// Compresses, and measures both versions when there are data.
 pub fn run(args: Args) -> Result<(), CliError> {
     let recipe = args.recipe.build()?;
+    check_output(&args)?;
     let model = Model::open(&args.model).map_err(|error| at(&args.model, error))?;
     let bar = Bar::new();
     let report = crate::compress::compress(&model, &recipe, &args.output, &bar);

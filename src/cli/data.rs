@@ -40,9 +40,14 @@ pub struct Quality {
 }
 
 impl DataArgs {
+    /// Whether there are data to measure on.
+    pub fn is_given(&self) -> bool {
+        self.data.is_some()
+    }
+
     /// Measures `model` and the artifact at `compressed` on the same samples; `None` without data.
     pub fn measure_both(&self, model: &Model, compressed: &Path) -> Result<Option<Quality>, CliError> {
-        if self.data.is_none() {
+        if !self.is_given() {
             return Ok(None);
         }
         let artifact = Artifact::open(compressed).map_err(|error| at(compressed, error))?;

@@ -163,6 +163,7 @@ impl CodecId {
     pub const fn encoding_work(self) -> u64 {
         match self {
             Self::Mix => 100,
+            Self::Delta => 4,
             _ => 1,
         }
     }

@@ -185,7 +185,7 @@ impl CompressedMatrix {
         matrix.expect("every cell was checked when the payload was opened")
     }
 
-    /// Cells that the codec stores and products visit; the others are zero.
+    /// Cells that the codec stores and products visit: the others are zero, or, of the codec delta, as in another row.
     pub fn stored_cells(&self) -> usize {
         self.stored_cells
     }

@@ -19,6 +19,9 @@ pub enum EncodeError {
     /// A block has more cells than the codec takes: a row is too long, or too many rows were asked for.
     #[error("blocks of {cells} cells, and codec {codec:?} takes at most {most}")]
     BlockTooLarge { codec: CodecId, cells: usize, most: usize },
+    /// A block has more rows than the codec takes.
+    #[error("blocks of {rows} rows, and codec {codec:?} takes at most {most}")]
+    TooManyRows { codec: CodecId, rows: usize, most: usize },
     /// The codebook has more values than the codec takes.
     #[error("{levels} values, and codec {codec:?} takes at most {most}")]
     TooManyLevels { codec: CodecId, levels: usize, most: usize },
@@ -82,6 +85,9 @@ pub enum DecodeError {
     /// A block has more cells than its codec takes.
     #[error("a block of {cells} cells, where {most} are the most")]
     BlockTooLarge { cells: usize, most: usize },
+    /// A block has more rows than its codec takes.
+    #[error("a block of {rows} rows, where {most} are the most")]
+    TooManyRows { rows: usize, most: usize },
     /// The codebook has more values than the codec takes.
     #[error("a codebook of {levels} values, where {most} are the most")]
     TooManyLevels { levels: usize, most: usize },

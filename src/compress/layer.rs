@@ -251,7 +251,11 @@ fn write(task: &Task, matrix: &Matrix, progress: &dyn Progress) -> Result<Writte
             Err(EncodeError::NeedsCodebook { .. }) => {
                 note = note.map(|note| format!("{note}, which {} cannot", codec.name()));
             }
-            Err(error @ (EncodeError::BlockTooLarge { .. } | EncodeError::TooManyLevels { .. })) => {
+            Err(
+                error @ (EncodeError::BlockTooLarge { .. }
+                | EncodeError::TooManyRows { .. }
+                | EncodeError::TooManyLevels { .. }),
+            ) => {
                 note = Some(error.to_string());
             }
             Err(error) => return Err(error),

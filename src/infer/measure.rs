@@ -25,8 +25,9 @@ const RUNS: (usize, Duration) = (3, Duration::from_millis(2));
 /// Positions of a sample that look a row up, where the graph does not say how many there are.
 const POSITIONS: usize = 64;
 
-/// Most of them that are tried.
+/// Most of them that are tried, and most floats that they look up in a batch: 16 MiB.
 const MOST_POSITIONS: usize = 4096;
+const MOST_FLOATS: usize = 1 << 22;
 
 /// Times what uses `weight`, in each form, on the current rayon pool: seconds for one sample, summed over batches of
 /// [`SAMPLES`]. What the extents of spatial axes are is known only when the graph runs, so they are assumed.
@@ -62,7 +63,7 @@ fn example(operator: &Operator, samples: usize, positions: usize) -> Option<TVal
     match operator {
         Operator::Product(product) => Some(product.kernel.example(samples)),
         Operator::Lookup(lookup) => Some(lookup.example(samples, positions)),
-        Operator::MaxPool(_) => None,
+        Operator::MaxPool(_) | Operator::Indices(_) => None,
     }
 }
 
@@ -103,7 +104,9 @@ fn alone(forms: &Forms<'_>, model: &pb::ModelProto, weight: &Weight) -> Result<O
             return Ok(None);
         };
         if looks_up {
-            positions = positions_of(graph, x).unwrap_or(POSITIONS).clamp(1, MOST_POSITIONS);
+            let entry = weight.dims.iter().skip(1).product::<usize>().max(1);
+            let most = (MOST_FLOATS / SAMPLES[1] / entry).clamp(1, MOST_POSITIONS);
+            positions = positions_of(graph, x).unwrap_or(POSITIONS).clamp(1, most);
         }
         // One may read what the other returns: here each stands alone.
         (*x, *y) = (format!("weightpress.x{}", users.len()), format!("weightpress.y{}", users.len()));

@@ -12,7 +12,7 @@ use super::plan::Plan;
 use super::ports::{Checked, Ports, ports};
 use super::product::Held;
 use super::profile::{Layers, Profile};
-use super::rewrite::{Operators, leaves_misread, misread_by_tract, product_nodes, rewrite};
+use super::rewrite::{Operators, check_indices, leaves_misread, misread_by_tract, product_nodes, rewrite};
 use super::widen::widen_halves;
 use super::{Array, ArrayData, Datatype, InferError, Residency, restore};
 use crate::artifact::Artifact;
@@ -114,6 +114,7 @@ impl Predictor {
         if !operators.is_empty() {
             absorb(&mut model, &mut operators);
         }
+        check_indices(&mut model, &mut operators);
         let plan = Plan::new(&model, operators, inputs.assume_a_batch())?;
         Ok(Self { plan, inputs, outputs, layers, held_bytes, weights })
     }
@@ -186,8 +187,9 @@ impl Predictor {
     }
 
     /// Bytes of the weights as they are held in memory: those of our operators with their tables and codebooks, and every
-    /// constant of the graph. While it runs, each product expands up to one block more, at most 1 MiB, per thread,
-    /// and each look-up the rows that it is asked for, every one once.
+    /// constant of the graph. While it runs, each product expands up to one block more, at most 1 MiB, per thread
+    /// (of the codec delta it holds 8 bytes for each output of a block instead), and each look-up the rows that it is asked
+    /// for, every one once.
     pub fn weights_resident_bytes(&self) -> u64 {
         self.held_bytes + self.plan.constant_bytes()
     }

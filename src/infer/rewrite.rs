@@ -12,7 +12,9 @@ use tract_onnx::tract_hir::internal::*;
 use tract_onnx::tract_hir::tract_core::ops::cnn::PaddingSpec;
 
 use super::InferError;
-use super::product::{Bounds, Convolution, Direction, Held, Kernel, Linear, Lookup, MaxPool, ProductOp, SharedWeight};
+use super::product::{
+    Bounds, CheckedIndices, Convolution, Direction, Held, Kernel, Linear, Lookup, MaxPool, ProductOp, SharedWeight,
+};
 use crate::model::{self, Use, Weight};
 use crate::tensor::FloatType;
 
@@ -25,6 +27,7 @@ pub(super) enum Operator {
     Product(ProductOp),
     Lookup(Lookup),
     MaxPool(MaxPool),
+    Indices(CheckedIndices),
 }
 
 /// Replaces every use of the weights that `open` returns a matrix for, and takes those weights out of the graph.
@@ -98,6 +101,39 @@ fn has_output_shape(node: &pb::NodeProto) -> bool {
     node.attribute.iter().any(|attribute| attribute.name == "output_shape")
 }
 
+/// Puts a check in front of every Gather of float constants that is left to tract, which would take any index. Constants are in
+/// place.
+pub(super) fn check_indices(model: &mut pb::ModelProto, operators: &mut Operators) {
+    let Some(graph) = &mut model.graph else { return };
+    let constants: HashMap<String, Vec<usize>> = model::constant_tensors(graph)
+        .filter_map(|(name, tensor, _)| Some((name.to_owned(), model::shape_of(tensor)?)))
+        .map(|(name, (dims, element))| (name, if element.float().is_some() { dims } else { Vec::new() }))
+        .collect();
+    let mut index = 0;
+    while index < graph.node.len() {
+        let node = &mut graph.node[index];
+        index += 1;
+        let ("Gather", [data, indices]) = (node.op_type.as_str(), &mut node.input[..]) else { continue };
+        let axis = node.attribute.iter().find(|a| a.name == "axis").map_or(0, |a| a.i);
+        let Some(dims) = constants.get(data).filter(|_| !constants.contains_key(indices)) else { continue };
+        let axis = if axis < 0 { axis + dims.len() as i64 } else { axis };
+        let Some(&rows) = usize::try_from(axis).ok().and_then(|axis| dims.get(axis)) else { continue };
+        let op_type = format!("weightpress.indices.{index}");
+        let given = std::mem::replace(indices, op_type.clone());
+        let name = data.clone();
+        let check = pb::NodeProto {
+            name: op_type.clone(),
+            op_type: op_type.clone(),
+            input: vec![given],
+            output: vec![op_type.clone()],
+            ..Default::default()
+        };
+        graph.node.insert(index - 1, check);
+        index += 1;
+        operators.insert(op_type, Operator::Indices(CheckedIndices { rows, name }));
+    }
+}
+
 /// Puts the operators where the parser left placeholders.
 pub(super) fn install(model: &mut InferenceModel, mut operators: Operators) {
     for node in model.nodes_mut() {
@@ -107,6 +143,7 @@ pub(super) fn install(model: &mut InferenceModel, mut operators: Operators) {
             Some(Operator::Product(op)) => node.op = expand(op),
             Some(Operator::Lookup(op)) => node.op = expand(op),
             Some(Operator::MaxPool(op)) => node.op = expand(op),
+            Some(Operator::Indices(op)) => node.op = expand(op),
             None => {}
         }
     }

@@ -15,6 +15,9 @@ use rayon::prelude::*;
 /// Words of bit planes that are compared in all, at most: some tenths of a second.
 const MOST_WORDS: usize = 1 << 30;
 
+/// A pair of rows is looked at for as long as the comparison of so many words takes.
+const LEAST_WORDS: usize = 16;
+
 /// Words of bit planes that a group may take: 32 MiB.
 const MOST_GROUP_WORDS: usize = 1 << 22;
 
@@ -107,7 +110,7 @@ fn find_in<const PLANES: usize>(rows: &Rows, groups: &[Vec<u32>], depth: u32) ->
 
 /// The rows cut in groups of bounded work, similar rows in the same; `words` is what a row takes.
 fn groups(rows: &Rows, words: usize) -> Vec<Vec<u32>> {
-    let words = words.max(1);
+    let words = words.max(LEAST_WORDS);
     // A group of g rows compares g^2 / 2 pairs.
     let affordable = (2 * MOST_WORDS / words / rows.count.max(1)).min(MOST_GROUP_WORDS / words);
     let group = affordable.max(2 * PROBES);

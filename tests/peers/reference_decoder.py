@@ -499,6 +499,7 @@ def mix_block(matrix, period, data, out):
 
 def delta_shared(matrix, source):
     """Section 5.9: of the changes, whose zero word is 0 and whose words are one more."""
+    require(len(matrix.values) < 1 << 16, "more values than changes can name")
     changes = replace(matrix, values=np.arange(len(matrix.values) + 1))
     shared = rans_shared(changes, source)
     require(not shared.has_copies, "copies among changes")
@@ -508,6 +509,7 @@ def delta_shared(matrix, source):
 def delta_block(matrix, shared, data, out):
     """Section 5.9."""
     source, rows = Bytes(data), len(out)
+    require(rows < 1 << 16 and out.size <= 1 << 23, "a block that is too large")
     code = dictionary(source, list(range(rows + 1)))
     parents = [0] * rows
     if code:
@@ -515,12 +517,15 @@ def delta_block(matrix, shared, data, out):
         bits = Bits(source.data[source.at :])
         parents = code_words(code, bits, rows).tolist()
         source.take(bits.whole_bytes())
-    order, pending = [], [(row, 0) for row in reversed(range(rows)) if not parents[row]]
+    children = [[] for _ in range(rows + 1)]
+    for row in reversed(range(rows)):
+        children[parents[row]].append(row)
+    order, pending = [], [(row, 0) for row in children[0]]
     while pending:
         row, above = pending.pop()
         require(above <= 64, "too many rows above a row")
         order.append(row)
-        pending += [(child, above + 1) for child in reversed(range(rows)) if parents[child] == row + 1]
+        pending += [(child, above + 1) for child in children[row + 1]]
     require(len(order) == rows, "parents in a circle")
     changes = np.zeros((rows, matrix.cols), np.int64)
     rans_block(*shared, source.rest(), changes)

@@ -50,7 +50,11 @@ impl Forest {
         if needed > input.len() {
             return Err(DecodeError::UnexpectedEof { needed, found: input.len() });
         }
-        let decoder = Decoder::new(&read_lengths(rows + 1, input)?, None, rows)?;
+        let lengths = read_lengths(rows + 1, input)?;
+        if lengths.iter().flatten().count() < 2 {
+            return Err(DecodeError::NotTrees { rows });
+        }
+        let decoder = Decoder::new(&lengths, None, rows)?;
         let mut bits = BitReader::new(input);
         let parents = (0..rows).map(|_| decoder.symbol(&mut bits)).collect::<Result<_, _>>()?;
         *input = bits.into_rest()?;
@@ -162,5 +166,12 @@ mod tests {
     fn rows_are_borne_out_by_bytes() {
         assert_eq!(Forest::take(&mut &[2][..], 9), Err(DecodeError::UnexpectedEof { needed: 2, found: 1 }));
         assert!(Forest::take(&mut &[][..], 0).is_err());
+    }
+
+    #[test]
+    fn parents_of_one_word_are_refused() {
+        // One of three is used: g = 0 (0000), gap 0 (1). Without parents, that would be another way to say nothing.
+        let mut input = &[1, 0b0000_1000][..];
+        assert_eq!(Forest::take(&mut input, 2), Err(DecodeError::NotTrees { rows: 2 }));
     }
 }

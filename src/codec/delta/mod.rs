@@ -23,8 +23,9 @@ mod forest;
 mod replay;
 mod sums;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rayon::prelude::*;
 
@@ -81,8 +82,11 @@ impl Codec for Delta {
         if levels > MOST_LEVELS {
             return Err(EncodeError::TooManyLevels { codec: CodecId::Delta, levels, most: MOST_LEVELS });
         }
-        if cells > MOST_CELLS || block_rows > MOST_ROWS {
+        if cells > MOST_CELLS {
             return Err(EncodeError::BlockTooLarge { codec: CodecId::Delta, cells, most: MOST_CELLS });
+        }
+        if block_rows > MOST_ROWS {
+            return Err(EncodeError::TooManyRows { codec: CodecId::Delta, rows: block_rows, most: MOST_ROWS });
         }
         let base = base(codebook);
         let mut changes = vec![0; indices.len()];
@@ -172,8 +176,11 @@ impl Delta {
     /// Takes the parents of a block from the front of `block`.
     fn forest(&self, block: &mut &[u8], rows: usize) -> Result<Forest, DecodeError> {
         let cells = rows.saturating_mul(self.head.cols);
-        if cells > MOST_CELLS || rows > MOST_ROWS {
+        if cells > MOST_CELLS {
             return Err(DecodeError::BlockTooLarge { cells, most: MOST_CELLS });
+        }
+        if rows > MOST_ROWS {
+            return Err(DecodeError::TooManyRows { rows, most: MOST_ROWS });
         }
         Forest::take(block, rows)
     }
@@ -194,10 +201,18 @@ fn base_of(head: &Head) -> u16 {
     head.zero_word().unwrap_or_default() as u16
 }
 
-/// The words of changes as a codebook, whose zero is an unchanged cell.
+/// The words of changes as a codebook, whose zero is an unchanged cell. All matrices of so many levels share it.
 fn words(levels: usize) -> Arc<Codebook> {
+    static SHARED: Mutex<BTreeMap<usize, Weak<Codebook>>> = Mutex::new(BTreeMap::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(words) = shared.get(&levels).and_then(Weak::upgrade) {
+        return words;
+    }
     let values = (0..=levels).map(|word| word as f64).collect();
-    Arc::new(Codebook::new(FloatType::F32, values).expect("small integers rise and are finite"))
+    let words = Arc::new(Codebook::new(FloatType::F32, values).expect("small integers rise and are finite"));
+    shared.retain(|_, words| words.strong_count() > 0);
+    shared.insert(levels, Arc::downgrade(&words));
+    words
 }
 
 fn head_of_changes(head: &Head, levels: usize) -> Head {

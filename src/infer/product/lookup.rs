@@ -9,6 +9,7 @@ use tract_onnx::tract_hir::tract_core::ops::array::Gather;
 use tract_onnx::tract_hir::tract_core::ops::cast::cast;
 
 use super::SharedWeight;
+use super::indices::resolved;
 
 /// A table of marks, one for each row, is quicker than sorting as long as it has at most this many for each index.
 const MARKS_PER_INDEX: usize = 16;
@@ -22,16 +23,6 @@ pub(crate) struct Lookup {
     pub(crate) name: String,
     /// Extents of the weight behind the first one.
     pub(crate) entry: TVec<usize>,
-}
-
-/// An index that a Gather has no row for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("index {index} is outside the {rows} entries of {name}")]
-pub(crate) struct OutOfRange {
-    pub(crate) index: i64,
-    pub(crate) rows: usize,
-    /// Of the weight.
-    pub(crate) name: String,
 }
 
 impl Lookup {
@@ -49,7 +40,8 @@ impl Lookup {
 
     /// The entries that `indices` name.
     fn run(&self, context: &EvalContext, indices: &Tensor) -> TractResult<TVec<TValue>> {
-        let asked = self.rows(indices.try_as_plain_ram()?.as_slice::<i64>()?)?;
+        let indices_given = indices.try_as_plain_ram()?;
+        let asked = resolved(indices_given.as_slice::<i64>()?, self.weight.outputs(), &self.name)?;
         if asked.is_sorted_by(|a, b| a < b) {
             return Ok(tvec![self.table(&asked, indices.shape())?]);
         }
@@ -63,17 +55,6 @@ impl Lookup {
         let mut table = Tensor::zero::<f32>(&self.output_shape(extents))?;
         self.weight.expand_rows(rows, table.try_as_plain_ram_mut()?.as_slice_mut::<f32>()?);
         Ok(table.into_tvalue())
-    }
-
-    /// The rows that `indices` mean: those below zero count from the end.
-    fn rows(&self, indices: &[i64]) -> Result<Vec<u32>, OutOfRange> {
-        let rows = self.weight.outputs();
-        let row = |&index: &i64| {
-            let row = if index < 0 { index.checked_add_unsigned(rows as u64) } else { Some(index) };
-            let row = row.and_then(|row| u32::try_from(row).ok()).filter(|&row| (row as usize) < rows);
-            row.ok_or_else(|| OutOfRange { index, rows, name: self.name.clone() })
-        };
-        indices.iter().map(row).collect()
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod convolution;
 mod direct;
+mod indices;
 mod linear;
 mod lookup;
 mod parts;
@@ -16,8 +17,9 @@ mod window;
 use tract_onnx::tract_hir::internal::*;
 
 pub(crate) use convolution::{Convolution, Direction};
+pub(crate) use indices::{CheckedIndices, OutOfRange};
 pub(crate) use linear::Linear;
-pub(crate) use lookup::{Lookup, OutOfRange};
+pub(crate) use lookup::Lookup;
 pub(crate) use pool::MaxPool;
 pub(crate) use weight::{Held, SharedWeight};
 

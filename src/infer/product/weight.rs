@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::codec::{CompressedMatrix, DecodedRows};
+use crate::codec::{CodecId, CompressedMatrix, DecodedRows};
 use crate::kernel::axpy::{Epilogue, Offsets, Planes, weighted_sum};
 use crate::packed::PackedMatrix;
 
@@ -128,10 +128,13 @@ impl SharedWeight {
     }
 
     /// Whether [`Self::for_each_rows`] is the way to multiply by many positions: not where a block of rows had better be
-    /// expanded, nor where rows are copies, which a product of the whole computes once.
+    /// expanded, nor where rows are copies or differences, which a product of the whole computes once.
     pub(crate) fn walks_rows(&self) -> bool {
         match &self.held {
-            Held::Coded(matrix) => !self.transposed && matrix.head().cells() > 0 && !matrix.expands(),
+            Held::Coded(matrix) => {
+                let stores_cells = matrix.codec() != CodecId::Delta;
+                !self.transposed && matrix.head().cells() > 0 && !matrix.expands() && stores_cells
+            }
             Held::Packed(matrix) => matrix.is_sparse() && !matrix.has_copies() && !matrix.has_tree(),
         }
     }

@@ -167,9 +167,21 @@ fn every_residency_of_an_artifact_looks_up_and_says_how_the_weight_is_held() {
     let artifact = Artifact::open(&path).unwrap();
     let x = Array { dims: vec![2, 3], data: ArrayData::I64(vec![3, 19, -1, 0, 3, 3]) };
     let answer = |predictor: &Predictor| predictor.run(vec![("x".into(), x.clone())]).unwrap()[0].1.clone();
-    let expected = answer(&Predictor::from_model(&model).unwrap());
+    let refuses = |predictor: &Predictor| {
+        // Six floats an entry: the last index would wrap around to the third.
+        for index in [20, -21, 3_074_457_345_618_258_603] {
+            let x = Array { dims: vec![1, 2], data: ArrayData::I64(vec![0, index]) };
+            let error = predictor.run(vec![("x".into(), x)]).unwrap_err();
+            assert!(error.is_bad_input(), "{error}");
+            assert_eq!(error.to_string(), format!("index {index} is outside the 20 entries of w0"));
+        }
+    };
+    let version_0 = Predictor::from_model(&model).unwrap();
+    refuses(&version_0);
+    let expected = answer(&version_0);
     for residency in [Residency::Packed, Residency::Coded, Residency::Dense, Residency::Auto] {
         let predictor = Predictor::from_artifact(&artifact, residency).unwrap();
+        refuses(&predictor);
         let [held] = predictor.weights() else { panic!("one weight") };
         match residency {
             Residency::Packed => assert_eq!(held.form, Form::Packed),

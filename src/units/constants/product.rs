@@ -160,7 +160,8 @@ impl<'a, E> Walk<'_, 'a, E> {
     /// A column of an embedding is constant where all its cells are the same.
     pub(super) fn gather(&mut self, node: Node<'a>) -> Result<Option<Known>, E> {
         let weight = node.0.input.first().and_then(|name| self.facts.weight(name));
-        let Some(weight) = weight.filter(|weight| weight.dims.len() == 2 && node.int("axis", 0) == 0) else {
+        let is_small = |weight: &&Weight| weight.dims.len() == 2 && weight.uses.len() <= MAX_USES;
+        let Some(weight) = weight.filter(is_small).filter(|_| node.int("axis", 0) == 0) else {
             return Ok(None);
         };
         let rank = self.facts.extents.get(node.0.output[0].as_str()).map(Vec::len);
