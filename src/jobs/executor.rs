@@ -31,12 +31,15 @@ pub trait Work: Serialize + DeserializeOwned + Send + 'static {
 
 /// Runs CPU work. Clones share the pools.
 ///
-/// There are two pools of equal width. Rayon finishes what a thread has started before it takes new work, so on one
-/// pool a prediction would wait behind a whole compression; on two, the operating system shares the cores between them.
+/// There are three pools of equal width. Rayon finishes what a thread has started before it takes new work, so on one
+/// pool a prediction would wait behind a whole compression, or behind the decoding of a version that is being loaded; on
+/// several, the operating system shares the cores between them.
 #[derive(Debug, Clone)]
 pub struct Executor {
     /// Work that a request waits for.
     requests: Pool,
+    /// Versions that become ready to predict.
+    loads: Pool,
     /// Work of queued jobs; workers bound how much of it there is.
     jobs: Pool,
     /// Of requests, waiting or running. One that finds none free is turned away.
@@ -64,9 +67,9 @@ impl Executor {
             let turns = Arc::new(Semaphore::new(pool.current_num_threads()));
             Ok::<_, std::io::Error>(Pool { threads: Arc::new(pool), turns })
         };
-        let (requests, jobs) = (pool("request")?, pool("job")?);
+        let (requests, loads, jobs) = (pool("request")?, pool("load")?, pool("job")?);
         let places = Arc::new(Semaphore::new(requests.threads.current_num_threads() + MAX_WAITING));
-        Ok(Self { requests, jobs, places })
+        Ok(Self { requests, loads, jobs, places })
     }
 
     /// Runs a closure that a request waits for. A panic in it is an error of the work, not of the service.
@@ -80,6 +83,19 @@ impl Executor {
     {
         let _place = self.places.try_acquire().map_err(|_| ExecuteError::Busy)?;
         self.requests.run(work).await
+    }
+
+    /// As [`Executor::run`], for what may take seconds before the first request can be answered, while others are.
+    ///
+    /// # Errors
+    /// Those of [`Executor::run`].
+    pub async fn load<T, F>(&self, work: F) -> Result<T, ExecuteError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let _place = self.places.try_acquire().map_err(|_| ExecuteError::Busy)?;
+        self.loads.run(work).await
     }
 
     /// Does work that a request waits for.
@@ -276,6 +292,17 @@ mod tests {
             assert_eq!(request.await, Ok(index));
         }
         assert_eq!(last.await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn requests_are_answered_while_a_version_is_loaded() {
+        let executor = Executor::start(1).expect("a pool");
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let mut load = Box::pin(executor.load(move || ended.recv().is_err()));
+        assert!(futures_util::poll!(load.as_mut()).is_pending());
+        assert_eq!(executor.run(|| 7).await, Ok(7));
+        drop(end);
+        assert_eq!(load.await, Ok(true));
     }
 
     #[tokio::test]

@@ -176,7 +176,7 @@ impl Predictors {
             let is_batched = batches && answers_samples_apart(&predictor);
             Ok((predictor, is_batched))
         };
-        let loaded = self.executor.run(load).await.map_err(LoadError::Execute)?;
+        let loaded = self.executor.load(load).await.map_err(LoadError::Execute)?;
         let (predictor, is_batched) = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
