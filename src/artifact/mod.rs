@@ -10,7 +10,7 @@ mod graph;
 mod inflate;
 mod reader;
 mod record;
-mod staged;
+pub(crate) mod staged;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -27,7 +27,7 @@ pub use error::{ArtifactError, RecordError};
 pub use export::ExportFormat;
 pub use reader::Artifact;
 pub use record::CodebookRef;
-pub(crate) use staged::{Staged, folder_of, is_special};
+pub(crate) use staged::folder_of;
 pub use writer::{ArtifactWriter, EncodedWeight, PlainTensor, Provenance, Sizes};
 
 /// The version of the format that this program writes, and the only one it reads.

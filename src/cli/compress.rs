@@ -8,7 +8,8 @@ use super::data::DataArgs;
 use super::progress::Bar;
 use super::table::{Align, Table, grouped};
 use super::{CliError, at, print_json, print_stdout, unwritable};
-use crate::artifact::{ArtifactError, folder_of, is_special};
+use crate::artifact::staged::is_special;
+use crate::artifact::{ArtifactError, folder_of};
 use crate::compress::{CompressError, Recipe, Report, UnitGroupReport};
 use crate::model::Model;
 

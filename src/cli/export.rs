@@ -4,7 +4,8 @@ use std::io::BufWriter;
 use std::path::PathBuf;
 
 use super::{CliError, at, unwritable};
-use crate::artifact::{Artifact, ArtifactError, ExportFormat, Staged};
+use crate::artifact::staged::Staged;
+use crate::artifact::{Artifact, ArtifactError, ExportFormat};
 
 /// What to export and where to.
 #[derive(Debug, clap::Args)]
