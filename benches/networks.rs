@@ -3,8 +3,8 @@
 //! `cargo bench --bench networks -- FILE INPUTS.npz [RESIDENCY ...]` predicts on the arrays of the archive, all samples in
 //! one batch, for a second for each residency in turn, and prints a line of JSON for each: the shortest and the median
 //! time in microseconds, and the bytes of the weights in memory. `RAYON_NUM_THREADS` sets the threads. On several, it also
-//! prints predictions a second under load: as many at a time as there are threads, on the one pool that a server has, where a
-//! lone prediction takes all of them, and on pools of one thread each.
+//! prints predictions a second under load: as many at a time as there are threads, on one pool that they share, and on pools
+//! of one thread each, which requests beside others get from the service.
 //! `benches/peers/networks.py` runs it beside ONNX Runtime.
 
 use std::path::Path;

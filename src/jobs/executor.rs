@@ -5,7 +5,7 @@
 //! loaded predictors, which cannot travel, use [`Executor::run`] with a closure.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::de::DeserializeOwned;
@@ -52,6 +52,9 @@ pub struct Executor {
 struct Pool {
     threads: Arc<ThreadPool>,
     turns: Arc<Semaphore>,
+    /// Pools of one thread, those that are not in use. Work that begins while other work runs takes one of them: threads that
+    /// are shared out among several pieces of work get less done than those that keep to one each.
+    narrow: Arc<Mutex<Vec<Arc<ThreadPool>>>>,
 }
 
 impl Executor {
@@ -60,14 +63,20 @@ impl Executor {
     /// # Errors
     /// When the system refuses the threads.
     pub fn start(threads: usize) -> std::io::Result<Self> {
-        let pool = |name: &'static str| {
+        let start = |name: String, threads: usize| {
             let builder = ThreadPoolBuilder::new().num_threads(threads);
             let pool = builder.thread_name(move |index| format!("{name}-{index}")).build();
-            let pool = pool.map_err(std::io::Error::other)?;
-            let turns = Arc::new(Semaphore::new(pool.current_num_threads()));
-            Ok::<_, std::io::Error>(Pool { threads: Arc::new(pool), turns })
+            pool.map(Arc::new).map_err(std::io::Error::other)
+        };
+        let pool = |name: &str| {
+            let threads = start(name.to_owned(), threads)?;
+            let turns = Arc::new(Semaphore::new(threads.current_num_threads()));
+            Ok::<_, std::io::Error>(Pool { threads, turns, narrow: Arc::default() })
         };
         let (requests, loads, jobs) = (pool("request")?, pool("load")?, pool("job")?);
+        for index in 0..requests.threads.current_num_threads() {
+            requests.narrow().push(start(format!("request-apart-{index}"), 1)?);
+        }
         let places = Arc::new(Semaphore::new(requests.threads.current_num_threads() + MAX_WAITING));
         Ok(Self { requests, loads, jobs, places })
     }
@@ -123,7 +132,7 @@ impl Executor {
 impl Executor {
     /// Keeps the threads of jobs busy until the result is dropped.
     pub(super) fn hold_jobs(&self) -> std::sync::mpsc::Sender<()> {
-        use std::sync::{Mutex, mpsc::channel};
+        use std::sync::mpsc::channel;
         let (hold, held) = channel::<()>();
         let (enter, entered) = channel();
         let (pool, held) = (self.jobs.threads.clone(), Mutex::new(held));
@@ -139,6 +148,11 @@ impl Executor {
 }
 
 impl Pool {
+    fn narrow(&self) -> MutexGuard<'_, Vec<Arc<ThreadPool>>> {
+        // A push or a pop is whole, whatever panicked.
+        self.narrow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The one place where CPU work leaves tokio. Work whose caller has gone away before it starts is not done.
     async fn run<T, F>(&self, work: F) -> Result<T, ExecuteError>
     where
@@ -147,12 +161,16 @@ impl Pool {
     {
         // Fails when the semaphore is closed, which nobody does.
         let turn = self.turns.clone().acquire_owned().await.map_err(|_| ExecuteError::Busy)?;
+        let is_alone = self.turns.available_permits() + 1 == self.threads.current_num_threads();
+        let narrow = if is_alone { None } else { self.narrow().pop() };
         let (answer, answered) = oneshot::channel();
-        self.threads.spawn(move || {
+        let (pool, threads) = (self.clone(), narrow.clone().unwrap_or_else(|| self.threads.clone()));
+        threads.spawn(move || {
             if !answer.is_closed() {
                 // Nobody may be left to hear it.
                 _ = answer.send(catch_unwind(AssertUnwindSafe(work)));
             }
+            pool.narrow().extend(narrow);
             drop(turn);
         });
         match answered.await {
@@ -320,6 +338,23 @@ mod tests {
         drop(end);
         assert_eq!(executor.run(|| 7).await, Ok(7));
         assert!(!done.load(Ordering::SeqCst));
+    }
+
+    #[tokio::test]
+    async fn a_lone_request_has_all_threads_and_others_one_each() {
+        let executor = Executor::start(2).expect("a pool");
+        let width = || executor.run(rayon::current_num_threads);
+        assert_eq!(width().await, Ok(2));
+        let end = occupy(&executor).await;
+        for _ in 0..3 {
+            assert_eq!(width().await, Ok(1), "beside another");
+        }
+        drop(end);
+        // The turn of what ended is given back a moment later.
+        while executor.requests.turns.available_permits() < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(width().await, Ok(2));
     }
 
     #[tokio::test]
