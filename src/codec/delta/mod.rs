@@ -53,6 +53,9 @@ const MOST_LEVELS: usize = MAX_LEVELS - 1;
 /// Most rows above a row in what an encoder makes: products add up the rounding errors of as many sums.
 const DEPTH: u32 = 32;
 
+/// Rows of fewer cells take hardly more bits than the number of a parent: no tree is looked for.
+const LEAST_COLS: usize = 16;
+
 /// Symbols that the search for a tree tells apart.
 const TREE_LEVELS: usize = 256;
 
@@ -230,6 +233,9 @@ fn parents(symbols: &[u16], cols: usize, levels: usize, base: u16) -> Vec<Option
     let read = |row: usize, cells: &mut [u8]| {
         cells.iter_mut().zip(&symbols[row * cols..]).for_each(|(cell, &symbol)| *cell = told_apart(symbol));
     };
+    if cols < LEAST_COLS {
+        return vec![None; count];
+    }
     let rows = Rows { count, cols, read: &read, levels: levels.min(TREE_LEVELS) };
     DeltaTree::find(&rows, DEPTH).map_or_else(|| vec![None; count], |tree| tree.parents)
 }
