@@ -6,7 +6,7 @@
 //! Dependencies point one way:
 //!
 //! ```text
-//! tensor <- { model <- units, prune, quantize, kernel <- codec <- packed } <- artifact <- infer <- compress <- jobs <- http
+//! tensor <- { model <- units, prune, quantize, kernel <- codec <- packed } <- artifact <- infer <- compress <- search <- jobs <- http
 //! ```
 //!
 //! `prune`, `quantize` and `codec` do not know each other, and nothing in the core names the service:
@@ -24,6 +24,7 @@ pub mod packed;
 pub mod progress;
 pub mod prune;
 pub mod quantize;
+pub mod search;
 pub mod tensor;
 pub mod units;
 

@@ -9,7 +9,7 @@ use super::table::Align::{Left, Right};
 use super::table::{Table, grouped};
 use super::{CliError, at};
 use crate::artifact::Artifact;
-use crate::evaluate::{DataMap, Dataset, Evaluation, Measured, Metric, MetricValue, Split};
+use crate::evaluate::{DataMap, Dataset, Drop, Evaluation, Measured, Metric, MetricValue, Split};
 use crate::infer::{Predictor, Residency};
 use crate::model::Model;
 
@@ -103,8 +103,13 @@ impl Quality {
             let original = self.measured.reference.iter().find(|of| of.metric == *metric).and_then(|of| of.value);
             table.row(vec![metric.name().to_owned(), number(original), number(*value)]);
         }
+        let drop = |drop: &Drop| {
+            let Drop { metric, drop, low, high } = drop;
+            format!("{} worse by {drop:.4} (95 %: {low:.4} to {high:.4})\n", metric.name())
+        };
+        let drops: String = self.measured.drops.iter().map(drop).collect();
         let split = self.split.map_or("all".to_owned(), |split| format!("{split:?}").to_lowercase());
-        format!("\n{}({split} samples: {})\n", table.render(), grouped(self.measured.samples))
+        format!("\n{}{drops}({split} samples: {})\n", table.render(), grouped(self.measured.samples))
     }
 }
 

@@ -39,7 +39,12 @@ impl Task<'_> {
 
     /// Work of [`prepare`] and [`encode`], in the unit of the [`Meter`].
     pub(super) fn work(&self) -> u64 {
-        PASSES * self.elements() + self.encoding_work()
+        self.shaping_work() + self.encoding_work()
+    }
+
+    /// Work of [`prepare`].
+    pub(super) fn shaping_work(&self) -> u64 {
+        PASSES * self.elements()
     }
 
     /// Work of writing the layer.

@@ -5,6 +5,7 @@
 //! thresholds, unified codebooks) is fitted in passes before. Layers whose units may change places wait on disk between
 //! sharing and encoding, until the order of each group of units is known.
 
+mod adapt;
 mod bound;
 mod estimate;
 mod joint;
@@ -26,13 +27,15 @@ use crate::model::ModelError;
 use crate::progress::Cancelled;
 use crate::quantize::QuantizeError;
 
+pub use adapt::{TrainingData, can_finetune};
 pub use estimate::{Estimate, LayerEstimate, estimate};
 #[cfg(feature = "service")]
 pub use methods::{MethodDescription, Methods, PresetDescription, methods};
-pub use pipeline::compress;
+pub use pipeline::{compress, compress_with};
 pub use recipe::{
-    CodebookScope, CodecChoice, Encode, EncodeFields, FreeUnits, Goal, LayerRule, LayerSettings, OpRule, Plain, Preset,
-    PruneFields, PruneStage, Quantize, QuantizeFields, QuantizeStage, Recipe, RecipeError, Stage,
+    CodebookScope, CodecChoice, Encode, EncodeFields, Finetune, FreeUnits, Glob, Goal, LayerRule, LayerSettings,
+    LossKind, OpRule, OptimizerKind, Plain, Preset, PruneFields, PruneStage, Quantize, QuantizeFields, QuantizeStage,
+    RateSchedule, Recipe, RecipeError, Stage,
 };
 pub use report::{CodebookReport, LayerReport, Report};
 pub use units::UnitGroupReport;
@@ -58,6 +61,9 @@ pub enum CompressError {
         /// Counted in the order of the file.
         index: usize,
     },
+    /// The recipe calibrates or fine-tunes, and there are no data to do it with.
+    #[error("the recipe calibrates or fine-tunes, which needs data, and none were given")]
+    NeedsData,
     /// The uploaded file could not be read.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -89,6 +95,11 @@ impl From<Cancelled> for CompressError {
 }
 
 impl CompressError {
+    /// Whether the machine is at fault (a full disk, say), and not the model, the recipe or the data.
+    pub fn is_of_the_machine(&self) -> bool {
+        matches!(self, Self::Model(ModelError::Io(_)) | Self::Artifact(ArtifactError::Io(_)))
+    }
+
     /// A codec's error with the name of the layer; a cancellation stays one.
     fn encode(tensor: &str, source: EncodeError) -> Self {
         match source {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use super::adapt::{Adapted, TrainingData, adapt};
 use super::layer::{self, LayerMeasures, Prepared, Task};
 use super::meter::Meter;
 use super::report::{self, Measured};
@@ -14,7 +15,7 @@ use super::{CompressError, Encode, Plain, Recipe, Report, joint};
 use crate::artifact::{ArtifactError, ArtifactWriter, EncodedWeight, PlainTensor, Provenance, onnx_name};
 use crate::codec::MAX_CELLS;
 use crate::model::{Kept, Model};
-use crate::progress::Progress;
+use crate::progress::{Part, Progress};
 
 /// Operators that may hold weights. A rule for one of these fits many models, so that this one has none is worth a note;
 /// a rule for any other operator that the model does not have is a typing error.
@@ -33,25 +34,60 @@ const WEIGHT_OPERATORS: [&str; 12] = [
     "Tensor",
 ];
 
+/// How much of the progress is calibration and fine-tuning, where there are any.
+const ADAPTING_SHARE: f64 = 0.9;
+
 /// Compresses `model` by `recipe` into a file at `out`, which is created or replaced whole; on failure nothing is left
 /// there. Runs on the current rayon pool. The same model and recipe give the same bytes.
 ///
 /// # Errors
 /// A [`CompressError`]; [`CompressError::Cancelled`] soon after `progress` asks for it.
 pub fn compress(model: &Model, recipe: &Recipe, out: &Path, progress: &dyn Progress) -> Result<Report, CompressError> {
+    compress_with(model, recipe, None, out, progress)
+}
+
+/// The same for recipes that calibrate or fine-tune, which need `data`. The same model, recipe and data give the same bytes
+/// on the same kind of processor, with any number of threads.
+///
+/// # Errors
+/// As [`compress`].
+pub fn compress_with(
+    model: &Model,
+    recipe: &Recipe,
+    data: Option<&TrainingData>,
+    out: &Path,
+    progress: &dyn Progress,
+) -> Result<Report, CompressError> {
     let started = Instant::now();
-    let notes = check_rules(model, recipe)?;
+    let mut notes = check_rules(model, recipe)?;
     let Plan { mut tasks, skipped } = plan(model, recipe);
     let groups = FreeGroups::find(model, recipe, &tasks);
     let work = tasks.iter().map(|task| task.work() + joint::work(task)).sum::<u64>() + groups.work(&tasks);
-    let meter = Meter::new(progress, work);
+    let adapted = adapt(model, recipe, &mut tasks, data, &Part { whole: progress, from: 0.0, to: ADAPTING_SHARE })?;
+    let from = if adapted.is_some() { ADAPTING_SHARE } else { 0.0 };
+    let rest = Part { whole: progress, from, to: 1.0 };
+    let meter = Meter::new(&rest, work);
+    let (adapted, shaped) = match adapted {
+        Some(Adapted { model, layers, notes: remarks }) => {
+            notes.extend(remarks);
+            (Some(model), layers)
+        }
+        None => (None, None),
+    };
     let mut writer = ArtifactWriter::new(out);
-
-    joint::find_thresholds(model, &mut tasks, &meter)?;
-    joint::fit_codebooks(model, &mut tasks, &mut writer, &meter)?;
     let spool = Spool::new(out);
+    let model = adapted.as_ref().unwrap_or(model);
+    if shaped.is_none() {
+        joint::find_thresholds(model, &mut tasks, &meter)?;
+        joint::fit_codebooks(model, &mut tasks, &meter)?;
+    }
+    joint::store_codebooks(&tasks, &mut writer)?;
     let source = Source { model, tasks: &tasks, spool: &spool, meter: &meter };
-    let mut layers = Layers { model, tasks: &tasks, waiting: source.set_aside(&groups)?, spool: &spool };
+    let waiting = match shaped {
+        Some(layers) => source.set_aside_shaped(layers)?,
+        None => source.set_aside(&groups)?,
+    };
+    let mut layers = Layers { model, tasks: &tasks, waiting, spool: &spool };
     let rearranged = groups.rearrange(&mut layers, &meter)?;
     let layers = source.encode_all(&layers.waiting, &rearranged, &writer)?;
     let kept = add_plain(model, recipe, &skipped, &rearranged, &mut writer)?;
@@ -125,6 +161,15 @@ impl Source<'_> {
             let prepared = layer::prepare(self.model, task, self.meter)?;
             Ok(Some(self.spool.put(prepared).map_err(ArtifactError::from)?))
         })
+    }
+
+    /// Sets layers aside that are pruned and shared.
+    fn set_aside_shaped(self, layers: Vec<Prepared>) -> Result<Vec<Option<Spooled>>, CompressError> {
+        let put = |(layer, task): (Prepared, &Task)| {
+            self.meter.advance(task.shaping_work(), "quantize", &task.weight.name)?;
+            Ok(Some(self.spool.put(layer).map_err(ArtifactError::from)?))
+        };
+        layers.into_iter().zip(self.tasks).map(put).collect()
     }
 
     /// Encodes every layer. What was measured comes back in the order of the tasks.

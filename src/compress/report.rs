@@ -172,7 +172,7 @@ fn layer_row(task: &Task, layer: &LayerMeasures, compressed_bytes: u64) -> Layer
 fn shared_codebooks(tasks: &[Task], sizes: &Sizes) -> Vec<CodebookReport> {
     let row = |(index, &size_bytes): (usize, &u64)| {
         let unified = tasks.iter().filter_map(|task| task.unified.as_ref()).find(|u| u.index == Some(index))?;
-        Some(CodebookReport { family: unified.family, levels: unified.fitted.codebook().len(), size_bytes })
+        Some(CodebookReport { family: unified.family, levels: unified.codebook.len(), size_bytes })
     };
     sizes.codebook_bytes.iter().enumerate().filter_map(row).collect()
 }

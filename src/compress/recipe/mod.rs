@@ -6,6 +6,7 @@
 
 mod error;
 mod fields;
+mod finetune;
 mod preset;
 mod settings;
 mod stage;
@@ -19,6 +20,7 @@ use stage::Overlay;
 
 pub use error::RecipeError;
 pub use fields::{EncodeFields, PruneFields, QuantizeFields};
+pub use finetune::{Finetune, Glob, LossKind, OptimizerKind, RateSchedule};
 pub use preset::Preset;
 pub use settings::{CodebookScope, CodecChoice, Encode, FreeUnits, Goal, LayerSettings, Plain, Quantize};
 pub use stage::Stage;
@@ -50,6 +52,10 @@ pub struct Recipe {
     /// How the result is written.
     #[serde(skip_serializing_if = "EncodeFields::is_empty")]
     encode: EncodeFields,
+    /// Training after pruning and after sharing, which needs data; left out, none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "service", schema(inline))]
+    finetune: Option<Finetune>,
     /// Seed of every random choice.
     #[serde(skip_serializing_if = "is_zero")]
     seed: u64,
@@ -133,6 +139,32 @@ impl Recipe {
     /// The recipe as compact JSON; the same recipe gives the same bytes.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a recipe has string keys and no failing field")
+    }
+
+    /// The recipe with the members of `over` laid over it: an object is merged member by member, anything else, null too,
+    /// takes the place of what was there.
+    ///
+    /// # Errors
+    /// [`RecipeError`] where what comes of it is no recipe.
+    pub fn with(&self, over: &serde_json::Value) -> Result<Self, RecipeError> {
+        let mut recipe = serde_json::to_value(self).expect("a recipe has string keys and no failing field");
+        merge(&mut recipe, over);
+        Self::from_json(&recipe.to_string())
+    }
+
+    /// Training after pruning and after sharing, if any.
+    pub fn finetune(&self) -> Option<&Finetune> {
+        self.finetune.as_ref()
+    }
+
+    /// Seed of every random choice.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Whether it asks for what only data can tell.
+    pub fn needs_data(&self) -> bool {
+        self.finetune.is_some()
     }
 
     /// What the recipe asks of the layer `name`, whose weights the operator type `op` reads. Works for tensors that are
@@ -221,6 +253,19 @@ impl<'de> Deserialize<'de> for Recipe {
 impl Serialize for Recipe {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         Self::serialize(self, serializer)
+    }
+}
+
+fn merge(target: &mut serde_json::Value, over: &serde_json::Value) {
+    let serde_json::Value::Object(over) = over else {
+        *target = over.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = serde_json::json!({});
+    }
+    for (name, value) in over {
+        merge(&mut target[name], value);
     }
 }
 

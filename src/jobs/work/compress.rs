@@ -4,12 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::artifact::ArtifactError;
 use crate::compress::{self, CompressError, Recipe, Report};
-use crate::jobs::progress::Part;
 use crate::jobs::{ExecuteError, Refusal, Work};
-use crate::model::ModelError;
-use crate::progress::Progress;
+use crate::progress::{Part, Progress};
 use crate::storage::{Compression, NewMetric};
 
 use super::evaluate::Measurement;
@@ -54,9 +51,7 @@ impl Work for Compress {
 pub(super) fn refused_or_failed(error: CompressError) -> ExecuteError {
     match error {
         CompressError::Cancelled => ExecuteError::Cancelled,
-        CompressError::Model(ModelError::Io(_)) | CompressError::Artifact(ArtifactError::Io(_)) => {
-            ExecuteError::failed(error)
-        }
+        error if error.is_of_the_machine() => ExecuteError::failed(error),
         CompressError::Unmatched { .. } => Refusal::InvalidRecipe.because(error),
         CompressError::Model(_) => Refusal::InvalidModel.because(error),
         error => Refusal::NotCompressible.because(error),
