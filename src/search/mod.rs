@@ -16,7 +16,7 @@ mod walk;
 
 pub use error::SearchError;
 pub use report::{SearchEnd, SearchReport};
-pub use run::{Found, SearchData, run};
+pub use run::{Found, SearchData, SplitData, run};
 pub use space::Space;
 pub use spec::{Search, SearchBudget};
 pub use trial::{Outcome, Point, Trial, TrialStage};

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Trial;
-use super::spec::{Bound, is_at_least_as_good};
+use super::spec::{Bound, is_at_least_as_good, more_is_better};
 use super::trial::Point;
 use crate::evaluate::{Measured, Metric};
 
@@ -53,7 +53,8 @@ pub enum SearchEnd {
 /// Numbers of the trials that no other beats in both size and quality, the smallest artifact first.
 pub(super) fn front(metric: Metric, trials: &[Trial]) -> Vec<usize> {
     let mut measured: Vec<(usize, &Point)> = trials.iter().filter_map(|t| Some((t.number, t.point()?))).collect();
-    measured.sort_by_key(|(number, point)| (point.size_bytes, *number));
+    let better_first = |a: f64, b: f64| if more_is_better(metric) { b.total_cmp(&a) } else { a.total_cmp(&b) };
+    measured.sort_by(|(_, a), (_, b)| a.size_bytes.cmp(&b.size_bytes).then(better_first(a.value, b.value)));
     let mut front: Vec<(usize, &Point)> = Vec::new();
     for (number, point) in measured {
         let is_beaten = |best: &&Point| is_at_least_as_good(metric, best.value, point.value);

@@ -53,7 +53,7 @@ pub struct Found {
 
 /// Searches on the current rayon pool. Finished trials are kept in `folder`, from which a search of the same model, data
 /// and settings goes on. Once `progress` asks to stop, the best so far is chosen; only a search that has not measured
-/// any trial yet is then [`SearchError::Cancelled`].
+/// any trial yet is then [`SearchError::Cancelled`]. `finished` is shown each trial that is made.
 ///
 /// # Errors
 /// A [`SearchError`].
@@ -63,6 +63,7 @@ pub fn run(
     data: SearchData,
     folder: &Path,
     progress: &dyn Progress,
+    finished: &mut dyn FnMut(&Trial),
 ) -> Result<Found, SearchError> {
     search.check()?;
     let original = Predictor::from_model(model)?;
@@ -80,6 +81,7 @@ pub fn run(
         match lab.make(proposal, &trials, &log, progress) {
             Ok(trial) => {
                 log.add(&trial)?;
+                finished(&trial);
                 trials.push(trial);
             }
             Err(SearchError::Cancelled(_)) => break SearchEnd::Cancelled,
