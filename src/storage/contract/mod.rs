@@ -100,7 +100,7 @@ fn new_job(model: &str) -> NewJob {
         priority: 0,
         spec: json!({"asked": "for"}),
         model: model.to_owned(),
-        dataset: None,
+        datasets: Default::default(),
         max_attempts: 3,
     }
 }
