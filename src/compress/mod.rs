@@ -23,6 +23,9 @@ mod units;
 
 use crate::artifact::ArtifactError;
 use crate::codec::EncodeError;
+use crate::evaluate::TargetKind;
+#[cfg(feature = "finetune")]
+use crate::finetune::TuneError;
 use crate::model::ModelError;
 use crate::progress::Cancelled;
 use crate::quantize::QuantizeError;
@@ -37,7 +40,7 @@ pub use recipe::{
     LossKind, OpRule, OptimizerKind, Plain, Preset, PruneFields, PruneStage, Quantize, QuantizeFields, QuantizeStage,
     RateSchedule, Recipe, RecipeError, Stage,
 };
-pub use report::{CodebookReport, LayerReport, Report};
+pub use report::{CodebookReport, EpochReport, LayerReport, Report, TrainingStage};
 pub use units::UnitGroupReport;
 
 /// Why a model could not be compressed.
@@ -64,6 +67,27 @@ pub enum CompressError {
     /// The recipe calibrates or fine-tunes, and there are no data to do it with.
     #[error("the recipe calibrates or fine-tunes, which needs data, and none were given")]
     NeedsData,
+    /// The recipe fine-tunes, and this build cannot.
+    #[error("the recipe fine-tunes, and this build was made without the feature finetune")]
+    WithoutFinetuning,
+    /// A loss for other targets than there are.
+    #[error("the loss {} does not fit {}", name_of(*.wanted), target_name(*.found))]
+    LossNeeds {
+        /// What the recipe asks for.
+        wanted: LossKind,
+        /// What the targets of the training split are.
+        found: Option<TargetKind>,
+    },
+    /// A graph that takes a fixed number of samples at a time.
+    #[error("fine-tuning needs a graph that takes any number of samples or one at a time, and this one takes {batch}")]
+    FixedBatch {
+        /// Samples at a time.
+        batch: usize,
+    },
+    /// The network could not be trained.
+    #[cfg(feature = "finetune")]
+    #[error(transparent)]
+    Finetune(TuneError),
     /// The uploaded file could not be read.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -86,6 +110,33 @@ pub enum CompressError {
     /// The artifact could not be written.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+}
+
+/// The word for a loss in a recipe.
+fn name_of(loss: LossKind) -> &'static str {
+    match loss {
+        LossKind::CrossEntropy => "cross_entropy",
+        LossKind::Mse => "mse",
+        LossKind::Distillation => "distillation",
+    }
+}
+
+fn target_name(target: Option<TargetKind>) -> &'static str {
+    match target {
+        Some(TargetKind::Class) => "targets of kind class",
+        Some(TargetKind::Value) => "targets of kind value",
+        None => "data without targets",
+    }
+}
+
+#[cfg(feature = "finetune")]
+impl From<TuneError> for CompressError {
+    fn from(error: TuneError) -> Self {
+        match error {
+            TuneError::Cancelled => Self::Cancelled,
+            error => Self::Finetune(error),
+        }
+    }
 }
 
 impl From<Cancelled> for CompressError {

@@ -38,6 +38,9 @@ pub struct Report {
     /// Groups of hidden units that the recipe let change places.
     #[serde(default)]
     pub unit_groups: Vec<UnitGroupReport>,
+    /// What each epoch of fine-tuning was like; empty without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub training: Vec<EpochReport>,
     /// Remarks for people, e.g. on rules of the recipe that applied to nothing.
     pub notes: Vec<String>,
     /// The record of the graph, small constants inside.
@@ -48,6 +51,47 @@ pub struct Report {
     pub plain_bytes: u64,
     /// Time the compression took.
     pub seconds: f64,
+}
+
+/// What an epoch of fine-tuning was like.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+pub struct EpochReport {
+    /// After what it was.
+    pub stage: TrainingStage,
+    /// Counted from 1 in its stage.
+    pub epoch: u64,
+    /// Mean over the training split, each batch before the step that it led to.
+    pub loss: f64,
+    /// Mean over the validation split; null without one, as are the next two.
+    pub validation_loss: Option<f64>,
+    /// On the validation split, for class targets.
+    pub accuracy: Option<f64>,
+    /// On the validation split, for real targets.
+    pub mse: Option<f64>,
+    /// Fraction of the weights that are zero.
+    pub sparsity: f64,
+}
+
+/// After what an epoch of fine-tuning was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum TrainingStage {
+    /// After pruning, or while pruning goes on.
+    Pruned,
+    /// After sharing.
+    Shared,
+}
+
+impl TrainingStage {
+    /// The word for it, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pruned => "pruned",
+            Self::Shared => "shared",
+        }
+    }
 }
 
 /// A codebook shared by several layers.
@@ -112,11 +156,12 @@ pub(super) struct Measured<'a> {
     pub kept: Vec<Kept>,
     pub notes: Vec<String>,
     pub unit_groups: Vec<UnitGroupReport>,
+    pub training: Vec<EpochReport>,
 }
 
 /// Draws up the report.
 pub(super) fn build(model: &Model, measured: Measured, seconds: f64) -> Report {
-    let Measured { tasks, layers: measures, sizes, kept, notes, unit_groups } = measured;
+    let Measured { tasks, layers: measures, sizes, kept, notes, unit_groups, training } = measured;
     let codebooks = shared_codebooks(tasks, sizes);
     let rows = tasks.iter().zip(measures).zip(&sizes.weight_bytes);
     let layers: Vec<LayerReport> = rows.map(|((task, layer), &bytes)| layer_row(task, layer, bytes)).collect();
@@ -136,6 +181,7 @@ pub(super) fn build(model: &Model, measured: Measured, seconds: f64) -> Report {
         codebooks,
         kept,
         unit_groups,
+        training,
         notes,
         graph_bytes: sizes.graph_bytes,
         container_bytes: sizes.container_bytes,

@@ -1,11 +1,21 @@
 //! Layers pruned and shared with the help of data, the whole network in view: what a recipe asks for beyond what each
 //! layer's own weights tell.
 
+#[cfg(feature = "finetune")]
+mod finetuned;
+#[cfg(feature = "finetune")]
+mod gradual;
+#[cfg(feature = "finetune")]
+mod run;
+#[cfg(feature = "finetune")]
+mod shared;
+#[cfg(feature = "finetune")]
+mod tuned;
+
 use std::path::PathBuf;
 
-use super::CompressError;
-use super::Recipe;
 use super::layer::{Prepared, Task};
+use super::{CompressError, EpochReport, Recipe};
 use crate::evaluate::Samples;
 use crate::model::Model;
 use crate::progress::Progress;
@@ -29,25 +39,53 @@ pub(super) struct Adapted {
     pub model: Model,
     /// The layers pruned and shared, in the order of the tasks; none where the usual quantisers are to share them.
     pub layers: Option<Vec<Prepared>>,
+    /// What each epoch of fine-tuning was like.
+    pub training: Vec<EpochReport>,
     /// Remarks for people.
     pub notes: Vec<String>,
 }
 
 /// Does what `recipe` asks for that needs data; `None` where it asks for no such thing.
 pub(super) fn adapt(
-    _model: &Model,
+    model: &Model,
     recipe: &Recipe,
-    _tasks: &mut [Task],
+    tasks: &mut [Task],
     data: Option<&TrainingData>,
-    _progress: &dyn Progress,
+    progress: &dyn Progress,
 ) -> Result<Option<Adapted>, CompressError> {
-    match (recipe.needs_data(), data) {
-        (true, None) => Err(CompressError::NeedsData),
-        _ => Ok(None),
+    if !recipe.needs_data() {
+        return Ok(None);
+    }
+    let data = data.ok_or(CompressError::NeedsData)?;
+    match recipe.finetune() {
+        Some(settings) => finetune(model, recipe, settings, tasks, data, progress).map(Some),
+        None => Ok(None),
     }
 }
 
+#[cfg(feature = "finetune")]
+use finetuned::finetune;
+
+#[cfg(not(feature = "finetune"))]
+fn finetune(
+    _model: &Model,
+    _recipe: &Recipe,
+    _settings: &super::Finetune,
+    _tasks: &mut [Task],
+    _data: &TrainingData,
+    _progress: &dyn Progress,
+) -> Result<Adapted, CompressError> {
+    Err(CompressError::WithoutFinetuning)
+}
+
 /// Whether this build can fine-tune the graph of `model`.
+#[cfg(feature = "finetune")]
+pub fn can_finetune(model: &Model) -> bool {
+    run::network(model).is_ok()
+}
+
+/// Whether this build can fine-tune the graph of `model`: it was made without.
+#[cfg(not(feature = "finetune"))]
 pub fn can_finetune(_model: &Model) -> bool {
     false
 }
