@@ -117,6 +117,9 @@ impl Loaded {
     pub(super) fn prune(&mut self, task: &Task) -> f64 {
         let Some(prune) = task.settings.prune else { return 0.0 };
         let mask = self.show(&task.weight.name, |layer| {
+            if prune.ranks_rows() {
+                return prune.mask_rows(layer);
+            }
             prune.mask(layer, task.threshold.unwrap_or_else(|| prune.threshold(layer)))
         });
         let pruned = (0..self.data.len()).filter(|&i| !mask.is_kept(i)).map(|i| self.data.get(i));

@@ -33,9 +33,9 @@ pub use estimate::{Estimate, LayerEstimate, estimate};
 pub use methods::{MethodDescription, Methods, PresetDescription, methods};
 pub use pipeline::{compress, compress_with};
 pub use recipe::{
-    CodebookScope, CodecChoice, Encode, EncodeFields, Finetune, FreeUnits, Glob, Goal, LayerRule, LayerSettings,
-    LossKind, OpRule, OptimizerKind, Plain, Preset, PruneFields, PruneStage, Quantize, QuantizeFields, QuantizeStage,
-    RateSchedule, Recipe, RecipeError, Stage,
+    Calibrate, CodebookScope, CodecChoice, Encode, EncodeFields, Finetune, FreeUnits, Glob, Goal, LayerRule,
+    LayerSettings, LossKind, OpRule, OptimizerKind, Plain, Preset, PruneFields, PruneStage, Quantize, QuantizeFields,
+    QuantizeStage, RateSchedule, Recipe, RecipeError, Rounding, Stage,
 };
 pub use report::{CodebookReport, LayerReport, Report};
 pub use units::UnitGroupReport;

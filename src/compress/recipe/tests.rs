@@ -44,10 +44,12 @@ fn every_field_reaches_the_settings() {
             criterion: Criterion::Magnitude,
             sparsity: Sparsity::new(0.9).unwrap(),
             scope: Scope::Global,
+            pattern: None,
         }),
         quantize: Some(Quantize {
             quantizer: Quantizer::Pws(Pws { levels: levels(32), seed: 7 }),
             codebook: CodebookScope::Unified,
+            rounding: Rounding::Nearest,
         }),
         encode: Encode {
             codec: CodecChoice::Only(CodecId::Sham),
