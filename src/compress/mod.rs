@@ -22,7 +22,10 @@ mod tests;
 mod units;
 
 use crate::artifact::ArtifactError;
+use crate::calibrate::CalibrateError;
 use crate::codec::EncodeError;
+use crate::evaluate::EvaluateError;
+use crate::infer::InferError;
 use crate::model::ModelError;
 use crate::progress::Cancelled;
 use crate::quantize::QuantizeError;
@@ -37,7 +40,7 @@ pub use recipe::{
     LayerSettings, LossKind, OpRule, OptimizerKind, Plain, Preset, PruneFields, PruneStage, Quantize, QuantizeFields,
     QuantizeStage, RateSchedule, Recipe, RecipeError, Rounding, Stage,
 };
-pub use report::{CodebookReport, LayerReport, Report};
+pub use report::{CalibratedLayer, Calibration, CodebookReport, CurvePoint, LayerReport, Report};
 pub use units::UnitGroupReport;
 
 /// Why a model could not be compressed.
@@ -64,6 +67,12 @@ pub enum CompressError {
     /// The recipe calibrates or fine-tunes, and there are no data to do it with.
     #[error("the recipe calibrates or fine-tunes, which needs data, and none were given")]
     NeedsData,
+    /// The network could not be calibrated.
+    #[error(transparent)]
+    Calibrate(CalibrateError),
+    /// The calibration samples could not be read.
+    #[error(transparent)]
+    Data(EvaluateError),
     /// The uploaded file could not be read.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -86,6 +95,21 @@ pub enum CompressError {
     /// The artifact could not be written.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+}
+
+impl From<CalibrateError> for CompressError {
+    fn from(error: CalibrateError) -> Self {
+        match error {
+            CalibrateError::Cancelled => Self::Cancelled,
+            error => Self::Calibrate(error),
+        }
+    }
+}
+
+impl From<InferError> for CompressError {
+    fn from(error: InferError) -> Self {
+        Self::Calibrate(error.into())
+    }
 }
 
 impl From<Cancelled> for CompressError {

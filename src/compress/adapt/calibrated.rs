@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Adapted, TrainingData};
+use crate::artifact::onnx_name;
 use crate::calibrate::{self, CalibrateError, Curve, LIMITS, Limits, Problem};
 use crate::compress::layer::{self, Loaded, Prepared, Task};
 use crate::compress::meter::Meter;
@@ -13,7 +14,7 @@ use crate::infer::{Array, Layerwise, Reached, Renewed};
 use crate::model::Model;
 use crate::progress::{Part, Progress};
 use crate::prune::{Criterion, Keep, Prune, Scope};
-use crate::tensor::{FloatData, Statistics};
+use crate::tensor::{FloatData, FloatType, Statistics};
 
 /// Samples of a batch, where the graph does not say.
 const BATCH: usize = 64;
@@ -59,18 +60,15 @@ pub(super) fn calibrate(
     if !walk.leaves_sharing {
         joint::fit_codebooks(model, tasks, &meter)?;
     }
-    let mut shaping = Shaping { walk: &mut walk, tasks, meter: &meter, layers: HashMap::new(), changed: HashMap::new() };
+    let mut shaping =
+        Shaping { walk: &mut walk, tasks, meter: &meter, layers: HashMap::new(), changed: HashMap::new() };
     graph.run(batches, progress, |reached| shaping.visit(&reached))?;
     let Shaping { layers, changed, .. } = shaping;
     walk.finish(tasks, layers, changed, samples, &meter)
 }
 
 /// Batches of one size, their samples spread evenly; the last few that would not fill one are left out.
-fn read_batches(
-    samples: &Samples,
-    model: &Model,
-    wanted: usize,
-) -> Result<Vec<Vec<(String, Array)>>, CompressError> {
+fn read_batches(samples: &Samples, model: &Model, wanted: usize) -> Result<Vec<Vec<(String, Array)>>, CompressError> {
     let fixed = model.inputs().iter().find_map(|input| input.dims.first().copied().flatten());
     let wanted = wanted.min(samples.len());
     let (count, size) = match fixed {
@@ -177,7 +175,9 @@ impl<'a> Walk<'a> {
             let name = &task.weight.name;
             let asks = task.settings.prune.is_some_and(|prune| prune.criterion.needs_data());
             if asks && !self.report.iter().any(|layer| layer.name == *name) {
-                notes.push(format!("{name}: no product in single precision multiplies by it, so it is pruned by magnitude"));
+                notes.push(format!(
+                    "{name}: no product in single precision multiplies by it, so it is pruned by magnitude"
+                ));
                 if let Some(prune) = &mut task.settings.prune {
                     prune.criterion = Criterion::Magnitude;
                     prune.scope = if prune.scope == Scope::Global { Scope::Tensor } else { prune.scope };
@@ -193,7 +193,8 @@ impl<'a> Walk<'a> {
         let layers = (!self.leaves_sharing).then(|| (0..tasks.len()).filter_map(|at| layers.remove(&at)).collect());
         let mut report = self.report;
         for layer in &mut report {
-            layer.curve = self.positions.get(&layer.name).and_then(|at| self.curves.get(at)).cloned().unwrap_or_default();
+            layer.curve =
+                self.positions.get(&layer.name).and_then(|at| self.curves.get(at)).cloned().unwrap_or_default();
         }
         let calibration = Some(Calibration { samples: samples as u64, layers: report });
         Ok(Adapted { model: self.model.with_tensors(changed)?, layers, notes, calibration })
@@ -223,9 +224,8 @@ impl Curves<'_> {
         let weight = weight.expect("a layer that was reached is a weight of the model");
         let loaded = Loaded::read_weight(self.walk.model, weight)?;
         let is_centred = self.walk.settings.bias_correction && reached.bias.is_some();
-        let problem = loaded.show(reached.name, |layer| {
-            Problem::new(layer, &statistics, self.walk.settings.damping, is_centred)
-        });
+        let problem =
+            loaded.show(reached.name, |layer| Problem::new(layer, &statistics, self.walk.settings.damping, is_centred));
         self.found.push((at, problem.curve(self.progress)?));
         let done = self.found.len() as f64 / self.total.max(1) as f64;
         self.progress.report(done, "calibrate", reached.name);
@@ -260,9 +260,8 @@ impl Shaping<'_, '_> {
         let statistics = calibrate::collect(reached, self.walk.shapes[at], self.walk.limits, &inner)?;
         let original = Loaded::read(self.walk.model, task)?;
         let is_centred = self.walk.settings.bias_correction && reached.bias.is_some();
-        let problem = original.show(reached.name, |layer| {
-            Problem::new(layer, &statistics, self.walk.settings.damping, is_centred)
-        });
+        let problem = original
+            .show(reached.name, |layer| Problem::new(layer, &statistics, self.walk.settings.damping, is_centred));
         let pruned = self.prune(at, &original, &problem, &statistics)?;
         self.meter.advance(task.elements(), "prune", reached.name)?;
         let weights = match self.walk.leaves_sharing {
@@ -329,7 +328,10 @@ impl Shaping<'_, '_> {
     /// A bias in the type of its tensor.
     fn bias_bytes(&self, name: &str, values: &[f32]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let dtype = self.walk.model.float_type_of(name).unwrap_or(crate::tensor::FloatType::F32);
+        let kept = self.walk.model.kept().iter().find(|kept| kept.name == name);
+        let types = [FloatType::F16, FloatType::Bf16, FloatType::F32, FloatType::F64];
+        let named = types.into_iter().find(|dtype| kept.is_some_and(|kept| kept.dtype == onnx_name(*dtype)));
+        let dtype = named.unwrap_or(FloatType::F32);
         FloatData::F32(values.to_vec()).write_le_bytes(dtype, &mut bytes);
         bytes
     }

@@ -1,11 +1,14 @@
 //! Layers pruned and shared with the help of data, the whole network in view: what a recipe asks for beyond what each
 //! layer's own weights tell.
 
+mod calibrated;
+
 use std::path::PathBuf;
 
 use super::CompressError;
 use super::Recipe;
 use super::layer::{Prepared, Task};
+use super::report::Calibration;
 use crate::evaluate::Samples;
 use crate::model::Model;
 use crate::progress::Progress;
@@ -31,18 +34,23 @@ pub(super) struct Adapted {
     pub layers: Option<Vec<Prepared>>,
     /// Remarks for people.
     pub notes: Vec<String>,
+    /// What calibration saw and chose.
+    pub calibration: Option<Calibration>,
 }
 
 /// Does what `recipe` asks for that needs data; `None` where it asks for no such thing.
 pub(super) fn adapt(
-    _model: &Model,
+    model: &Model,
     recipe: &Recipe,
-    _tasks: &mut [Task],
+    tasks: &mut [Task],
     data: Option<&TrainingData>,
-    _progress: &dyn Progress,
+    progress: &dyn Progress,
 ) -> Result<Option<Adapted>, CompressError> {
     match (recipe.needs_data(), data) {
         (true, None) => Err(CompressError::NeedsData),
+        (true, Some(data)) if recipe.calibrates() => {
+            calibrated::calibrate(model, recipe, tasks, data, progress).map(Some)
+        }
         _ => Ok(None),
     }
 }
