@@ -12,8 +12,10 @@
 //! `prune`, `quantize` and `codec` do not know each other, and nothing in the core names the service:
 //! `cargo check --lib --no-default-features` proves it. ARCHITECTURE.md is the map.
 
+mod algebra;
 pub mod artifact;
 pub mod benchmark;
+pub mod calibrate;
 pub mod codec;
 pub mod compress;
 pub mod evaluate;

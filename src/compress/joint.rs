@@ -110,7 +110,7 @@ pub(super) fn store_codebooks(tasks: &[Task], writer: &mut ArtifactWriter) -> Re
 }
 
 fn global(task: &Task) -> Option<Prune> {
-    task.settings.prune.filter(|prune| prune.scope == Scope::Global)
+    task.settings.prune.filter(|prune| prune.scope == Scope::Global && prune.pattern.is_none())
 }
 
 fn codebook_key(task: &Task) -> Option<CodebookKey> {

@@ -9,12 +9,13 @@ use super::joint::Unified;
 use super::meter::Meter;
 use super::{CodecChoice, CompressError, Encode, LayerSettings};
 use crate::artifact::CodebookRef;
+use crate::calibrate::Problem;
 use crate::codec::{self, CodecId, EncodeError, Smallest};
 use crate::model::{Model, Weight};
 use crate::progress::Progress;
 use crate::prune::Threshold;
 use crate::quantize::{Distribution, share_exact};
-use crate::tensor::{FloatData, LayerContext, MAX_LEVELS, Matrix, Values};
+use crate::tensor::{FloatData, LayerContext, MAX_LEVELS, Matrix, Statistics, Values};
 
 /// Work of the passes of one layer but encoding, in weights: pruning and sharing count one each.
 const PASSES: u64 = 2;
@@ -59,6 +60,7 @@ impl Task<'_> {
 }
 
 /// The weights of a layer in matrix order.
+#[derive(Clone)]
 pub(super) struct Loaded {
     rows: usize,
     cols: usize,
@@ -91,8 +93,13 @@ pub(super) struct LayerMeasures {
 impl Loaded {
     /// Reads a layer and checks that it is finite.
     pub(super) fn read(model: &Model, task: &Task) -> Result<Self, CompressError> {
-        let Weight { name, dims, layout, .. } = task.weight;
-        let data = model.read(task.weight)?;
+        Self::read_weight(model, task.weight)
+    }
+
+    /// The same of a weight without a task.
+    pub(super) fn read_weight(model: &Model, weight: &Weight) -> Result<Self, CompressError> {
+        let Weight { name, dims, layout, .. } = weight;
+        let data = model.read(weight)?;
         if let Some(index) = data.first_non_finite() {
             return Err(CompressError::NonFinite { tensor: name.clone(), index });
         }
@@ -122,14 +129,58 @@ impl Loaded {
 
     /// Sets what the task prunes to zero, and returns the sum of the squares that went.
     pub(super) fn prune(&mut self, task: &Task) -> f64 {
+        self.prune_with(task, None)
+    }
+
+    /// The same, by a criterion that looks at the layer's inputs.
+    pub(super) fn prune_with(&mut self, task: &Task, statistics: Option<&Statistics>) -> f64 {
         let Some(prune) = task.settings.prune else { return 0.0 };
         let mask = self.show(&task.weight.name, |layer| {
+            let layer = &layer.with_statistics(statistics);
+            if prune.ranks_rows() {
+                return prune.mask_rows(layer);
+            }
             prune.mask(layer, task.threshold.unwrap_or_else(|| prune.threshold(layer)))
         });
         let pruned = (0..self.data.len()).filter(|&i| !mask.is_kept(i)).map(|i| self.data.get(i));
         let lost = energy(pruned);
         mask.apply(&mut self.data);
         lost
+    }
+
+    /// Puts other weights in the place of these.
+    ///
+    /// # Panics
+    /// If they are not as many.
+    pub(super) fn replace(&mut self, data: FloatData) {
+        assert_eq!(data.len(), self.data.len());
+        self.data = data;
+    }
+
+    /// The weights as f32.
+    pub(super) fn to_f32(&self) -> Vec<f32> {
+        self.data.to_f32().into_owned()
+    }
+
+    /// Replaces the weights by symbols, as the task asks; with a `problem`, they make up for each other's errors.
+    pub(super) fn share_calibrated(
+        self,
+        task: &Task,
+        problem: Option<&Problem>,
+        meter: &Meter,
+    ) -> Result<Matrix, CompressError> {
+        let (matrix, _) = self.share(task, meter)?;
+        match problem.filter(|_| task.unified.is_none()) {
+            Some(problem) => Ok(problem.descend(matrix, &meter.inner())?),
+            None => Ok(matrix),
+        }
+    }
+
+    /// Signal to noise in dB of what became of the weights; `None` when nothing was lost.
+    pub(super) fn snr_db(&self, matrix: &Matrix) -> Option<f64> {
+        let signal = energy((0..self.data.len()).map(|i| self.data.get(i)));
+        let noise = energy((0..self.data.len()).map(|i| self.data.get(i) - matrix.value(i)));
+        (noise > 0.0).then(|| 10.0 * libm::log10(signal / noise))
     }
 
     /// Replaces the weights by symbols, as the task asks; returns the sum of the squared errors.

@@ -22,10 +22,12 @@ mod tests;
 mod units;
 
 use crate::artifact::ArtifactError;
+use crate::calibrate::CalibrateError;
 use crate::codec::EncodeError;
-use crate::evaluate::TargetKind;
+use crate::evaluate::{EvaluateError, TargetKind};
 #[cfg(feature = "finetune")]
 use crate::finetune::TuneError;
+use crate::infer::InferError;
 use crate::model::ModelError;
 use crate::progress::Cancelled;
 use crate::quantize::QuantizeError;
@@ -36,11 +38,13 @@ pub use estimate::{Estimate, LayerEstimate, estimate};
 pub use methods::{MethodDescription, Methods, PresetDescription, methods};
 pub use pipeline::{compress, compress_with};
 pub use recipe::{
-    CodebookScope, CodecChoice, Encode, EncodeFields, Finetune, FreeUnits, Glob, Goal, LayerRule, LayerSettings,
-    LossKind, OpRule, OptimizerKind, Plain, Preset, PruneFields, PruneStage, Quantize, QuantizeFields, QuantizeStage,
-    RateSchedule, Recipe, RecipeError, Stage,
+    Calibrate, CodebookScope, CodecChoice, Encode, EncodeFields, Finetune, FreeUnits, Glob, Goal, LayerRule,
+    LayerSettings, LossKind, OpRule, OptimizerKind, Plain, Preset, PruneFields, PruneStage, Quantize, QuantizeFields,
+    QuantizeStage, RateSchedule, Recipe, RecipeError, Rounding, Stage,
 };
-pub use report::{CodebookReport, EpochReport, LayerReport, Report, TrainingStage};
+pub use report::{
+    CalibratedLayer, Calibration, CodebookReport, CurvePoint, EpochReport, LayerReport, Report, TrainingStage,
+};
 pub use units::UnitGroupReport;
 
 /// Why a model could not be compressed.
@@ -88,6 +92,12 @@ pub enum CompressError {
     #[cfg(feature = "finetune")]
     #[error(transparent)]
     Finetune(TuneError),
+    /// The network could not be calibrated.
+    #[error(transparent)]
+    Calibrate(CalibrateError),
+    /// The calibration samples could not be read.
+    #[error(transparent)]
+    Data(EvaluateError),
     /// The uploaded file could not be read.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -136,6 +146,21 @@ impl From<TuneError> for CompressError {
             TuneError::Cancelled => Self::Cancelled,
             error => Self::Finetune(error),
         }
+    }
+}
+
+impl From<CalibrateError> for CompressError {
+    fn from(error: CalibrateError) -> Self {
+        match error {
+            CalibrateError::Cancelled => Self::Cancelled,
+            error => Self::Calibrate(error),
+        }
+    }
+}
+
+impl From<InferError> for CompressError {
+    fn from(error: InferError) -> Self {
+        Self::Calibrate(error.into())
     }
 }
 

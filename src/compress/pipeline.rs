@@ -67,12 +67,12 @@ pub fn compress_with(
     let from = if adapted.is_some() { ADAPTING_SHARE } else { 0.0 };
     let rest = Part { whole: progress, from, to: 1.0 };
     let meter = Meter::new(&rest, work);
-    let (adapted, shaped, training) = match adapted {
-        Some(Adapted { model, layers, training, notes: remarks }) => {
+    let (adapted, shaped, training, calibration) = match adapted {
+        Some(Adapted { model, layers, training, calibration, notes: remarks }) => {
             notes.extend(remarks);
-            (Some(model), layers, training)
+            (Some(model), layers, training, calibration)
         }
-        None => (None, None, Vec::new()),
+        None => (None, None, Vec::new(), None),
     };
     let mut writer = ArtifactWriter::new(out);
     let spool = Spool::new(out);
@@ -99,7 +99,8 @@ pub fn compress_with(
     let sizes = writer.finish(&provenance)?;
     progress.report(1.0, "done", "artifact written");
     let unit_groups = rearranged.reports;
-    let measured = Measured { tasks: &tasks, layers: &layers, sizes: &sizes, kept, notes, unit_groups, training };
+    let (tasks, layers, sizes) = (&tasks, &layers, &sizes);
+    let measured = Measured { tasks, layers, sizes, kept, notes, calibration, training, unit_groups };
     Ok(report::build(model, measured, started.elapsed().as_secs_f64()))
 }
 

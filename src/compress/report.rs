@@ -41,6 +41,9 @@ pub struct Report {
     /// What each epoch of fine-tuning was like; empty without.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub training: Vec<EpochReport>,
+    /// What calibration saw and chose; none where the recipe asks for no method that looks at a layer's inputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
     /// Remarks for people, e.g. on rules of the recipe that applied to nothing.
     pub notes: Vec<String>,
     /// The record of the graph, small constants inside.
@@ -92,6 +95,44 @@ impl TrainingStage {
             Self::Shared => "shared",
         }
     }
+}
+
+/// What calibration saw and chose.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+pub struct Calibration {
+    /// Samples that were run.
+    pub samples: u64,
+    /// The layers that a product multiplies by, in the order in which the graph reaches them.
+    pub layers: Vec<CalibratedLayer>,
+}
+
+/// One layer that was pruned or shared with its inputs in view.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+pub struct CalibratedLayer {
+    /// The weight tensor's name.
+    pub name: String,
+    /// Columns of inputs that its statistics are of: samples, or positions of a convolution.
+    pub columns: u64,
+    /// Squared change of its outputs on the calibration set, as a fraction of their energy, damping included.
+    pub output_error: f64,
+    /// Fraction of its weights that are zero.
+    pub sparsity: f64,
+    /// The bias that takes up the change in the mean; none where the layer has none of its own, or was told not to.
+    pub corrected_bias: Option<String>,
+    /// What it was estimated to lose at each sparsity, where sparsities were chosen for the whole network.
+    pub curve: Vec<CurvePoint>,
+}
+
+/// A sparsity and what it costs a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+pub struct CurvePoint {
+    /// Fraction of the weights that are zero.
+    pub sparsity: f64,
+    /// Squared change of the outputs, as a fraction of their energy.
+    pub output_error: f64,
 }
 
 /// A codebook shared by several layers.
@@ -155,13 +196,14 @@ pub(super) struct Measured<'a> {
     pub sizes: &'a Sizes,
     pub kept: Vec<Kept>,
     pub notes: Vec<String>,
+    pub calibration: Option<Calibration>,
     pub unit_groups: Vec<UnitGroupReport>,
     pub training: Vec<EpochReport>,
 }
 
 /// Draws up the report.
 pub(super) fn build(model: &Model, measured: Measured, seconds: f64) -> Report {
-    let Measured { tasks, layers: measures, sizes, kept, notes, unit_groups, training } = measured;
+    let Measured { tasks, layers: measures, sizes, kept, notes, calibration, training, unit_groups } = measured;
     let codebooks = shared_codebooks(tasks, sizes);
     let rows = tasks.iter().zip(measures).zip(&sizes.weight_bytes);
     let layers: Vec<LayerReport> = rows.map(|((task, layer), &bytes)| layer_row(task, layer, bytes)).collect();
@@ -182,6 +224,7 @@ pub(super) fn build(model: &Model, measured: Measured, seconds: f64) -> Report {
         kept,
         unit_groups,
         training,
+        calibration,
         notes,
         graph_bytes: sizes.graph_bytes,
         container_bytes: sizes.container_bytes,

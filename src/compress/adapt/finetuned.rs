@@ -6,10 +6,10 @@ use super::gradual::Gradual;
 use super::run::{self, Hooks, Stage};
 use super::shared::{Codebooks, against, reassign};
 use super::tuned::{self, TensorValues};
-use super::{Adapted, TrainingData};
-use crate::compress::layer::{self, Task};
+use super::{Adapted, TrainingData, calibrated};
+use crate::compress::layer::{self, Prepared, Task};
 use crate::compress::meter::Meter;
-use crate::compress::{CompressError, Finetune, Recipe, TrainingStage, joint};
+use crate::compress::{Calibration, CompressError, Finetune, Recipe, Rounding, TrainingStage, joint};
 use crate::finetune::{Mask, Network, Parameter, Parameters, TuneError, Values};
 use crate::model::{ElementType, Model, ModelError};
 use crate::progress::{Part, Progress};
@@ -41,6 +41,11 @@ pub(super) fn finetune(
         unfinished,
     };
     let mut training = Vec::new();
+    let mut calibration = None;
+    if tasks.iter().any(|task| task.settings.prune.is_some_and(|prune| prune.criterion.needs_data())) {
+        let part = Part { whole: progress, from: 0.0, to: 0.0 };
+        calibration = prune_calibrated(model, recipe, tasks, data, &mut parameters, &part)?;
+    }
     {
         let pruning = Gradual::new(tasks, &parameters);
         let gradual = if pruning.is_empty() || settings.epochs == 0 { 0.0 } else { settings.gradual };
@@ -66,11 +71,8 @@ pub(super) fn finetune(
     tasks.iter_mut().for_each(|task| task.settings.prune = None);
 
     let quiet = Part { whole: progress, from: turn, to: turn };
-    let meter = Meter::new(&quiet, 1);
-    joint::fit_codebooks(&model_tuned, tasks, &meter)?;
-    let layers = tasks.iter().map(|task| layer::prepare(&model_tuned, task, &meter));
-    let mut layers = layers.collect::<Result<Vec<_>, _>>()?;
-    let mut model_shared = model_tuned;
+    let (mut layers, mut model_shared) = share(&model_tuned, recipe, tasks, data, &quiet)?;
+    take_biases(&model_shared, &mut parameters)?;
     if settings.sharing_epochs > 0 {
         let dense = parameters.clone();
         let codebooks = Codebooks::share(&layers, tasks, &mut parameters);
@@ -89,7 +91,65 @@ pub(super) fn finetune(
     }
     let layers = against(model, tasks, layers)?;
     run::forget(data.folder.as_deref());
-    Ok(Adapted { model: model_shared, layers: Some(layers), training, notes: Vec::new() })
+    Ok(Adapted { model: model_shared, layers: Some(layers), training, calibration, notes: Vec::new() })
+}
+
+/// Prunes by a criterion that looks at a layer's inputs, which leaves nothing more to prune.
+fn prune_calibrated(
+    model: &Model,
+    recipe: &Recipe,
+    tasks: &mut [Task],
+    data: &TrainingData,
+    parameters: &mut Parameters,
+    progress: &dyn Progress,
+) -> Result<Option<Calibration>, CompressError> {
+    let start = changed(model, &values(parameters))?;
+    let quantize: Vec<_> = tasks.iter_mut().map(|task| task.settings.quantize.take()).collect();
+    let adapted = calibrated::calibrate(&start, recipe, tasks, data, progress)?;
+    for ((task, layer), quantize) in tasks.iter_mut().zip(adapted.layers.iter().flatten()).zip(quantize) {
+        task.settings.quantize = quantize;
+        task.settings.prune = None;
+        let weight = task.weight;
+        let cells = (0..layer.matrix.rows() * layer.matrix.cols()).map(|i| layer.matrix.value(i) as f32).collect();
+        let values = weight.layout.to_tensor(&weight.dims, cells);
+        let mask = Some(Mask::of(&values));
+        if parameters.get(&weight.name).is_some_and(|parameter| !parameter.is_frozen) {
+            parameters.set(&weight.name, Values::Free { values, mask })?;
+        }
+    }
+    take_biases(&adapted.model, parameters)?;
+    Ok(adapted.calibration)
+}
+
+/// Shares the weights of a network whose pruned weights are zero; biases may take up what that changes.
+fn share(
+    model: &Model,
+    recipe: &Recipe,
+    tasks: &mut [Task],
+    data: &TrainingData,
+    progress: &dyn Progress,
+) -> Result<(Vec<Prepared>, Model), CompressError> {
+    let by_data = |task: &Task| task.settings.quantize.is_some_and(|quantize| quantize.rounding == Rounding::Feedback);
+    if tasks.iter().any(by_data) {
+        let Adapted { model, layers, .. } = calibrated::calibrate(model, recipe, tasks, data, progress)?;
+        return Ok((layers.unwrap_or_default(), model));
+    }
+    let meter = Meter::new(progress, 1);
+    joint::fit_codebooks(model, tasks, &meter)?;
+    let layers = tasks.iter().map(|task| layer::prepare(model, task, &meter));
+    Ok((layers.collect::<Result<_, _>>()?, model.with_tensors(HashMap::new())?))
+}
+
+/// The values of `model`'s kept tensors, for those that are trained.
+fn take_biases(model: &Model, parameters: &mut Parameters) -> Result<(), CompressError> {
+    let network = run::network(model)?;
+    for kept in model.kept() {
+        if parameters.get(&kept.name).is_some_and(|parameter| !parameter.is_frozen) {
+            let values = network.values(&kept.name)?;
+            parameters.set(&kept.name, Values::Free { values, mask: None })?;
+        }
+    }
+    Ok(())
 }
 
 /// The parameters of the upload, or of an earlier compression.

@@ -1,6 +1,7 @@
 //! Layers pruned and shared with the help of data, the whole network in view: what a recipe asks for beyond what each
 //! layer's own weights tell.
 
+mod calibrated;
 #[cfg(feature = "finetune")]
 mod finetuned;
 #[cfg(feature = "finetune")]
@@ -15,7 +16,7 @@ mod tuned;
 use std::path::PathBuf;
 
 use super::layer::{Prepared, Task};
-use super::{CompressError, EpochReport, Recipe};
+use super::{Calibration, CompressError, EpochReport, Recipe};
 use crate::evaluate::Samples;
 use crate::model::Model;
 use crate::progress::Progress;
@@ -43,6 +44,8 @@ pub(super) struct Adapted {
     pub training: Vec<EpochReport>,
     /// Remarks for people.
     pub notes: Vec<String>,
+    /// What calibration saw and chose.
+    pub calibration: Option<Calibration>,
 }
 
 /// Does what `recipe` asks for that needs data; `None` where it asks for no such thing.
@@ -59,7 +62,7 @@ pub(super) fn adapt(
     let data = data.ok_or(CompressError::NeedsData)?;
     match recipe.finetune() {
         Some(settings) => finetune(model, recipe, settings, tasks, data, progress).map(Some),
-        None => Ok(None),
+        None => calibrated::calibrate(model, recipe, tasks, data, progress).map(Some),
     }
 }
 

@@ -175,7 +175,7 @@ fn batch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     whole(deserializer, 1, 65_536)
 }
 
-fn whole<'de, D: Deserializer<'de>>(deserializer: D, min: u32, max: u32) -> Result<u32, D::Error> {
+pub(super) fn whole<'de, D: Deserializer<'de>>(deserializer: D, min: u32, max: u32) -> Result<u32, D::Error> {
     let value = u32::deserialize(deserializer)?;
     match (min..=max).contains(&value) {
         true => Ok(value),
@@ -196,7 +196,7 @@ fn temperature<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Err
     above_zero(f64::deserialize(deserializer)?, 100.0)
 }
 
-fn above_zero<E: de::Error>(value: f64, max: f64) -> Result<f64, E> {
+pub(super) fn above_zero<E: de::Error>(value: f64, max: f64) -> Result<f64, E> {
     match value > 0.0 && value <= max {
         true => Ok(value),
         false => Err(E::custom(format_args!("must be above 0 and at most {max}, found {value}"))),

@@ -4,6 +4,7 @@
 //! wins over an earlier one and the last matching glob over the ones before it, field by field; [`Recipe::resolve`]
 //! says what comes of it for one layer. A stage that no level mentions is off, so the empty recipe is lossless.
 
+mod calibrate;
 mod error;
 mod fields;
 mod finetune;
@@ -16,13 +17,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_path_to_error::Track;
 
+use crate::prune::Criterion;
 use stage::Overlay;
 
+pub use calibrate::Calibrate;
 pub use error::RecipeError;
 pub use fields::{EncodeFields, PruneFields, QuantizeFields};
 pub use finetune::{Finetune, Glob, LossKind, OptimizerKind, RateSchedule};
 pub use preset::Preset;
-pub use settings::{CodebookScope, CodecChoice, Encode, FreeUnits, Goal, LayerSettings, Plain, Quantize};
+pub use settings::{CodebookScope, CodecChoice, Encode, FreeUnits, Goal, LayerSettings, Plain, Quantize, Rounding};
 pub use stage::Stage;
 
 /// Pruning, at one level of a recipe.
@@ -52,6 +55,10 @@ pub struct Recipe {
     /// How the result is written.
     #[serde(skip_serializing_if = "EncodeFields::is_empty")]
     encode: EncodeFields,
+    /// Settings of the methods that look at a layer's inputs, which need data; left out, the defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "service", schema(inline))]
+    calibrate: Option<Calibrate>,
     /// Training after pruning and after sharing, which needs data; left out, none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "service", schema(inline))]
@@ -152,6 +159,22 @@ impl Recipe {
         Self::from_json(&recipe.to_string())
     }
 
+    /// Settings of the methods that look at a layer's inputs.
+    pub fn calibrate(&self) -> Calibrate {
+        self.calibrate.unwrap_or_default()
+    }
+
+    /// Whether a layer may be pruned or shared by a method that looks at its inputs.
+    pub fn calibrates(&self) -> bool {
+        let rules = self.by_op.values().map(|rule| (&rule.prune, &rule.quantize));
+        let rules = rules.chain(self.layers.iter().map(|rule| (&rule.prune, &rule.quantize)));
+        rules.chain([(&self.prune, &self.quantize)]).any(|(prune, quantize)| {
+            let criterion = prune.fields().and_then(|fields| fields.criterion);
+            let rounding = quantize.fields().and_then(|fields| fields.rounding);
+            criterion.is_some_and(Criterion::needs_data) || rounding == Some(Rounding::Feedback)
+        })
+    }
+
     /// Training after pruning and after sharing, if any.
     pub fn finetune(&self) -> Option<&Finetune> {
         self.finetune.as_ref()
@@ -164,7 +187,7 @@ impl Recipe {
 
     /// Whether it asks for what only data can tell.
     pub fn needs_data(&self) -> bool {
-        self.finetune.is_some()
+        self.finetune.is_some() || self.calibrates()
     }
 
     /// What the recipe asks of the layer `name`, whose weights the operator type `op` reads. Works for tensors that are
