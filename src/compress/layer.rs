@@ -111,13 +111,6 @@ impl Loaded {
         Ok(Self { rows, cols, data })
     }
 
-    /// Signal to noise of `matrix` against this layer, in dB; `None` where nothing was lost.
-    pub(super) fn snr_db(&self, matrix: &Matrix) -> Option<f64> {
-        let signal = energy((0..self.data.len()).map(|i| self.data.get(i)));
-        let noise = energy((0..self.data.len()).map(|i| self.data.get(i) - matrix.value(i)));
-        (noise > 0.0).then(|| 10.0 * libm::log10(signal / noise))
-    }
-
     /// Shows the layer to a method, f64 weights rounded to f32.
     pub(super) fn show<T>(&self, name: &str, method: impl FnOnce(&LayerContext) -> T) -> T {
         let weights = match &self.data {
