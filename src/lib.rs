@@ -27,6 +27,9 @@ pub mod quantize;
 pub mod tensor;
 pub mod units;
 
+#[cfg(feature = "finetune")]
+pub mod finetune;
+
 #[cfg(feature = "service")]
 pub mod app;
 #[cfg(feature = "service")]
