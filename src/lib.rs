@@ -30,6 +30,9 @@ pub mod search;
 pub mod tensor;
 pub mod units;
 
+#[cfg(feature = "finetune")]
+pub mod finetune;
+
 #[cfg(feature = "service")]
 pub mod app;
 #[cfg(feature = "service")]
