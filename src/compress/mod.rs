@@ -143,7 +143,7 @@ fn target_name(target: Option<TargetKind>) -> &'static str {
 impl From<TuneError> for CompressError {
     fn from(error: TuneError) -> Self {
         match error {
-            TuneError::Cancelled => Self::Cancelled,
+            TuneError::Cancelled(_) => Self::Cancelled,
             error => Self::Finetune(error),
         }
     }

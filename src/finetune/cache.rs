@@ -3,13 +3,13 @@
 use rayon::prelude::*;
 
 use super::error::TuneError;
+use super::guarded;
 use super::initializer;
 use super::network::Network;
 use super::program::Program;
 use super::samples::{Batch, Samples};
 use super::scalar::Scalar;
 use super::value::{IntTensor, Tensor, Value, count, to_f64};
-use super::guarded;
 use crate::progress::Progress;
 
 /// Samples that run through a program at a time, and so many times at once.
@@ -160,7 +160,12 @@ fn run(
 ///
 /// # Errors
 /// [`TuneError::MissingInput`], [`TuneError::InputType`], [`TuneError::Rows`].
-pub(super) fn bind(network: &Network, program: &Program, batch: Batch, samples: usize) -> Result<Vec<Value>, TuneError> {
+pub(super) fn bind(
+    network: &Network,
+    program: &Program,
+    batch: Batch,
+    samples: usize,
+) -> Result<Vec<Value>, TuneError> {
     let mut given = batch.inputs;
     let bound = program.inputs().iter().map(|(name, slot)| {
         let place = given.iter().position(|(other, _)| other == name);

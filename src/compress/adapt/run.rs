@@ -100,8 +100,13 @@ impl Stage<'_> {
         let settings = self.settings()?;
         let steps = self.data.train.len().div_ceil(settings.batch) as f64;
         let unfinished = (self.unfinished * f64::from(self.epochs) * steps).ceil() as u64;
-        let mut trainer = Trainer::new(network(self.model)?, parameters, settings)?;
-        let (mut passed, mut best) = self.resume(&mut trainer)?;
+        let (mut trainer, mut passed, mut best) = match self.resume(&settings)? {
+            Some(resumed) => resumed,
+            None => {
+                let trainer = Trainer::new(network(self.model)?, parameters, settings.clone())?;
+                (trainer, Progressed::default(), Vec::new())
+            }
+        };
         let (train, validation) = (Feed(&self.data.train), self.data.validation.as_ref().map(Feed));
         let (from, prepared) = (0.1 / f64::from(self.epochs + 1), Part { whole: progress, from: 0.0, to: 0.0 });
         let train = trainer.prepare(&train, &prepared)?;
@@ -125,7 +130,7 @@ impl Stage<'_> {
             self.save(&trainer, &passed, &best)?;
         }
         if passed.best.is_some() {
-            trainer.restore(&best)?;
+            trainer = Trainer::resume(network(self.model)?, settings, &best)?;
         }
         Ok((trainer.parameters().clone(), passed.history))
     }
@@ -223,21 +228,23 @@ impl Stage<'_> {
         Ok(tuned::save_checkpoint(folder, &self.file(), &bytes).map_err(ModelError::from)?)
     }
 
-    /// Goes on from a checkpoint. One that is damaged is passed over: the stage begins anew.
-    fn resume(&self, trainer: &mut Trainer) -> Result<(Progressed, Vec<u8>), CompressError> {
-        let Some(folder) = &self.data.folder else { return Ok(Default::default()) };
+    /// The trainer of a checkpoint, what it had passed and its best state; `None` where there is none. One that is damaged is
+    /// passed over: the stage begins anew.
+    fn resume(&self, settings: &Settings) -> Result<Option<(Trainer, Progressed, Vec<u8>)>, CompressError> {
+        let Some(folder) = &self.data.folder else { return Ok(None) };
         let Some(bytes) = tuned::load_checkpoint(folder, &self.file()).map_err(ModelError::from)? else {
-            return Ok(Default::default());
+            return Ok(None);
         };
+        let network = network(self.model)?;
         let resumed = parts(&bytes).and_then(|[passed, state, best]| {
             let passed: Progressed = serde_json::from_slice(passed).ok()?;
-            trainer.restore(state).ok()?;
-            Some((passed, best.to_vec()))
+            let trainer = Trainer::resume(network, settings.clone(), state).ok()?;
+            Some((trainer, passed, best.to_vec()))
         });
         if resumed.is_none() {
             tracing::warn!(folder = %folder.display(), "a damaged checkpoint is passed over");
         }
-        Ok(resumed.unwrap_or_default())
+        Ok(resumed)
     }
 }
 

@@ -115,7 +115,8 @@ impl Pool {
         let (start, pad) = (position * self.strides[axis], self.pads[axis]);
         let dilation = self.dilations[axis];
         let skipped = pad.saturating_sub(start).div_ceil(dilation);
-        let end = (start + self.kernel[axis].saturating_sub(1) * dilation + 1).saturating_sub(pad).min(self.input[axis]);
+        let end =
+            (start + self.kernel[axis].saturating_sub(1) * dilation + 1).saturating_sub(pad).min(self.input[axis]);
         (start + skipped * dilation - pad..end).step_by(dilation)
     }
 
