@@ -2,13 +2,17 @@
 //! layer's own weights tell.
 
 mod calibrated;
+#[cfg(test)]
+mod tests;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::CompressError;
-use super::Recipe;
 use super::layer::{Prepared, Task};
+use super::pipeline::Job;
 use super::report::Calibration;
+use crate::calibrate::RatePoint;
 use crate::evaluate::Samples;
 use crate::model::Model;
 use crate::progress::Progress;
@@ -38,19 +42,31 @@ pub(super) struct Adapted {
     pub calibration: Option<Calibration>,
 }
 
-/// Does what `recipe` asks for that needs data; `None` where it asks for no such thing.
+/// The settings that a target chose, by the names of the layers.
+pub(super) type Rates = HashMap<String, RatePoint>;
+
+/// What every layer that a product multiplies by loses at every setting.
+///
+/// # Errors
+/// As [`adapt`].
+pub(super) fn measure_rates(
+    job: &Job<'_>,
+    tasks: &[Task],
+    progress: &dyn Progress,
+) -> Result<Vec<(String, Vec<RatePoint>)>, CompressError> {
+    let Some(data) = job.data else { return Err(CompressError::NeedsData) };
+    calibrated::measure_rates(job, tasks, data, progress)
+}
+
+/// Does what the recipe asks for that needs data; `None` where it asks for no such thing.
 pub(super) fn adapt(
-    model: &Model,
-    recipe: &Recipe,
+    job: &Job<'_>,
     tasks: &mut [Task],
-    data: Option<&TrainingData>,
     progress: &dyn Progress,
 ) -> Result<Option<Adapted>, CompressError> {
-    match (recipe.needs_data(), data) {
+    match (job.recipe.needs_data(), job.data) {
         (true, None) => Err(CompressError::NeedsData),
-        (true, Some(data)) if recipe.calibrates() => {
-            calibrated::calibrate(model, recipe, tasks, data, progress).map(Some)
-        }
+        (true, Some(data)) if job.recipe.calibrates() => calibrated::calibrate(job, tasks, data, progress).map(Some),
         _ => Ok(None),
     }
 }
