@@ -11,7 +11,7 @@ use crate::compress::report::{CalibratedLayer, Calibration, CurvePoint};
 use crate::compress::{Calibrate, CodebookScope, CompressError, Rounding, joint};
 use crate::evaluate::Samples;
 use crate::infer::{Array, Layerwise, Reached, Renewed};
-use crate::model::Model;
+use crate::model::{Model, Role};
 use crate::progress::{Part, Progress};
 use crate::prune::{Criterion, Keep, Prune, Scope, Sparsity, survivors};
 use crate::tensor::{FloatData, FloatType, Statistics};
@@ -148,7 +148,9 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn new(model: &'a Model, settings: &'a Calibrate, rates: Option<&'a Rates>, tasks: &[Task]) -> Self {
-        let positions = tasks.iter().enumerate().map(|(position, task)| (task.weight.name.clone(), position)).collect();
+        // Whose rows are looked up has more to answer for than the products by it.
+        let products = tasks.iter().enumerate().filter(|(_, task)| task.weight.role == Role::Product);
+        let positions = products.map(|(position, task)| (task.weight.name.clone(), position)).collect();
         let shape = |task: &Task| task.weight.layout.shape(&task.weight.dims).unwrap_or_default();
         let is_unified = |task: &Task| {
             let by_data = task.settings.prune.is_some_and(|prune| prune.criterion.needs_data());
@@ -241,7 +243,7 @@ impl<'a> Walk<'a> {
             let is_reached = self.report.iter().any(|layer| layer.name == *name);
             if asks && !is_reached && task.settings.prune.is_some_and(|prune| prune.sparsity != Sparsity::NONE) {
                 notes.push(format!(
-                    "{name}: no product in single precision multiplies by it, so it is pruned by magnitude"
+                    "{name}: no product of single precision alone reads it, so it is pruned by magnitude"
                 ));
                 if let Some(prune) = &mut task.settings.prune {
                     prune.criterion = Criterion::Magnitude;
