@@ -28,21 +28,31 @@ impl Problem {
     /// # Errors
     /// An [`CalibrateError`].
     pub fn curve(&self, progress: &dyn Progress) -> Result<Curve, CalibrateError> {
+        let mut errors = Vec::with_capacity(CURVE.len());
+        self.follow(progress, |_, state| errors.push(state.error(self)))?;
+        // A sparser layer is not better: where it seems so, the iteration had not settled.
+        (0..errors.len() - 1).rev().for_each(|i| errors[i] = errors[i].min(errors[i + 1]));
+        Ok(Curve { errors })
+    }
+
+    /// Shows where the iteration stands at each sparsity of [`CURVE`].
+    pub(super) fn follow(
+        &self,
+        progress: &dyn Progress,
+        mut visit: impl FnMut(f64, &State),
+    ) -> Result<(), CalibrateError> {
         let inverses = self.inverses(PENALTY, progress)?;
         let mut state = State::new(self, Keep::Layer(self.target.len()));
         state.set_penalty(PENALTY);
-        let mut errors = Vec::with_capacity(CURVE.len());
         for sparsity in CURVE {
             let keep = Keep::Layer(survivors(self.target.len(), sparsity));
             for _ in 0..ROUNDS {
                 progress.check()?;
                 state.step(self, &inverses, keep);
             }
-            errors.push(state.error(self));
+            visit(sparsity, &state);
         }
-        // A sparser layer is not better: where it seems so, the iteration had not settled.
-        (0..errors.len() - 1).rev().for_each(|i| errors[i] = errors[i].min(errors[i + 1]));
-        Ok(Curve { errors })
+        Ok(())
     }
 }
 

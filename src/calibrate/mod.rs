@@ -11,6 +11,7 @@ mod descent;
 mod error;
 mod obs;
 mod problem;
+mod rate;
 mod refit;
 #[cfg(test)]
 mod tests;
@@ -20,3 +21,4 @@ pub(crate) use collect::{LIMITS, Limits, collect};
 pub use curve::{CURVE, Curve};
 pub use error::CalibrateError;
 pub use problem::Problem;
+pub use rate::{RatePoint, choose_rates};

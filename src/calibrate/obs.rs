@@ -102,10 +102,13 @@ impl State {
         self.kept = keep.select(&self.values, cols);
     }
 
+    /// The survivors as they stand, scaled; zero where there is none.
+    pub(super) fn survivors(&self) -> Vec<f32> {
+        self.values.iter().zip(&self.kept).map(|(&value, &kept)| if kept { value } else { 0.0 }).collect()
+    }
+
     /// The error of the survivors as they stand.
     pub(super) fn error(&self, problem: &Problem) -> f64 {
-        let survivors: Vec<f32> =
-            self.values.iter().zip(&self.kept).map(|(&value, &kept)| if kept { value } else { 0.0 }).collect();
-        problem.scaled_error(&survivors)
+        problem.scaled_error(&self.survivors())
     }
 }

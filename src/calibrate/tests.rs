@@ -4,7 +4,8 @@ use super::*;
 use crate::algebra::invert;
 use crate::progress::Silent;
 use crate::prune::{Keep, Pattern, survivors};
-use crate::tensor::{LayerContext, Statistics, StatisticsBuilder};
+use crate::quantize::share_exact;
+use crate::tensor::{FloatData, FloatType, LayerContext, Statistics, StatisticsBuilder};
 
 /// A layer with correlated inputs: weights, and statistics of `columns` columns.
 fn layer(rows: usize, cols: usize, groups: usize, seed: u64) -> (Vec<f32>, Statistics) {
@@ -143,4 +144,25 @@ fn inputs_that_are_always_zero_do_no_harm() {
     let problem = Problem::new(&LayerContext::new("w", 1, 3, &weights), &statistics, 0.01, false);
     let found = problem.solve(Keep::Layer(2), &Silent).unwrap();
     assert_eq!(found[1], 0.0, "a weight of no effect goes first");
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn feedback_is_never_worse_than_the_nearest_values(
+        rows in 1usize..8, cols in 2usize..40, groups in 1usize..3, step in 0.05f64..1.5, seed in 0u64..1000,
+    ) {
+        let rows = rows * groups;
+        let (weights, problem) = problem(rows, cols, groups, seed);
+        let multiples: Vec<f32> =
+            weights.iter().map(|&w| ((f64::from(w) / step).round() * step) as f32 + 0.0).collect();
+        let values = FloatData::F32(multiples.clone());
+        let nearest = share_exact((rows, cols), FloatType::F32, values, &Silent).unwrap();
+        let found = problem.descend(nearest, &Silent).unwrap();
+        let found: Vec<f32> = (0..rows * cols).map(|i| found.value(i) as f32).collect();
+        proptest::prop_assert!(found.iter().zip(&multiples).all(|(a, b)| (*a == 0.0) == (*b == 0.0)));
+        let (after, before) = (problem.relative_error(&found), problem.relative_error(&multiples));
+        proptest::prop_assert!(after <= before * (1.0 + 1e-6) + 1e-12, "{} after {}", after, before);
+    }
 }

@@ -169,6 +169,16 @@ impl Loaded {
         }
     }
 
+    /// Replaces the weights by the nearest multiples of `step`.
+    pub(super) fn share_uniformly(self, task: &Task, step: f64, meter: &Meter) -> Result<Matrix, CompressError> {
+        let dtype = task.weight.dtype;
+        // Adding zero makes +0.0 of -0.0.
+        let multiple = |i| (dtype.round((self.data.get(i) / step).round_ties_even() * step) + 0.0) as f32;
+        let data = FloatData::F32((0..self.data.len()).map(multiple).collect());
+        let matrix = share_exact((self.rows, self.cols), dtype, data, &meter.inner());
+        matrix.map_err(|error| CompressError::quantize(&task.weight.name, error))
+    }
+
     /// Signal to noise in dB of what became of the weights; `None` when nothing was lost.
     pub(super) fn snr_db(&self, matrix: &Matrix) -> Option<f64> {
         let signal = energy((0..self.data.len()).map(|i| self.data.get(i)));

@@ -17,6 +17,7 @@ mod pipeline;
 mod recipe;
 mod report;
 mod spool;
+mod target;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -40,7 +41,7 @@ pub use pipeline::{compress, compress_with};
 pub use recipe::{
     Calibrate, CodebookScope, CodecChoice, Encode, EncodeFields, Finetune, FreeUnits, Glob, Goal, LayerRule,
     LayerSettings, LossKind, OpRule, OptimizerKind, Plain, Preset, PruneFields, PruneStage, Quantize, QuantizeFields,
-    QuantizeStage, RateSchedule, Recipe, RecipeError, Rounding, Stage,
+    QuantizeStage, RateSchedule, Recipe, RecipeError, Rounding, Stage, Target,
 };
 pub use report::{
     CalibratedLayer, Calibration, CodebookReport, CurvePoint, EpochReport, LayerReport, Report, TrainingStage,
@@ -95,6 +96,14 @@ pub enum CompressError {
     /// The network could not be calibrated.
     #[error(transparent)]
     Calibrate(CalibrateError),
+    /// No setting makes the file as small as it should be.
+    #[error("no file of at most {target_bytes} bytes was found, the smallest takes {smallest_bytes}")]
+    Target {
+        /// The bytes that the recipe's target allows.
+        target_bytes: u64,
+        /// The smallest file that was written on the way.
+        smallest_bytes: u64,
+    },
     /// The calibration samples could not be read.
     #[error(transparent)]
     Data(EvaluateError),

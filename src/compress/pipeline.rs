@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use super::adapt::{Adapted, TrainingData, adapt};
+use super::adapt::{Adapted, Rates, TrainingData, adapt};
 use super::layer::{self, LayerMeasures, Prepared, Task};
 use super::meter::Meter;
 use super::report::{self, Measured};
 use super::spool::{Spool, Spooled};
 use super::units::{FreeGroups, Layers, Rearranged};
-use super::{CompressError, Encode, Plain, Recipe, Report, joint};
+use super::{CompressError, Encode, Plain, Recipe, Report, joint, target};
 use crate::artifact::{ArtifactError, ArtifactWriter, EncodedWeight, PlainTensor, Provenance, onnx_name};
 use crate::codec::MAX_CELLS;
 use crate::model::{Kept, Model};
@@ -58,12 +58,34 @@ pub fn compress_with(
     out: &Path,
     progress: &dyn Progress,
 ) -> Result<Report, CompressError> {
+    let job = Job { model, recipe, data, rates: None };
+    let Some(target) = recipe.target() else { return compress_planned(job, out, progress) };
+    let weights = model.weights().iter().map(|weight| weight.dims.iter().product::<usize>() as u64).sum();
+    target::compress_to(job, target.bytes(model.size_bytes(), weights), out, progress)
+}
+
+/// What is to be compressed, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Job<'a> {
+    pub model: &'a Model,
+    pub recipe: &'a Recipe,
+    pub data: Option<&'a TrainingData<'a>>,
+    /// The settings of layers for which they were chosen.
+    pub rates: Option<&'a Rates>,
+}
+
+/// Compresses with settings that are known.
+///
+/// # Errors
+/// As [`compress`].
+pub(super) fn compress_planned(job: Job<'_>, out: &Path, progress: &dyn Progress) -> Result<Report, CompressError> {
+    let Job { model, recipe, .. } = job;
     let started = Instant::now();
     let mut notes = check_rules(model, recipe)?;
     let Plan { mut tasks, skipped } = plan(model, recipe);
     let groups = FreeGroups::find(model, recipe, &tasks);
     let work = tasks.iter().map(|task| task.work() + joint::work(task)).sum::<u64>() + groups.work(&tasks);
-    let adapted = adapt(model, recipe, &mut tasks, data, &Part { whole: progress, from: 0.0, to: ADAPTING_SHARE })?;
+    let adapted = adapt(&job, &mut tasks, &Part { whole: progress, from: 0.0, to: ADAPTING_SHARE })?;
     let from = if adapted.is_some() { ADAPTING_SHARE } else { 0.0 };
     let rest = Part { whole: progress, from, to: 1.0 };
     let meter = Meter::new(&rest, work);

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::UnitGroupReport;
 use super::layer::{LayerMeasures, Task};
 use crate::artifact::Sizes;
+use crate::calibrate::RatePoint;
 use crate::codec::CodecId;
 use crate::model::{Family, Kept, Model, Role};
 
@@ -121,8 +122,12 @@ pub struct CalibratedLayer {
     pub sparsity: f64,
     /// The bias that takes up the change in the mean; none where the layer has none of its own, or was told not to.
     pub corrected_bias: Option<String>,
+    /// Step of the uniform grid that a target size chose for it.
+    pub step: Option<f64>,
     /// What it was estimated to lose at each sparsity, where sparsities were chosen for the whole network.
     pub curve: Vec<CurvePoint>,
+    /// The settings among which a target size chose, each with its bits and its error.
+    pub points: Vec<RatePoint>,
 }
 
 /// A sparsity and what it costs a layer.

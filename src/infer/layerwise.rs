@@ -130,8 +130,10 @@ impl Layerwise {
         progress: &dyn Progress,
         mut visit: impl FnMut(Reached<'_>) -> Result<Option<Renewed>, E>,
     ) -> Result<(), E> {
-        let batches: Vec<TVec<TValue>> =
-            batches.into_iter().map(|batch| values(&self.inputs, batch)).collect::<Result<_, _>>()?;
+        let mut given: Vec<TVec<Option<TValue>>> = Vec::with_capacity(batches.len());
+        for batch in batches {
+            given.push(values(&self.inputs, batch)?.into_iter().map(Some).collect());
+        }
         let sources: HashMap<usize, usize> =
             self.model.inputs.iter().enumerate().map(|(ix, outlet)| (outlet.node, ix)).collect();
         let last_uses = self.last_uses();
@@ -141,9 +143,9 @@ impl Layerwise {
             progress.check()?;
             let node = self.model.node(id);
             let outputs = if let Some(&ix) = sources.get(&id) {
-                batches.iter().map(|batch| tvec![batch[ix].clone()]).collect()
+                given.iter_mut().map(|batch| batch[ix].take().into_iter().collect()).collect()
             } else {
-                let inputs = self.inputs_of(id, &alive, batches.len());
+                let inputs = self.inputs_of(id, &alive, given.len());
                 match node.op_as::<ProductOp>() {
                     Some(product) => self.product(product, inputs, &mut renewed, &mut visit)?,
                     None => {

@@ -29,7 +29,7 @@ pub use threshold::{Threshold, ThresholdSearch};
 const CHUNK: usize = 4096;
 
 /// How one layer is pruned.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Prune {
     /// What makes a weight worth keeping.
     pub criterion: Criterion,

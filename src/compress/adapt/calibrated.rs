@@ -2,18 +2,18 @@
 
 use std::collections::HashMap;
 
-use super::{Adapted, TrainingData};
+use super::{Adapted, Job, Rates, TrainingData};
 use crate::artifact::onnx_name;
-use crate::calibrate::{self, CalibrateError, Curve, LIMITS, Limits, Problem};
+use crate::calibrate::{self, CalibrateError, Curve, LIMITS, Limits, Problem, RatePoint};
 use crate::compress::layer::{self, Loaded, Prepared, Task};
 use crate::compress::meter::Meter;
 use crate::compress::report::{CalibratedLayer, Calibration, CurvePoint};
-use crate::compress::{Calibrate, CodebookScope, CompressError, Recipe, Rounding, joint};
+use crate::compress::{Calibrate, CodebookScope, CompressError, Rounding, joint};
 use crate::evaluate::Samples;
 use crate::infer::{Array, Layerwise, Reached, Renewed};
-use crate::model::Model;
+use crate::model::{Model, Role};
 use crate::progress::{Part, Progress};
-use crate::prune::{Criterion, Keep, Prune, Scope};
+use crate::prune::{Criterion, Keep, Prune, Scope, Sparsity, survivors};
 use crate::tensor::{FloatData, FloatType, Statistics};
 
 /// Samples of a batch, where the graph does not say.
@@ -27,23 +27,15 @@ const CURVES_SHARE: f64 = 0.4;
 /// # Errors
 /// A [`CompressError`]; [`CompressError::Calibrate`] where the graph, its layers or the samples do not allow it.
 pub(super) fn calibrate(
-    model: &Model,
-    recipe: &Recipe,
+    job: &Job<'_>,
     tasks: &mut [Task],
     data: &TrainingData,
     progress: &dyn Progress,
 ) -> Result<Adapted, CompressError> {
+    let Job { model, recipe, rates, .. } = *job;
     let settings = recipe.calibrate();
-    let batches = read_batches(&data.train, model, settings.samples as usize)?;
-    let samples = batches.iter().map(|batch| batch.first().map_or(0, |(_, array)| array.dims[0])).sum();
-    let first = batches.first().map(Vec::as_slice).unwrap_or_default();
-    let graph = Layerwise::new(model, first).map_err(CalibrateError::from)?;
-    let needed_bytes = graph.peak_bytes(batches.len());
-    if needed_bytes > LIMITS.activation_bytes {
-        let limit_bytes = LIMITS.activation_bytes;
-        return Err(CalibrateError::TooManySamples { samples, needed_bytes, limit_bytes }.into());
-    }
-    let mut walk = Walk::new(model, &settings, tasks);
+    let Run { graph, batches, samples } = Run::new(model, &settings, data)?;
+    let mut walk = Walk::new(model, &settings, rates, tasks);
     let from = if walk.is_global() { CURVES_SHARE } else { 0.0 };
     if walk.is_global() {
         let part = Part { whole: progress, from: 0.0, to: from };
@@ -65,6 +57,53 @@ pub(super) fn calibrate(
     graph.run(batches, progress, |reached| shaping.visit(&reached))?;
     let Shaping { layers, changed, .. } = shaping;
     walk.finish(tasks, layers, changed, samples, &meter)
+}
+
+/// Measures every setting of every layer in the uncompressed network.
+///
+/// # Errors
+/// As [`calibrate`].
+pub(super) fn measure_rates(
+    job: &Job<'_>,
+    tasks: &[Task],
+    data: &TrainingData,
+    progress: &dyn Progress,
+) -> Result<Vec<(String, Vec<RatePoint>)>, CompressError> {
+    let settings = job.recipe.calibrate();
+    let Run { graph, batches, .. } = Run::new(job.model, &settings, data)?;
+    let walk = Walk::new(job.model, &settings, None, tasks);
+    let mut found = Vec::new();
+    graph.run(batches, progress, |reached| {
+        if let Some(&at) = walk.positions.get(reached.name) {
+            let (problem, _) = walk.problem(at, &reached, progress)?;
+            found.push((reached.name.to_owned(), problem.rate_points(progress)?));
+            progress.report(found.len() as f64 / tasks.len() as f64, "calibrate", reached.name);
+        }
+        Ok::<_, CompressError>(None)
+    })?;
+    Ok(found)
+}
+
+/// A graph and what it is run on.
+struct Run {
+    graph: Layerwise,
+    batches: Vec<Vec<(String, Array)>>,
+    samples: usize,
+}
+
+impl Run {
+    fn new(model: &Model, settings: &Calibrate, data: &TrainingData) -> Result<Self, CompressError> {
+        let batches = read_batches(&data.train, model, settings.samples as usize)?;
+        let samples = batches.iter().map(|batch| batch.first().map_or(0, |(_, array)| array.dims[0])).sum();
+        let first = batches.first().map(Vec::as_slice).unwrap_or_default();
+        let graph = Layerwise::new(model, first).map_err(CalibrateError::from)?;
+        let needed_bytes = graph.peak_bytes(batches.len());
+        if needed_bytes > LIMITS.activation_bytes {
+            let limit_bytes = LIMITS.activation_bytes;
+            return Err(CalibrateError::TooManySamples { samples, needed_bytes, limit_bytes }.into());
+        }
+        Ok(Self { graph, batches, samples })
+    }
 }
 
 /// Batches of one size, their samples spread evenly; the last few that would not fill one are left out.
@@ -102,16 +141,22 @@ struct Walk<'a> {
     leaves_sharing: bool,
     report: Vec<CalibratedLayer>,
     curves: HashMap<usize, Vec<CurvePoint>>,
+    /// Settings that were chosen before.
+    rates: Option<&'a Rates>,
     limits: Limits,
 }
 
 impl<'a> Walk<'a> {
-    fn new(model: &'a Model, settings: &'a Calibrate, tasks: &[Task]) -> Self {
-        let positions = tasks.iter().enumerate().map(|(position, task)| (task.weight.name.clone(), position)).collect();
+    fn new(model: &'a Model, settings: &'a Calibrate, rates: Option<&'a Rates>, tasks: &[Task]) -> Self {
+        // Whose rows are looked up has more to answer for than the products by it.
+        let products = tasks.iter().enumerate().filter(|(_, task)| task.weight.role == Role::Product);
+        let positions = products.map(|(position, task)| (task.weight.name.clone(), position)).collect();
         let shape = |task: &Task| task.weight.layout.shape(&task.weight.dims).unwrap_or_default();
         let is_unified = |task: &Task| {
             let by_data = task.settings.prune.is_some_and(|prune| prune.criterion.needs_data());
-            by_data && task.settings.quantize.is_some_and(|quantize| quantize.codebook == CodebookScope::Unified)
+            rates.is_none()
+                && by_data
+                && task.settings.quantize.is_some_and(|quantize| quantize.codebook == CodebookScope::Unified)
         };
         Self {
             model,
@@ -123,13 +168,34 @@ impl<'a> Walk<'a> {
             leaves_sharing: tasks.iter().any(is_unified),
             report: Vec::new(),
             curves: HashMap::new(),
+            rates,
             limits: LIMITS,
         }
     }
 
     /// Whether the sparsities of some layers are to be found together.
     fn is_global(&self) -> bool {
-        self.prunes.iter().any(|prune| prune.is_some_and(is_budgeted))
+        self.rates.is_none() && self.prunes.iter().any(|prune| prune.is_some_and(is_budgeted))
+    }
+
+    /// The problem of a layer that was reached, and the statistics of its inputs.
+    fn problem(
+        &self,
+        at: usize,
+        reached: &Reached<'_>,
+        progress: &dyn Progress,
+    ) -> Result<(Problem, Statistics), CompressError> {
+        let statistics = calibrate::collect(reached, self.shapes[at], self.limits, progress)?;
+        let weight = self.model.weights().iter().find(|weight| weight.name == reached.name);
+        let loaded = Loaded::read_weight(self.model, weight.expect("a layer that was reached is a weight"))?;
+        let (damping, is_centred) = (self.settings.damping, self.is_centred(reached));
+        let problem = loaded.show(reached.name, |layer| Problem::new(layer, &statistics, damping, is_centred));
+        Ok((problem, statistics))
+    }
+
+    /// Whether a bias takes up what changes in the mean.
+    fn is_centred(&self, reached: &Reached<'_>) -> bool {
+        self.settings.bias_correction && reached.bias.is_some()
     }
 
     fn curves<'b>(&'b self, progress: &'b dyn Progress) -> Curves<'b> {
@@ -174,9 +240,10 @@ impl<'a> Walk<'a> {
         for (position, task) in tasks.iter_mut().enumerate() {
             let name = &task.weight.name;
             let asks = task.settings.prune.is_some_and(|prune| prune.criterion.needs_data());
-            if asks && !self.report.iter().any(|layer| layer.name == *name) {
+            let is_reached = self.report.iter().any(|layer| layer.name == *name);
+            if asks && !is_reached && task.settings.prune.is_some_and(|prune| prune.sparsity != Sparsity::NONE) {
                 notes.push(format!(
-                    "{name}: no product in single precision multiplies by it, so it is pruned by magnitude"
+                    "{name}: no product of single precision alone reads it, so it is pruned by magnitude"
                 ));
                 if let Some(prune) = &mut task.settings.prune {
                     prune.criterion = Criterion::Magnitude;
@@ -186,7 +253,7 @@ impl<'a> Walk<'a> {
             if !self.leaves_sharing && !layers.contains_key(&position) {
                 layers.insert(position, layer::prepare(self.model, task, meter)?);
             }
-            if self.leaves_sharing && asks && self.report.iter().any(|layer| layer.name == *name) {
+            if self.leaves_sharing && asks && is_reached {
                 task.settings.prune = None;
             }
         }
@@ -219,13 +286,7 @@ impl Curves<'_> {
         if !self.walk.prunes[at].is_some_and(is_budgeted) {
             return Ok(None);
         }
-        let statistics = calibrate::collect(reached, self.walk.shapes[at], self.walk.limits, self.progress)?;
-        let weight = self.walk.model.weights().iter().find(|weight| weight.name == reached.name);
-        let weight = weight.expect("a layer that was reached is a weight of the model");
-        let loaded = Loaded::read_weight(self.walk.model, weight)?;
-        let is_centred = self.walk.settings.bias_correction && reached.bias.is_some();
-        let problem =
-            loaded.show(reached.name, |layer| Problem::new(layer, &statistics, self.walk.settings.damping, is_centred));
+        let (problem, _) = self.walk.problem(at, reached, self.progress)?;
         self.found.push((at, problem.curve(self.progress)?));
         let done = self.found.len() as f64 / self.total.max(1) as f64;
         self.progress.report(done, "calibrate", reached.name);
@@ -252,16 +313,14 @@ impl Shaping<'_, '_> {
             return Ok(None);
         }
         let quantize = task.settings.quantize.filter(|_| !self.walk.leaves_sharing);
-        let is_lossy = task.settings.prune.is_some() || quantize.is_some();
+        let is_lossy = task.settings.prune.is_some() || quantize.is_some() || self.walk.rates.is_some();
         if !is_lossy {
             return Ok(None);
         }
         let inner = self.meter.inner();
-        let statistics = calibrate::collect(reached, self.walk.shapes[at], self.walk.limits, &inner)?;
-        let original = Loaded::read(self.walk.model, task)?;
-        let is_centred = self.walk.settings.bias_correction && reached.bias.is_some();
-        let problem = original
-            .show(reached.name, |layer| Problem::new(layer, &statistics, self.walk.settings.damping, is_centred));
+        let (problem, statistics) = self.walk.problem(at, reached, &inner)?;
+        let (original, is_centred) = (Loaded::read(self.walk.model, task)?, self.walk.is_centred(reached));
+        let rate = self.walk.rates.and_then(|rates| rates.get(reached.name)).copied();
         let pruned = self.prune(at, &original, &problem, &statistics)?;
         self.meter.advance(task.elements(), "prune", reached.name)?;
         let weights = match self.walk.leaves_sharing {
@@ -274,7 +333,10 @@ impl Shaping<'_, '_> {
             }
             false => {
                 let feedback = quantize.is_some_and(|quantize| quantize.rounding == Rounding::Feedback);
-                let matrix = pruned.share_calibrated(task, feedback.then_some(&problem), self.meter)?;
+                let matrix = match rate {
+                    Some(rate) => problem.descend(pruned.share_uniformly(task, rate.step, self.meter)?, &inner)?,
+                    None => pruned.share_calibrated(task, feedback.then_some(&problem), self.meter)?,
+                };
                 let weights = (0..matrix.rows() * matrix.cols()).map(|i| matrix.value(i) as f32).collect();
                 let weight_snr_db = original.snr_db(&matrix);
                 self.layers.insert(at, Prepared { matrix, weight_snr_db });
@@ -290,7 +352,9 @@ impl Shaping<'_, '_> {
             output_error: problem.relative_error(&weights),
             sparsity: weights.iter().filter(|&&weight| weight == 0.0).count() as f64 / weights.len().max(1) as f64,
             corrected_bias: bias.as_ref().map(|(name, _)| (*name).to_owned()),
+            step: rate.map(|rate| rate.step),
             curve: Vec::new(),
+            points: Vec::new(),
         });
         if let Some((name, values)) = &bias {
             self.changed.insert((*name).to_owned(), self.bias_bytes(name, values));
@@ -308,12 +372,18 @@ impl Shaping<'_, '_> {
     ) -> Result<Loaded, CompressError> {
         let task = &self.tasks[at];
         let mut pruned = original.clone();
+        let (rows, cols) = self.walk.shapes[at];
+        let rate = self.walk.rates.and_then(|rates| rates.get(&task.weight.name));
+        let keep = rate.map(|rate| Keep::Layer(survivors(rows * cols, rate.sparsity)));
+        if let Some(keep) = keep {
+            pruned.replace(FloatData::F32(problem.solve(keep, &self.meter.inner())?));
+            return Ok(pruned);
+        }
         let Some(prune) = task.settings.prune else { return Ok(pruned) };
         if prune.criterion != Criterion::Obs {
             pruned.prune_with(task, Some(statistics));
             return Ok(pruned);
         }
-        let (rows, cols) = self.walk.shapes[at];
         let keep = match self.walk.survivors[at] {
             Some(survivors) => Keep::Layer(survivors),
             None => prune.keep(rows, cols).unwrap_or(Keep::Layer(rows * cols)),

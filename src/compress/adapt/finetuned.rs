@@ -9,6 +9,7 @@ use super::tuned::{self, TensorValues};
 use super::{Adapted, TrainingData, calibrated};
 use crate::compress::layer::{self, Prepared, Task};
 use crate::compress::meter::Meter;
+use crate::compress::pipeline::Job;
 use crate::compress::{Calibration, CompressError, Finetune, Recipe, Rounding, TrainingStage, joint};
 use crate::finetune::{Mask, Network, Parameter, Parameters, TuneError, Values};
 use crate::model::{ElementType, Model, ModelError};
@@ -17,13 +18,13 @@ use crate::tensor::{FloatData, FloatType};
 
 /// Prunes, trains, shares and trains again, as `recipe` says.
 pub(super) fn finetune(
-    model: &Model,
-    recipe: &Recipe,
+    job: &Job<'_>,
     settings: &Finetune,
     tasks: &mut [Task],
     data: &TrainingData,
     progress: &dyn Progress,
 ) -> Result<Adapted, CompressError> {
+    let Job { model, recipe, .. } = *job;
     let network = run::network(model)?;
     let mut parameters = starting(&network, data)?;
     freeze(&network, model, recipe, settings, &mut parameters);
@@ -44,7 +45,7 @@ pub(super) fn finetune(
     let mut calibration = None;
     if tasks.iter().any(|task| task.settings.prune.is_some_and(|prune| prune.criterion.needs_data())) {
         let part = Part { whole: progress, from: 0.0, to: 0.0 };
-        calibration = prune_calibrated(model, recipe, tasks, data, &mut parameters, &part)?;
+        calibration = prune_calibrated(job, tasks, data, &mut parameters, &part)?;
     }
     {
         let pruning = Gradual::new(tasks, &parameters);
@@ -71,7 +72,7 @@ pub(super) fn finetune(
     tasks.iter_mut().for_each(|task| task.settings.prune = None);
 
     let quiet = Part { whole: progress, from: turn, to: turn };
-    let (mut layers, mut model_shared) = share(&model_tuned, recipe, tasks, data, &quiet)?;
+    let (mut layers, mut model_shared) = share(&Job { model: &model_tuned, ..*job }, tasks, data, &quiet)?;
     take_biases(&model_shared, &mut parameters)?;
     if settings.sharing_epochs > 0 {
         let dense = parameters.clone();
@@ -96,16 +97,15 @@ pub(super) fn finetune(
 
 /// Prunes by a criterion that looks at a layer's inputs, which leaves nothing more to prune.
 fn prune_calibrated(
-    model: &Model,
-    recipe: &Recipe,
+    job: &Job<'_>,
     tasks: &mut [Task],
     data: &TrainingData,
     parameters: &mut Parameters,
     progress: &dyn Progress,
 ) -> Result<Option<Calibration>, CompressError> {
-    let start = changed(model, &values(parameters))?;
+    let start = changed(job.model, &values(parameters))?;
     let quantize: Vec<_> = tasks.iter_mut().map(|task| task.settings.quantize.take()).collect();
-    let adapted = calibrated::calibrate(&start, recipe, tasks, data, progress)?;
+    let adapted = calibrated::calibrate(&Job { model: &start, ..*job }, tasks, data, progress)?;
     for ((task, layer), quantize) in tasks.iter_mut().zip(adapted.layers.iter().flatten()).zip(quantize) {
         task.settings.quantize = quantize;
         task.settings.prune = None;
@@ -123,21 +123,20 @@ fn prune_calibrated(
 
 /// Shares the weights of a network whose pruned weights are zero; biases may take up what that changes.
 fn share(
-    model: &Model,
-    recipe: &Recipe,
+    job: &Job<'_>,
     tasks: &mut [Task],
     data: &TrainingData,
     progress: &dyn Progress,
 ) -> Result<(Vec<Prepared>, Model), CompressError> {
     let by_data = |task: &Task| task.settings.quantize.is_some_and(|quantize| quantize.rounding == Rounding::Feedback);
     if tasks.iter().any(by_data) {
-        let Adapted { model, layers, .. } = calibrated::calibrate(model, recipe, tasks, data, progress)?;
+        let Adapted { model, layers, .. } = calibrated::calibrate(job, tasks, data, progress)?;
         return Ok((layers.unwrap_or_default(), model));
     }
     let meter = Meter::new(progress, 1);
-    joint::fit_codebooks(model, tasks, &meter)?;
-    let layers = tasks.iter().map(|task| layer::prepare(model, task, &meter));
-    Ok((layers.collect::<Result<_, _>>()?, model.with_tensors(HashMap::new())?))
+    joint::fit_codebooks(job.model, tasks, &meter)?;
+    let layers = tasks.iter().map(|task| layer::prepare(job.model, task, &meter));
+    Ok((layers.collect::<Result<_, _>>()?, job.model.with_tensors(HashMap::new())?))
 }
 
 /// The values of `model`'s kept tensors, for those that are trained.

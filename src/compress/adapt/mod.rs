@@ -10,13 +10,18 @@ mod gradual;
 mod run;
 #[cfg(feature = "finetune")]
 mod shared;
+#[cfg(test)]
+mod tests;
 #[cfg(feature = "finetune")]
 mod tuned;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::layer::{Prepared, Task};
-use super::{Calibration, CompressError, EpochReport, Recipe};
+use super::pipeline::Job;
+use super::{Calibration, CompressError, EpochReport};
+use crate::calibrate::RatePoint;
 use crate::evaluate::Samples;
 use crate::model::Model;
 use crate::progress::Progress;
@@ -48,21 +53,35 @@ pub(super) struct Adapted {
     pub calibration: Option<Calibration>,
 }
 
-/// Does what `recipe` asks for that needs data; `None` where it asks for no such thing.
+/// The settings that a target chose, by the names of the layers.
+pub(super) type Rates = HashMap<String, RatePoint>;
+
+/// What every layer that a product multiplies by loses at every setting.
+///
+/// # Errors
+/// As [`adapt`].
+pub(super) fn measure_rates(
+    job: &Job<'_>,
+    tasks: &[Task],
+    progress: &dyn Progress,
+) -> Result<Vec<(String, Vec<RatePoint>)>, CompressError> {
+    let Some(data) = job.data else { return Err(CompressError::NeedsData) };
+    calibrated::measure_rates(job, tasks, data, progress)
+}
+
+/// Does what the recipe asks for that needs data; `None` where it asks for no such thing.
 pub(super) fn adapt(
-    model: &Model,
-    recipe: &Recipe,
+    job: &Job<'_>,
     tasks: &mut [Task],
-    data: Option<&TrainingData>,
     progress: &dyn Progress,
 ) -> Result<Option<Adapted>, CompressError> {
-    if !recipe.needs_data() {
+    if !job.recipe.needs_data() {
         return Ok(None);
     }
-    let data = data.ok_or(CompressError::NeedsData)?;
-    match recipe.finetune() {
-        Some(settings) => finetune(model, recipe, settings, tasks, data, progress).map(Some),
-        None => calibrated::calibrate(model, recipe, tasks, data, progress).map(Some),
+    let data = job.data.ok_or(CompressError::NeedsData)?;
+    match job.recipe.finetune() {
+        Some(settings) => finetune(job, settings, tasks, data, progress).map(Some),
+        None => calibrated::calibrate(job, tasks, data, progress).map(Some),
     }
 }
 
@@ -71,8 +90,7 @@ use finetuned::finetune;
 
 #[cfg(not(feature = "finetune"))]
 fn finetune(
-    _model: &Model,
-    _recipe: &Recipe,
+    _job: &Job<'_>,
     _settings: &super::Finetune,
     _tasks: &mut [Task],
     _data: &TrainingData,

@@ -11,13 +11,14 @@ mod finetune;
 mod preset;
 mod settings;
 mod stage;
+mod target;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_path_to_error::Track;
 
-use crate::prune::Criterion;
+use crate::prune::{Criterion, Prune, Sparsity};
 use stage::Overlay;
 
 pub use calibrate::Calibrate;
@@ -27,6 +28,7 @@ pub use finetune::{Finetune, Glob, LossKind, OptimizerKind, RateSchedule};
 pub use preset::Preset;
 pub use settings::{CodebookScope, CodecChoice, Encode, FreeUnits, Goal, LayerSettings, Plain, Quantize, Rounding};
 pub use stage::Stage;
+pub use target::Target;
 
 /// Pruning, at one level of a recipe.
 pub type PruneStage = Stage<PruneFields>;
@@ -55,6 +57,10 @@ pub struct Recipe {
     /// How the result is written.
     #[serde(skip_serializing_if = "EncodeFields::is_empty")]
     encode: EncodeFields,
+    /// The size that the whole file is not to exceed, which needs data; left out, it follows from the other fields.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "service", schema(inline))]
+    target: Option<Target>,
     /// Settings of the methods that look at a layer's inputs, which need data; left out, the defaults.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "service", schema(inline))]
@@ -164,15 +170,21 @@ impl Recipe {
         self.calibrate.unwrap_or_default()
     }
 
+    /// The size that the whole file is not to exceed.
+    pub fn target(&self) -> Option<Target> {
+        self.target
+    }
+
     /// Whether a layer may be pruned or shared by a method that looks at its inputs.
     pub fn calibrates(&self) -> bool {
         let rules = self.by_op.values().map(|rule| (&rule.prune, &rule.quantize));
         let rules = rules.chain(self.layers.iter().map(|rule| (&rule.prune, &rule.quantize)));
-        rules.chain([(&self.prune, &self.quantize)]).any(|(prune, quantize)| {
-            let criterion = prune.fields().and_then(|fields| fields.criterion);
-            let rounding = quantize.fields().and_then(|fields| fields.rounding);
-            criterion.is_some_and(Criterion::needs_data) || rounding == Some(Rounding::Feedback)
-        })
+        self.target.is_some()
+            || rules.chain([(&self.prune, &self.quantize)]).any(|(prune, quantize)| {
+                let criterion = prune.fields().and_then(|fields| fields.criterion);
+                let rounding = quantize.fields().and_then(|fields| fields.rounding);
+                criterion.is_some_and(Criterion::needs_data) || rounding == Some(Rounding::Feedback)
+            })
     }
 
     /// Training after pruning and after sharing, if any.
@@ -205,7 +217,16 @@ impl Recipe {
         for rule in self.layers.iter().filter(|rule| rule.pattern.matches(name)) {
             level.overlay(&rule.level());
         }
-        level.settings(self.seed)
+        let mut settings = level.settings(self.seed);
+        if self.target.is_some() && !settings.skip {
+            // What a target chooses for a layer may lose something.
+            settings.prune.get_or_insert(Prune {
+                criterion: Criterion::Obs,
+                sparsity: Sparsity::NONE,
+                ..Prune::default()
+            });
+        }
+        settings
     }
 
     /// The entries of `by_op` and `layers` that none of `layers` (name and operator type of each) falls under, as a

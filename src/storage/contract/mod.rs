@@ -115,7 +115,7 @@ fn evaluation_result() -> JobResult {
         split: Some("test".to_owned()),
         samples: 4,
     };
-    JobResult { version: 0, report: None, benchmark: None, metrics: vec![metric] }
+    JobResult { version: 0, report: None, benchmark: None, metrics: vec![metric], search: None }
 }
 
 /// The kinds of a job's events, which must count up from 1.
