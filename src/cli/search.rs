@@ -10,7 +10,7 @@ use super::progress::Bar;
 use super::table::Align::{Left, Right};
 use super::table::{Table, grouped};
 use super::{CliError, at, print_json, print_stdout, unwritable};
-use crate::artifact::staged::Staged;
+use crate::artifact::staged;
 use crate::evaluate::Split;
 use crate::model::Model;
 use crate::search::{self, Found, Search, SearchData, SearchError, SearchReport, Trial};
@@ -97,7 +97,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
         SearchError::Io(error) => unwritable(folder, error),
         error => CliError::input(error),
     })?;
-    copy(&found.artifact, &args.output).map_err(|error| unwritable(&args.output, error))?;
+    staged::copy(&found.artifact, &args.output).map_err(|error| unwritable(&args.output, error))?;
     let document = json!({ "search": found.search, "report": found.report });
     if let Some(path) = &args.report {
         std::fs::write(path, format!("{document:#}\n")).map_err(|error| unwritable(path, error))?;
@@ -196,10 +196,4 @@ fn describe(found: &Found) -> String {
     let head = format!("{}\non {samples} validation samples {original}{bound}; {verdict}\n", table.render());
     let test = test.as_ref().map(|test| render_measured(test, "test")).unwrap_or_default();
     format!("{head}\n{}{test}", render(report))
-}
-
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
-    let mut staged = Staged::new(to)?;
-    std::io::copy(&mut std::fs::File::open(from)?, &mut staged)?;
-    staged.publish()
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::adapt::{Rates, measure_rates};
 use super::pipeline::{Job, compress_planned, plan};
 use super::{CompressError, Report};
-use crate::artifact::{ArtifactError, folder_of};
+use crate::artifact::{ArtifactError, folder_of, staged};
 use crate::calibrate::{RatePoint, choose_rates};
 use crate::progress::{Part, Progress};
 
@@ -58,7 +58,7 @@ pub(super) fn compress_to(
         }
     }
     let Some(mut report) = best else { return Err(CompressError::Target { target_bytes, smallest_bytes: smallest }) };
-    std::fs::rename(&file, out).map_err(ArtifactError::from)?;
+    staged::copy(&file, out).map_err(ArtifactError::from)?;
     let mut points: HashMap<String, Vec<RatePoint>> = measured.into_iter().collect();
     for layer in report.calibration.iter_mut().flat_map(|calibration| &mut calibration.layers) {
         layer.points = points.remove(&layer.name).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! A search without a space: from cheap settings to dear ones.
 //!
-//! First without training, pruned further and further until the bound breaks. Then with training: density is halved, each
+//! First without training, smaller and smaller until the bound breaks: calibrated to a size where there is a training split,
+//! else by magnitude. Then with training: density is halved, each
 //! time from the fine-tuned weights of a denser trial, until the bound breaks, and bisected from there. Last, the weights
 //! of the best trial share fewer values. What comes next follows from the trials so far, so a search that was cut off goes
 //! on where it was.
@@ -12,8 +13,10 @@ use super::spec::Bound;
 use super::trial::{Proposal, Trial, TrialStage};
 use crate::compress::Recipe;
 
-/// Sparsities that are tried without training, in this order.
-const ONE_SHOT: [f64; 5] = [0.5, 0.7, 0.8, 0.9, 0.95];
+/// Ratios that are tried with calibration and without training, in this order.
+const RATIOS: [f64; 7] = [8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0];
+/// Sparsities and levels that are tried without data, in this order.
+const ONE_SHOT: [(f64, u64); 7] = [(0.0, 63), (0.3, 31), (0.5, 15), (0.7, 15), (0.8, 15), (0.9, 15), (0.95, 15)];
 /// Density of the first trial with training where none without kept the bound.
 const FIRST_DENSITY: f64 = 0.2;
 /// The first trial with training is this much sparser than the best without.
@@ -41,7 +44,8 @@ pub(super) fn next(
     abilities: Abilities,
     trials: &[Trial],
 ) -> Result<Option<Proposal>, SearchError> {
-    let walk = Walk { common, wants_quality: matches!(bound, Bound::Quality { .. }), abilities, trials };
+    let wants_quality = matches!(bound, Bound::Quality { .. });
+    let walk = Walk { common, bound, wants_quality, abilities, trials };
     if let Some(proposal) = walk.one_shot()? {
         return Ok(Some(proposal));
     }
@@ -56,6 +60,7 @@ pub(super) fn next(
 
 struct Walk<'a> {
     common: &'a Recipe,
+    bound: Bound,
     /// The smallest within a quality is wanted, not the best within a size.
     wants_quality: bool,
     abilities: Abilities,
@@ -72,8 +77,17 @@ impl Walk<'_> {
         let made = self.of(TrialStage::OneShot).count();
         // Of trials that are smaller and smaller, the last that matters breaks the quality, or fits the size.
         let is_over = self.of(TrialStage::OneShot).any(|trial| trial.is_within_bound() != self.wants_quality);
-        let Some(&sparsity) = ONE_SHOT.get(made).filter(|_| !is_over) else { return Ok(None) };
-        let over = json!({ "prune": { "sparsity": sparsity }, "finetune": Value::Null });
+        let over = match (self.bound, self.abilities.calibrates) {
+            _ if is_over => None,
+            (Bound::Size { bytes, .. }, true) => (made == 0).then(|| json!({ "target": { "size_bytes": bytes } })),
+            (Bound::Quality { .. }, true) => RATIOS.get(made).map(|ratio| json!({ "target": { "ratio": ratio } })),
+            (_, false) => ONE_SHOT.get(made).map(|&(sparsity, levels)| {
+                let prune = if sparsity > 0.0 { json!({ "sparsity": sparsity }) } else { Value::Null };
+                json!({ "prune": prune, "quantize": { "levels": levels } })
+            }),
+        };
+        let Some(mut over) = over else { return Ok(None) };
+        over["finetune"] = Value::Null;
         let recipe = self.settings()?.with(&over)?;
         Ok(Some(Proposal { stage: TrialStage::OneShot, from: None, recipe }))
     }
@@ -103,8 +117,9 @@ impl Walk<'_> {
             return Ok(None);
         }
         let first = || {
-            let kept = self.of(TrialStage::OneShot).filter(|trial| trial.is_within_bound()).filter_map(density);
-            kept.reduce(f64::min).map_or(FIRST_DENSITY, |density| density * FIRST_STEP)
+            let kept = self.of(TrialStage::OneShot).filter(|trial| trial.is_within_bound()).filter_map(Trial::point);
+            let density = kept.map(|point| 1.0 - point.sparsity).reduce(f64::min);
+            density.map_or(FIRST_DENSITY, |density| (density * FIRST_STEP).min(FIRST_DENSITY))
         };
         let Some(wanted) = next_density(&tried, self.wants_quality, first) else { return Ok(None) };
         let denser = self.of(TrialStage::FineTuned).filter(|trial| density(trial).is_some_and(|d| d > wanted));
@@ -179,7 +194,8 @@ mod tests {
             let mut trial =
                 Trial { number, stage, from, recipe, outcome: Outcome::Failed { reason: String::new() }, seconds: 1.0 };
             let json = serde_json::to_value(&trial.recipe).unwrap();
-            let density = 1.0 - json["prune"]["sparsity"].as_f64().unwrap();
+            let by_ratio = json["target"]["ratio"].as_f64().map(|ratio| 4.0 / ratio);
+            let density = by_ratio.unwrap_or_else(|| 1.0 - json["prune"]["sparsity"].as_f64().unwrap_or(0.0));
             let levels = levels(&trial).unwrap();
             let value = value(density, levels, stage != TrialStage::OneShot);
             let size_bytes = (1e6 * density * (4.0 + (levels as f64).log2())) as u64;
@@ -211,8 +227,8 @@ mod tests {
 
     #[test]
     fn without_training_the_walk_ends_where_the_bound_breaks() {
-        let trials = walk(false, |density, _, _| if density >= 0.25 { 0.99 } else { 0.9 });
-        assert_eq!(trials.len(), 3);
+        let trials = walk(false, |density, _, _| if density >= 0.3 { 0.99 } else { 0.9 });
+        assert_eq!(trials.len(), 3, "ratios of 8, 12 and 16");
         assert!(!trials[2].is_within_bound());
     }
 

@@ -1,5 +1,8 @@
 //! Calibrated compressions from a model and samples to an artifact.
 
+#[cfg(feature = "finetune")]
+mod finetuned;
+
 use std::path::Path;
 
 use super::*;

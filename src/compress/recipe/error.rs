@@ -21,6 +21,9 @@ pub enum RecipeError {
         /// Path of the stage.
         stage: String,
     },
+    /// A target size for what is trained: the settings that meet it would have to be found by training for each.
+    #[error("target and finetune cannot be combined: fine-tune at a sparsity of your own, or let a search find one")]
+    TargetAndFinetune,
     /// A tolerance for a quantiser that has none.
     #[error("{stage}: only ecsq has a tolerance")]
     Tolerance {

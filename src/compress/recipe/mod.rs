@@ -239,6 +239,9 @@ impl Recipe {
 
     /// Checks what no single field can, and lays the fields over the preset.
     fn check(mut self) -> Result<Self, RecipeError> {
+        if self.target.is_some() && self.finetune.is_some() {
+            return Err(RecipeError::TargetAndFinetune);
+        }
         error::check_quantize("quantize", &self.quantize)?;
         for (op, rule) in &self.by_op {
             error::check_quantize(&format!("by_op.{op}.quantize"), &rule.quantize)?;

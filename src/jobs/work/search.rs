@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::artifact::staged::Staged;
+use crate::artifact::staged;
 use crate::compress::Report;
 use crate::evaluate::{MetricValue, Split};
 use crate::jobs::{ExecuteError, Refusal, Work};
@@ -43,12 +43,7 @@ impl Work for SearchWork {
         };
         let found = search::run(&model, &self.search, data, &self.folder, progress, &mut |_| {});
         let Found { search, report, artifact } = found.map_err(refused_or_failed)?;
-        let copy = || {
-            let mut staged = Staged::new(&self.out)?;
-            std::io::copy(&mut std::fs::File::open(&artifact)?, &mut staged)?;
-            staged.publish()
-        };
-        copy().map_err(ExecuteError::failed)?;
+        staged::copy(&artifact, &self.out).map_err(ExecuteError::failed)?;
         let metrics = match (&search.test, &test) {
             (Some(measured), Some(file)) => {
                 let row = |version, value: &MetricValue| NewMetric {
