@@ -10,7 +10,7 @@ use super::table::{Align, Table, grouped};
 use super::{CliError, at, print_json, print_stdout, unwritable};
 use crate::artifact::staged::is_special;
 use crate::artifact::{ArtifactError, folder_of};
-use crate::compress::{CompressError, Recipe, Report, TrainingData, UnitGroupReport, compress_with};
+use crate::compress::{CompressError, Recipe, Report, TrainingData, TrainingStore, UnitGroupReport, compress_with};
 use crate::evaluate::Split;
 use crate::model::Model;
 
@@ -107,6 +107,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
             validation: validation.as_ref().map(|part| part.samples(&model)).transpose()?,
             folder: None,
             start: None,
+            store: TrainingStore::default(),
         }),
         None => None,
     };

@@ -91,6 +91,11 @@ impl Program {
         !self.frozen.0.is_empty()
     }
 
+    /// The slots that the live steps read from samples.
+    pub fn boundary(&self) -> &[usize] {
+        &self.boundary
+    }
+
     /// The inputs of the graph that the program reads, by name.
     pub fn inputs(&self) -> &[(String, usize)] {
         &self.inputs

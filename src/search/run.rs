@@ -11,7 +11,7 @@ use super::trial::{Outcome, Point, Proposal, Trial};
 use super::walk::Abilities;
 use super::{Search, SearchEnd, SearchError, SearchReport, grid, report, walk};
 use crate::artifact::Artifact;
-use crate::compress::{self, CompressError, Report, TrainingData};
+use crate::compress::{self, CompressError, Report, TrainingData, TrainingStore};
 use crate::evaluate::{Against, DataMap, Dataset, EvaluateError, Evaluation, Measured, Metric, Samples, TargetKind};
 use crate::infer::{Predictor, Residency};
 use crate::model::Model;
@@ -102,6 +102,7 @@ struct Lab<'a> {
     value: Option<f64>,
     samples: u64,
     abilities: Abilities,
+    store: TrainingStore,
 }
 
 impl<'a> Lab<'a> {
@@ -133,7 +134,8 @@ impl<'a> Lab<'a> {
         let finetunes = data.train.is_some() && compress::can_finetune(model);
         let abilities = Abilities { calibrates: data.train.is_some(), finetunes };
         let (bound, samples) = (search.bound(metric, value.unwrap_or_default()), validation.len() as u64);
-        Ok(Self { model, search, data, original, bound, value, samples, abilities })
+        let store = TrainingStore::default();
+        Ok(Self { model, search, data, original, bound, value, samples, abilities, store })
     }
 
     fn next(&self, trials: &[Trial]) -> Result<Option<Proposal>, SearchError> {
@@ -183,6 +185,7 @@ impl<'a> Lab<'a> {
                 validation: Some(open(self.data.validation)?),
                 folder: Some(log.training(trial.number)),
                 start: trial.from.map(|number| log.training(number)),
+                store: self.store.clone(),
             }),
             None => None,
         };

@@ -37,6 +37,16 @@ pub struct TrainingData<'a> {
     pub folder: Option<PathBuf>,
     /// The folder of an earlier compression of the same model, whose fine-tuned weights take the place of the upload's.
     pub start: Option<PathBuf>,
+    /// What compressions of one model on the same data have in common.
+    pub store: TrainingStore,
+}
+
+/// What compressions of one model on the same data have in common: outputs of frozen layers and of the upload, sample by
+/// sample. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct TrainingStore {
+    #[cfg(feature = "finetune")]
+    rows: std::sync::Arc<crate::finetune::Store>,
 }
 
 /// A network whose layers were pruned, and perhaps shared, with the help of data.

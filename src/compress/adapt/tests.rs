@@ -65,7 +65,7 @@ fn run(model: &Model, dataset: &Dataset, recipe: &str) -> Result<(Report, Vec<u8
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
     let train = Samples::open(dataset, &DataMap::default(), (model.inputs(), model.outputs())).unwrap();
-    let data = TrainingData { train, validation: None, folder: None, start: None };
+    let data = TrainingData { train, validation: None, folder: None, start: None, store: TrainingStore::default() };
     let report = compress_with(model, &Recipe::from_json(recipe).unwrap(), Some(&data), &out, &Silent)?;
     Ok((report, std::fs::read(&out).unwrap()))
 }
@@ -242,7 +242,7 @@ fn measure(name: &str, model: &Model, dataset: &Dataset, recipe: &str) {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
     let train = Samples::open(dataset, &map("train", None), (model.inputs(), model.outputs())).unwrap();
-    let data = TrainingData { train, validation: None, folder: None, start: None };
+    let data = TrainingData { train, validation: None, folder: None, start: None, store: TrainingStore::default() };
     let report = compress_with(model, &Recipe::from_json(recipe).unwrap(), Some(&data), &out, &Silent).unwrap();
     let seconds = started.elapsed().as_secs_f64();
     let predictor = Predictor::from_artifact(&Artifact::open(&out).unwrap(), Residency::Packed).unwrap();

@@ -7,6 +7,7 @@
 //! Chellapilla, Puri, Simard, "High performance convolutional neural networks for document processing", IWFHR 2006.
 
 use super::matrix::Matrix;
+use super::slide::{Run, Slide};
 use crate::finetune::scalar::Scalar;
 
 /// Patches are unfolded for so many images at a time that a product has about this many columns.
@@ -14,10 +15,9 @@ const COLUMNS: usize = 512;
 /// An unfolded matrix has at most this many elements, if a single image allows it.
 const MAX_UNFOLDED: usize = 1 << 20;
 
-/// The extents of a convolution; one of a single spatial axis has a height of 1.
+/// The extents of a convolution.
 ///
-/// Invariant: `groups` divides `inputs` and `outputs`, no extent but `batch` is zero, and the window of every position
-/// of `output` overlaps the padded input.
+/// Invariant: `groups` divides `inputs` and `outputs`, and no extent but `batch` is zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::finetune) struct Convolution {
     pub batch: usize,
@@ -26,15 +26,7 @@ pub(in crate::finetune) struct Convolution {
     pub inputs: usize,
     /// Channels of the output.
     pub outputs: usize,
-    /// Height and width of the input.
-    pub input: [usize; 2],
-    /// Height and width of the output.
-    pub output: [usize; 2],
-    pub kernel: [usize; 2],
-    pub strides: [usize; 2],
-    pub dilations: [usize; 2],
-    /// Zeros above and to the left; those below and to the right follow from `output`.
-    pub pads: [usize; 2],
+    pub slide: Slide,
 }
 
 impl Convolution {
@@ -44,14 +36,17 @@ impl Convolution {
         if self.is_depthwise() {
             out.fill(T::ZERO);
             self.each_plane(|input, output, row| {
-                let (x, out) = (&x[input..][..self.area()], &mut out[output..][..self.positions()]);
-                self.each_tap(|tap, run| run.axpy(self.strides[1], w[row * self.taps() + tap], x, out));
+                let (x, out) = (&x[input..][..self.slide.area()], &mut out[output..][..self.slide.positions()]);
+                self.slide.each_tap(|tap, run| {
+                    let w = w[row * self.slide.taps() + tap];
+                    run.forward(x, out, |out, x| *out += w * x);
+                });
             });
         } else {
             let mut columns = Vec::new();
             let mut packed = Vec::new();
             self.each_chunk(|group, images| {
-                let (positions, rows) = (images.len() * self.positions(), self.group_outputs());
+                let (positions, rows) = (images.len() * self.slide.positions(), self.group_outputs());
                 let unfolded = self.unfold(x, group, images.clone(), &mut columns);
                 let w = Matrix::new(&w[group * rows * self.depth()..], rows, self.depth());
                 let unfolded = Matrix::new(unfolded, self.depth(), positions);
@@ -62,15 +57,15 @@ impl Convolution {
                 packed.resize(rows * positions, T::ZERO);
                 w.times(unfolded, 1.0, false, &mut packed);
                 for (place, image) in images.enumerate() {
-                    let out = &mut out[self.output_at(image, group)..][..rows * self.positions()];
-                    for (row, out) in out.chunks_exact_mut(self.positions()).enumerate() {
-                        out.copy_from_slice(&packed[row * positions + place * self.positions()..][..out.len()]);
+                    let out = &mut out[self.output_at(image, group)..][..rows * self.slide.positions()];
+                    for (row, out) in out.chunks_exact_mut(self.slide.positions()).enumerate() {
+                        out.copy_from_slice(&packed[row * positions + place * self.slide.positions()..][..out.len()]);
                     }
                 }
             });
         }
         let Some(bias) = bias else { return };
-        for (plane, out) in out.chunks_exact_mut(self.positions()).enumerate() {
+        for (plane, out) in out.chunks_exact_mut(self.slide.positions()).enumerate() {
             let bias = bias[plane % self.outputs];
             out.iter_mut().for_each(|out| *out += bias);
         }
@@ -81,27 +76,30 @@ impl Convolution {
         dx.fill(T::ZERO);
         if self.is_depthwise() {
             return self.each_plane(|input, output, row| {
-                let (dx, dy) = (&mut dx[input..][..self.area()], &dy[output..][..self.positions()]);
-                self.each_tap(|tap, run| run.axpy_back(self.strides[1], w[row * self.taps() + tap], dy, dx));
+                let (dx, dy) = (&mut dx[input..][..self.slide.area()], &dy[output..][..self.slide.positions()]);
+                self.slide.each_tap(|tap, run| {
+                    let w = w[row * self.slide.taps() + tap];
+                    run.backward(dy, dx, |dx, dy| *dx += w * dy);
+                });
             });
         }
         let (mut columns, mut packed) = (Vec::new(), Vec::new());
         self.each_chunk(|group, images| {
-            let (positions, rows) = (images.len() * self.positions(), self.group_outputs());
+            let (positions, rows) = (images.len() * self.slide.positions(), self.group_outputs());
             let w = Matrix::new(&w[group * rows * self.depth()..], rows, self.depth());
             let dy = Matrix::new(self.pack(dy, group, images.clone(), &mut packed), rows, positions);
-            if self.is_pointwise() && images.len() == 1 {
+            if self.slide.is_pointwise() && images.len() == 1 {
                 let dx = &mut dx[self.input_at(images.start, group)..][..self.depth() * positions];
                 return w.t().times(dy, 1.0, false, dx);
             }
             columns.resize(self.depth() * positions, T::ZERO);
             w.t().times(dy, 1.0, false, &mut columns);
             for (place, image) in images.enumerate() {
-                let channels = dx[self.input_at(image, group)..].chunks_exact_mut(self.area());
+                let channels = dx[self.input_at(image, group)..].chunks_exact_mut(self.slide.area());
                 for (channel, dx) in channels.take(self.group_inputs()).enumerate() {
-                    self.each_tap(|tap, run| {
-                        let row = (channel * self.taps() + tap) * positions + place * self.positions();
-                        run.add_back(self.strides[1], &columns[row..][..self.positions()], dx);
+                    self.slide.each_tap(|tap, run| {
+                        let row = (channel * self.slide.taps() + tap) * positions + place * self.slide.positions();
+                        run.backward(&columns[row..][..self.slide.positions()], dx, |dx, dy| *dx += dy);
                     });
                 }
             }
@@ -113,13 +111,13 @@ impl Convolution {
         dw.fill(T::ZERO);
         if self.is_depthwise() {
             return self.each_plane(|input, output, row| {
-                let (x, dy) = (&x[input..][..self.area()], &dy[output..][..self.positions()]);
-                self.each_tap(|tap, run| dw[row * self.taps() + tap] += run.dot(self.strides[1], x, dy));
+                let (x, dy) = (&x[input..][..self.slide.area()], &dy[output..][..self.slide.positions()]);
+                self.slide.each_tap(|tap, run| dw[row * self.slide.taps() + tap] += dot(run, x, dy));
             });
         }
         let (mut columns, mut packed) = (Vec::new(), Vec::new());
         self.each_chunk(|group, images| {
-            let (positions, rows) = (images.len() * self.positions(), self.group_outputs());
+            let (positions, rows) = (images.len() * self.slide.positions(), self.group_outputs());
             let unfolded = Matrix::new(self.unfold(x, group, images.clone(), &mut columns), self.depth(), positions);
             let dy = Matrix::new(self.pack(dy, group, images, &mut packed), rows, positions);
             let dw = &mut dw[group * rows * self.depth()..][..rows * self.depth()];
@@ -130,23 +128,9 @@ impl Convolution {
     /// `db` (outputs,) becomes the gradient by the bias.
     pub fn bias_gradient<T: Scalar>(&self, dy: &[T], db: &mut [T]) {
         db.fill(T::ZERO);
-        for (plane, dy) in dy.chunks_exact(self.positions()).enumerate() {
+        for (plane, dy) in dy.chunks_exact(self.slide.positions()).enumerate() {
             db[plane % self.outputs] += sum(dy);
         }
-    }
-
-    /// Elements of one channel of the input.
-    fn area(&self) -> usize {
-        self.input[0] * self.input[1]
-    }
-
-    /// Elements of one channel of the output.
-    fn positions(&self) -> usize {
-        self.output[0] * self.output[1]
-    }
-
-    fn taps(&self) -> usize {
-        self.kernel[0] * self.kernel[1]
     }
 
     fn group_inputs(&self) -> usize {
@@ -159,30 +143,25 @@ impl Convolution {
 
     /// Products summed for one output.
     fn depth(&self) -> usize {
-        self.group_inputs() * self.taps()
+        self.group_inputs() * self.slide.taps()
     }
 
     fn is_depthwise(&self) -> bool {
         self.groups > 1 && self.group_inputs() == 1
     }
 
-    /// Whether an unfolded image is the image itself.
-    fn is_pointwise(&self) -> bool {
-        self.kernel == [1, 1] && self.strides == [1, 1] && self.pads == [0, 0] && self.input == self.output
-    }
-
     fn input_at(&self, image: usize, group: usize) -> usize {
-        (image * self.inputs + group * self.group_inputs()) * self.area()
+        (image * self.inputs + group * self.group_inputs()) * self.slide.area()
     }
 
     fn output_at(&self, image: usize, group: usize) -> usize {
-        (image * self.outputs + group * self.group_outputs()) * self.positions()
+        (image * self.outputs + group * self.group_outputs()) * self.slide.positions()
     }
 
     /// Calls `each` with every group and the images that are unfolded together.
     fn each_chunk(&self, mut each: impl FnMut(usize, std::ops::Range<usize>)) {
-        let room = MAX_UNFOLDED / (self.depth() * self.positions()).max(1);
-        let images = COLUMNS.div_ceil(self.positions().max(1)).min(room).max(1);
+        let room = MAX_UNFOLDED / (self.depth() * self.slide.positions()).max(1);
+        let images = COLUMNS.div_ceil(self.slide.positions().max(1)).min(room).max(1);
         for group in 0..self.groups {
             let mut start = 0;
             while start < self.batch {
@@ -199,36 +178,9 @@ impl Convolution {
             for row in 0..self.outputs {
                 let channel = row / self.group_outputs();
                 let (input, output) = (image * self.inputs + channel, image * self.outputs + row);
-                each(input * self.area(), output * self.positions(), row);
+                each(input * self.slide.area(), output * self.slide.positions(), row);
             }
         }
-    }
-
-    /// Calls `each` with every tap of the kernel and the runs of positions for which it falls on the input.
-    fn each_tap(&self, mut each: impl FnMut(usize, Run)) {
-        for tap in 0..self.taps() {
-            let (columns, x) = self.reach(1, tap % self.kernel[1]);
-            let (rows, y) = self.reach(0, tap / self.kernel[1]);
-            let len = columns.len();
-            if len == 0 {
-                continue;
-            }
-            for (step, row) in rows.enumerate() {
-                let input = (y + step * self.strides[0]) * self.input[1] + x;
-                each(tap, Run { output: row * self.output[1] + columns.start, input, len });
-            }
-        }
-    }
-
-    /// The positions along `axis` for which offset `tap` of the kernel falls on the input, and where the first one does.
-    fn reach(&self, axis: usize, tap: usize) -> (std::ops::Range<usize>, usize) {
-        let (offset, pad, stride) = (tap * self.dilations[axis], self.pads[axis], self.strides[axis]);
-        let start = pad.saturating_sub(offset).div_ceil(stride);
-        let end = (self.input[axis] + pad).saturating_sub(offset).div_ceil(stride).min(self.output[axis]);
-        if start >= end {
-            return (0..0, 0);
-        }
-        (start..end, start * stride + offset - pad)
     }
 
     /// The patches of `images` as a matrix (depth, images x positions).
@@ -239,8 +191,8 @@ impl Convolution {
         images: std::ops::Range<usize>,
         columns: &'a mut Vec<T>,
     ) -> &'a [T] {
-        let (positions, total) = (self.positions(), images.len() * self.positions());
-        if self.is_pointwise() && images.len() == 1 {
+        let (positions, total) = (self.slide.positions(), images.len() * self.slide.positions());
+        if self.slide.is_pointwise() && images.len() == 1 {
             return &x[self.input_at(images.start, group)..][..self.depth() * positions];
         }
         // What the taps do not reach stays zero; it is the same for every chunk of as many images.
@@ -249,11 +201,11 @@ impl Convolution {
             columns.resize(self.depth() * total, T::ZERO);
         }
         for (place, image) in images.enumerate() {
-            let channels = x[self.input_at(image, group)..].chunks_exact(self.area());
+            let channels = x[self.input_at(image, group)..].chunks_exact(self.slide.area());
             for (channel, x) in channels.take(self.group_inputs()).enumerate() {
-                self.each_tap(|tap, run| {
-                    let row = (channel * self.taps() + tap) * total + place * positions;
-                    run.copy(self.strides[1], x, &mut columns[row..][..positions]);
+                self.slide.each_tap(|tap, run| {
+                    let row = (channel * self.slide.taps() + tap) * total + place * positions;
+                    run.forward(x, &mut columns[row..][..positions], |out, x| *out = x);
                 });
             }
         }
@@ -268,7 +220,7 @@ impl Convolution {
         images: std::ops::Range<usize>,
         packed: &'a mut Vec<T>,
     ) -> &'a [T] {
-        let (positions, rows) = (self.positions(), self.group_outputs());
+        let (positions, rows) = (self.slide.positions(), self.group_outputs());
         if images.len() == 1 {
             return &dy[self.output_at(images.start, group)..][..rows * positions];
         }
@@ -284,52 +236,11 @@ impl Convolution {
     }
 }
 
-/// Consecutive positions of a row, and the inputs a tap multiplies for them, which lie a stride apart.
-#[derive(Clone, Copy)]
-struct Run {
-    output: usize,
-    input: usize,
-    len: usize,
-}
-
-impl Run {
-    fn copy<T: Scalar>(self, stride: usize, x: &[T], out: &mut [T]) {
-        let out = &mut out[self.output..][..self.len];
-        match stride {
-            1 => out.copy_from_slice(&x[self.input..][..self.len]),
-            _ => out.iter_mut().zip(x[self.input..].iter().step_by(stride)).for_each(|(out, &x)| *out = x),
-        }
-    }
-
-    fn add_back<T: Scalar>(self, stride: usize, dy: &[T], dx: &mut [T]) {
-        let dy = &dy[self.output..][..self.len];
-        match stride {
-            1 => dx[self.input..][..self.len].iter_mut().zip(dy).for_each(|(dx, &dy)| *dx += dy),
-            _ => dx[self.input..].iter_mut().step_by(stride).zip(dy).for_each(|(dx, &dy)| *dx += dy),
-        }
-    }
-
-    fn axpy<T: Scalar>(self, stride: usize, w: T, x: &[T], out: &mut [T]) {
-        let out = &mut out[self.output..][..self.len];
-        match stride {
-            1 => out.iter_mut().zip(&x[self.input..][..self.len]).for_each(|(out, &x)| *out += w * x),
-            _ => out.iter_mut().zip(x[self.input..].iter().step_by(stride)).for_each(|(out, &x)| *out += w * x),
-        }
-    }
-
-    fn axpy_back<T: Scalar>(self, stride: usize, w: T, dy: &[T], dx: &mut [T]) {
-        let dy = &dy[self.output..][..self.len];
-        match stride {
-            1 => dx[self.input..][..self.len].iter_mut().zip(dy).for_each(|(dx, &dy)| *dx += w * dy),
-            _ => dx[self.input..].iter_mut().step_by(stride).zip(dy).for_each(|(dx, &dy)| *dx += w * dy),
-        }
-    }
-
-    fn dot<T: Scalar>(self, stride: usize, x: &[T], dy: &[T]) -> T {
-        let dy = &dy[self.output..][..self.len];
-        let x = x[self.input..].iter().step_by(stride);
-        dy.iter().zip(x).fold(T::ZERO, |sum, (&dy, &x)| sum + dy * x)
-    }
+/// The sum of products of the outputs and the inputs under them.
+fn dot<T: Scalar>(run: Run, x: &[T], dy: &[T]) -> T {
+    let dy = &dy[run.output..][..run.len];
+    let x = x[run.input..].iter().step_by(run.stride);
+    dy.iter().zip(x).fold(T::ZERO, |sum, (&dy, &x)| sum + dy * x)
 }
 
 /// The sum in eight lanes, which compilers turn into vectors.

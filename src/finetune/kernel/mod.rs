@@ -3,3 +3,4 @@
 pub(super) mod convolution;
 pub(super) mod matrix;
 pub(super) mod pool;
+pub(super) mod slide;

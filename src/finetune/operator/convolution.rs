@@ -6,6 +6,7 @@ use super::window::{Placed, Window};
 use super::{Inputs, Operator, OperatorError};
 use crate::finetune::error::TuneError;
 use crate::finetune::kernel::convolution::Convolution;
+use crate::finetune::kernel::slide::Slide;
 use crate::finetune::node::Node;
 use crate::finetune::scalar::{Scalar, by_type};
 use crate::finetune::tape::record;
@@ -84,7 +85,8 @@ fn bias<'a>(inputs: &'a Inputs<'_>, channels: usize) -> Result<Option<&'a Tensor
 
 fn geometry(placed: &Placed, batch: usize, groups: usize, inputs: usize, outputs: usize) -> Convolution {
     let Placed { input, output, kernel, strides, dilations, pads, .. } = *placed;
-    Convolution { batch, groups, inputs, outputs, input, output, kernel, strides, dilations, pads }
+    let slide = Slide { input, output, kernel, strides, dilations, pads };
+    Convolution { batch, groups, inputs, outputs, slide }
 }
 
 fn convolve(geometry: Convolution, [x, w]: [&Tensor; 2], bias: Option<&Tensor>, dims: &[usize]) -> Tensor {
@@ -144,7 +146,7 @@ impl Operator for ConvTranspose {
 
 fn convolve_back(geometry: Convolution, [x, w]: [&Tensor; 2], bias: Option<&Tensor>, dims: &[usize]) -> Tensor {
     let (values, weights, offsets) = (x.contiguous(), w.contiguous(), bias.map(Tensor::contiguous));
-    let area: usize = geometry.input.iter().product();
+    let area: usize = geometry.slide.area();
     let output = by_type!(values, T => {
         let mut out = vec![T::ZERO; dims.iter().product()];
         geometry.input_gradient(T::view(&values), T::view(&weights), &mut out);

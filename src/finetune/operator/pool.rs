@@ -6,6 +6,7 @@ use super::window::{Placed, Window};
 use super::{Inputs, Operator, OperatorError};
 use crate::finetune::error::TuneError;
 use crate::finetune::kernel::pool::Pool;
+use crate::finetune::kernel::slide::Slide;
 use crate::finetune::node::Node;
 use crate::finetune::scalar::{Scalar, by_type};
 use crate::finetune::tape::record;
@@ -45,12 +46,14 @@ impl Operator for Pooling {
             }
             let pool = Pool {
                 planes: count(&dims[..2])?,
-                input: [1, spatial],
-                output: [1, 1],
-                kernel: [1, spatial],
-                strides: [1, 1],
-                dilations: [1, 1],
-                pads: [0, 0],
+                slide: Slide {
+                    input: [1, spatial],
+                    output: [1, 1],
+                    kernel: [1, spatial],
+                    strides: [1, 1],
+                    dilations: [1, 1],
+                    pads: [0, 0],
+                },
                 end_pads: [0, 0],
             };
             let out = [&dims[..2], &vec![1; dims.len() - 2]].concat();
@@ -61,7 +64,7 @@ impl Operator for Pooling {
         count(&out)?;
         let Placed { input, output, kernel, strides, dilations, pads, end_pads } = placed;
         let planes = count(&dims[..2])?;
-        let pool = Pool { planes, input, output, kernel, strides, dilations, pads, end_pads };
+        let pool = Pool { planes, slide: Slide { input, output, kernel, strides, dilations, pads }, end_pads };
         Ok(vec![Value::Float(self.apply(pool, x, &out))])
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::compress::{self, CompressError, Recipe, Report, TrainingData};
+use crate::compress::{self, CompressError, Recipe, Report, TrainingData, TrainingStore};
 use crate::evaluate::Split;
 use crate::jobs::{ExecuteError, Refusal, Work};
 use crate::progress::{Part, Progress};
@@ -46,6 +46,7 @@ impl Work for Compress {
                 validation: validation.as_ref().map(|file| file.samples(&model)).transpose()?,
                 folder: Some(self.folder.clone()),
                 start: None,
+                store: TrainingStore::default(),
             }),
             None => None,
         };

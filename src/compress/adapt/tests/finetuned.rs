@@ -43,6 +43,7 @@ impl Digits {
             validation: Some(samples((300, 450))),
             folder: folder.map(Path::to_owned),
             start: start.map(Path::to_owned),
+            store: TrainingStore::default(),
         }
     }
 
