@@ -51,7 +51,7 @@ fn network() -> Model {
 fn dataset(samples: usize) -> Dataset {
     let mut values = noise(9, samples * 144);
     for i in 1..values.len() {
-        values[i] = 0.8 * values[i - 1] + values[i];
+        values[i] += 0.8 * values[i - 1];
     }
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let array = fixture::npy("<f4", false, &format!("({samples}, 4, 6, 6)"), &bytes);
@@ -130,6 +130,18 @@ fn rounding_with_feedback_is_nearer_to_the_outputs() {
     };
     let (nearest, feedback) = (snr("nearest"), snr("feedback"));
     assert!(feedback > nearest, "{feedback} dB against {nearest} dB");
+}
+
+#[test]
+fn values_weighted_by_the_hessian_are_nearer_to_the_outputs() {
+    let (model, dataset) = (network(), dataset(150));
+    let error = |weighting: &str| {
+        let recipe = format!(r#"{{"quantize": {{"levels": 7, "rounding": "feedback", "weighting": "{weighting}"}}}}"#);
+        let (report, _) = run(&model, &dataset, &recipe).unwrap();
+        report.calibration.unwrap().layers.iter().map(|layer| layer.output_error).sum::<f64>()
+    };
+    let (alike, weighted) = (error("none"), error("hessian"));
+    assert!(weighted < 1.1 * alike, "{weighted} against {alike}");
 }
 
 #[test]
