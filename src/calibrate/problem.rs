@@ -76,6 +76,12 @@ impl Problem {
         Self { rows, cols, groups, target, gradient, energy }
     }
 
+    /// What the square of each weight costs the outputs, others unchanged: the damped diagonal of the Hessian, rows x cols.
+    pub fn importances(&self) -> Vec<f64> {
+        let of_row = |group: &Group| group.scale.iter().map(|scale| scale * scale).collect::<Vec<_>>();
+        self.groups.iter().flat_map(|group| of_row(group).repeat(group.rows.len())).collect()
+    }
+
     /// The squared error of the outputs with `weights`, as a fraction of their energy; 0 where there is none.
     ///
     /// # Panics

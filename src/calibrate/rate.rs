@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{CalibrateError, Problem};
 use crate::progress::Progress;
 
-/// Steps of the grid, relative to the root mean square of the weights: powers of the root of two.
-const STEPS: std::ops::RangeInclusive<i32> = -12..=4;
+/// Steps of the grid, relative to the root mean square of the weights: powers of the fourth root of two.
+const STEPS: std::ops::RangeInclusive<i32> = -24..=8;
 
 /// Most multiples of a step on either side of zero.
 const MOST_MULTIPLES: f64 = 32_000.0;
@@ -43,7 +43,7 @@ impl Problem {
         let weights = self.unscaled(&self.target);
         let square = weights.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>();
         let deviation = (square / weights.len().max(1) as f64).sqrt();
-        let steps: Vec<f64> = STEPS.map(|step| deviation * libm::exp2(f64::from(step) / 2.0)).collect();
+        let steps: Vec<f64> = STEPS.map(|step| deviation * libm::exp2(f64::from(step) / 4.0)).collect();
         let mut points = self.rounded(&self.target, 0.0, 0.0, &steps);
         self.follow(progress, |sparsity, state| {
             let survivors = state.survivors();
@@ -107,7 +107,16 @@ pub fn choose_rates(layers: &[&[RatePoint]], bits: f64) -> Vec<RatePoint> {
         let taken: f64 = choose(libm::exp(middle)).iter().map(|point| point.bits).sum();
         if taken > bits { low = middle } else { high = middle }
     }
-    choose(libm::exp(high))
+    // The cheaper price takes too many bits: layers go over to what they would have at it as long as there is room.
+    let (mut chosen, dearer) = (choose(libm::exp(high)), choose(libm::exp(low)));
+    let mut left = bits - chosen.iter().map(|point| point.bits).sum::<f64>();
+    for (chosen, other) in chosen.iter_mut().zip(dearer) {
+        if other.bits - chosen.bits <= left && other.output_error < chosen.output_error {
+            left -= other.bits - chosen.bits;
+            *chosen = other;
+        }
+    }
+    chosen
 }
 
 #[cfg(test)]

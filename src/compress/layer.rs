@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::joint::Unified;
 use super::meter::Meter;
-use super::{CodecChoice, CompressError, Encode, LayerSettings};
+use super::{CodecChoice, CompressError, Encode, LayerSettings, Rounding, Weighting};
 use crate::artifact::CodebookRef;
 use crate::calibrate::Problem;
 use crate::codec::{self, CodecId, EncodeError, Smallest};
@@ -155,17 +155,21 @@ impl Loaded {
         self.data.to_f32().into_owned()
     }
 
-    /// Replaces the weights by symbols, as the task asks; with a `problem`, they make up for each other's errors.
+    /// Replaces the weights by symbols, as the task asks, with the inputs of the layer in view.
     pub(super) fn share_calibrated(
         self,
         task: &Task,
-        problem: Option<&Problem>,
+        problem: &Problem,
         meter: &Meter,
     ) -> Result<Matrix, CompressError> {
-        let (matrix, _) = self.share(task, meter)?;
-        match problem.filter(|_| task.unified.is_none()) {
-            Some(problem) => Ok(problem.descend(matrix, &meter.inner())?),
-            None => Ok(matrix),
+        let quantize = task.settings.quantize.filter(|_| task.unified.is_none());
+        let is_weighted = quantize.is_some_and(|quantize| quantize.weighting == Weighting::Hessian);
+        let weighted = || Distribution::weighted(&self.data.to_f32(), &problem.importances());
+        let distribution = is_weighted.then(weighted);
+        let (matrix, _) = self.share_by(distribution, task, meter)?;
+        match quantize.map(|quantize| quantize.rounding) {
+            Some(Rounding::Feedback) => Ok(problem.descend(matrix, &meter.inner())?),
+            Some(Rounding::Nearest) | None => Ok(matrix),
         }
     }
 
@@ -188,6 +192,16 @@ impl Loaded {
 
     /// Replaces the weights by symbols, as the task asks; returns the sum of the squared errors.
     fn share(self, task: &Task, meter: &Meter) -> Result<(Matrix, f64), CompressError> {
+        self.share_by(None, task, meter)
+    }
+
+    /// The same with another distribution to fit a codebook of its own to.
+    fn share_by(
+        self,
+        distribution: Option<Distribution>,
+        task: &Task,
+        meter: &Meter,
+    ) -> Result<(Matrix, f64), CompressError> {
         let (name, dtype) = (&task.weight.name, task.weight.dtype);
         let fail = |e| CompressError::quantize(name, e);
         let Some(quantize) = task.settings.quantize else {
@@ -197,7 +211,7 @@ impl Loaded {
         let matrix = self.show(name, |layer| match &task.unified {
             Some(unified) => unified.fitted.assign(layer, &meter.inner()),
             None => {
-                let distribution = Distribution::of(layer.weights);
+                let distribution = distribution.unwrap_or_else(|| Distribution::of(layer.weights));
                 quantize.quantizer.fit(&distribution, dtype, &meter.inner())?.assign(layer, &meter.inner())
             }
         });

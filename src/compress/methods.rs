@@ -107,7 +107,8 @@ fn quantizer(method: Method) -> MethodDescription {
         ),
     };
     let fields: &[&str] = match method {
-        Method::Cws | Method::Pws | Method::Uq => &["levels", "bits", "codebook", "rounding"],
+        Method::Cws => &["levels", "bits", "codebook", "rounding", "weighting"],
+        Method::Pws | Method::Uq => &["levels", "bits", "codebook", "rounding"],
         Method::Ecsq => &["levels", "bits", "codebook", "tolerance", "rounding"],
     };
     describe(Stage { discriminator: "method", fields }.of::<QuantizeFields>(method), description, source)

@@ -41,7 +41,7 @@ pub use pipeline::{compress, compress_with};
 pub use recipe::{
     Calibrate, CodebookScope, CodecChoice, Encode, EncodeFields, Finetune, FreeUnits, Glob, Goal, LayerRule,
     LayerSettings, LossKind, OpRule, OptimizerKind, Plain, Preset, PruneFields, PruneStage, Quantize, QuantizeFields,
-    QuantizeStage, RateSchedule, Recipe, RecipeError, Rounding, Stage, Target,
+    QuantizeStage, RateSchedule, Recipe, RecipeError, Rounding, Stage, Target, Weighting,
 };
 pub use report::{
     CalibratedLayer, Calibration, CodebookReport, CurvePoint, EpochReport, LayerReport, Report, TrainingStage,

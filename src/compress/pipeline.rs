@@ -13,6 +13,7 @@ use super::spool::{Spool, Spooled};
 use super::units::{FreeGroups, Layers, Rearranged};
 use super::{CompressError, Encode, Plain, Recipe, Report, joint, target};
 use crate::artifact::{ArtifactError, ArtifactWriter, EncodedWeight, PlainTensor, Provenance, onnx_name};
+use crate::calibrate;
 use crate::codec::MAX_CELLS;
 use crate::model::{Kept, Model};
 use crate::progress::{Part, Progress};
@@ -58,10 +59,23 @@ pub fn compress_with(
     out: &Path,
     progress: &dyn Progress,
 ) -> Result<Report, CompressError> {
+    let mut notes = check_rules(model, recipe)?;
+    let folded = match recipe.calibrates() && recipe.finetune().is_none() && data.is_some() {
+        true => calibrate::fold_normalisations(model)?,
+        false => None,
+    };
+    notes.extend(folded.iter().flat_map(|folded| folded.notes.iter().cloned()));
+    let model = folded.as_ref().map_or(model, |folded| &folded.model);
     let job = Job { model, recipe, data, rates: None };
-    let Some(target) = recipe.target() else { return compress_planned(job, out, progress) };
-    let weights = model.weights().iter().map(|weight| weight.dims.iter().product::<usize>() as u64).sum();
-    target::compress_to(job, target.bytes(model.size_bytes(), weights), out, progress)
+    let mut report = match recipe.target() {
+        None => compress_planned(job, out, progress)?,
+        Some(target) => {
+            let weights = model.weights().iter().map(|weight| weight.dims.iter().product::<usize>() as u64).sum();
+            target::compress_to(job, target.bytes(model.size_bytes(), weights), out, progress)?
+        }
+    };
+    report.notes.splice(0..0, notes);
+    Ok(report)
 }
 
 /// What is to be compressed, and how.
@@ -81,7 +95,7 @@ pub(super) struct Job<'a> {
 pub(super) fn compress_planned(job: Job<'_>, out: &Path, progress: &dyn Progress) -> Result<Report, CompressError> {
     let Job { model, recipe, .. } = job;
     let started = Instant::now();
-    let mut notes = check_rules(model, recipe)?;
+    let mut notes = Vec::new();
     let Plan { mut tasks, skipped } = plan(model, recipe);
     let groups = FreeGroups::find(model, recipe, &tasks);
     let work = tasks.iter().map(|task| task.work() + joint::work(task)).sum::<u64>() + groups.work(&tasks);

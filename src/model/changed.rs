@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use tract_onnx::pb;
+
 use super::open::{Content, empty};
 use super::{Model, ModelError, constants_mut};
 
@@ -37,6 +39,19 @@ impl Model {
             inputs: self.inputs.clone(),
             outputs: self.outputs.clone(),
         })
+    }
+
+    /// This model with another graph, over the same stored tensors and none besides. Size and digest stay those of the file.
+    ///
+    /// # Errors
+    /// [`ModelError::MissingGraph`] for a weights-only file; those of opening for values that nothing produces.
+    pub(crate) fn with_graph(&self, skeleton: pb::ModelProto) -> Result<Self, ModelError> {
+        match &self.content {
+            Content::Onnx { source, tensors, .. } => {
+                Self::index(source.clone(), skeleton, tensors.clone(), self.changed.clone())
+            }
+            Content::Arrays(_) => Err(ModelError::MissingGraph),
+        }
     }
 
     fn check_sizes(&self, tensors: &HashMap<String, Vec<u8>>) -> Result<(), ModelError> {

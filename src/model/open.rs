@@ -67,14 +67,24 @@ impl Model {
     }
 
     fn from_onnx(source: Source) -> Result<Self, ModelError> {
-        let Scan { mut skeleton, tensors } = scan(&source)?;
+        let Scan { skeleton, tensors } = scan(&source)?;
         let graph = skeleton.graph.as_ref().ok_or(ModelError::MissingGraph)?;
         check_names(graph)?;
         // The one mandatory field that writers put behind the graph: without it the file was cut short.
         if skeleton.opset_import.is_empty() {
             return Err(ModelError::MissingOpset);
         }
-        wiring::check(graph)?;
+        Self::index(Arc::new(source), skeleton, Arc::new(tensors), HashMap::new())
+    }
+
+    /// Finds weights and kept tensors in a graph whose large tensors are elsewhere.
+    pub(super) fn index(
+        source: Arc<Source>,
+        mut skeleton: pb::ModelProto,
+        tensors: Arc<HashMap<String, StoredTensor>>,
+        changed: HashMap<String, Arc<[u8]>>,
+    ) -> Result<Self, ModelError> {
+        wiring::check(skeleton.graph.as_ref().ok_or(ModelError::MissingGraph)?)?;
         let (weights, mut kept) = analyze_main(&skeleton);
         let names: HashSet<&str> = weights.iter().map(|w| w.name.as_str()).collect();
         for (name, tensor) in constants_mut(&mut skeleton) {
@@ -87,9 +97,8 @@ impl Model {
         let detached = (0..kept.len()).filter(|&index| is_detached(&kept[index])).collect();
         kept.extend(elsewhere(&skeleton));
         let (inputs, outputs) = ports(&skeleton);
-        let content =
-            Content::Onnx { source: Arc::new(source), skeleton: Box::new(skeleton), tensors: Arc::new(tensors) };
-        Ok(Self { content, changed: HashMap::new(), weights, kept, detached, inputs, outputs })
+        let content = Content::Onnx { source, skeleton: Box::new(skeleton), tensors };
+        Ok(Self { content, changed, weights, kept, detached, inputs, outputs })
     }
 
     /// Every float tensor of rank 2 and more is a weight.

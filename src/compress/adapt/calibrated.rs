@@ -8,7 +8,7 @@ use crate::calibrate::{self, CalibrateError, Curve, LIMITS, Limits, Problem, Rat
 use crate::compress::layer::{self, Loaded, Prepared, Task};
 use crate::compress::meter::Meter;
 use crate::compress::report::{CalibratedLayer, Calibration, CurvePoint};
-use crate::compress::{Calibrate, CodebookScope, CompressError, Rounding, joint};
+use crate::compress::{Calibrate, CodebookScope, CompressError, joint};
 use crate::evaluate::Samples;
 use crate::infer::{Array, Layerwise, Reached, Renewed};
 use crate::model::{Model, Role};
@@ -332,10 +332,9 @@ impl Shaping<'_, '_> {
                 pruned.to_f32()
             }
             false => {
-                let feedback = quantize.is_some_and(|quantize| quantize.rounding == Rounding::Feedback);
                 let matrix = match rate {
                     Some(rate) => problem.descend(pruned.share_uniformly(task, rate.step, self.meter)?, &inner)?,
-                    None => pruned.share_calibrated(task, feedback.then_some(&problem), self.meter)?,
+                    None => pruned.share_calibrated(task, &problem, self.meter)?,
                 };
                 let weights = (0..matrix.rows() * matrix.cols()).map(|i| matrix.value(i) as f32).collect();
                 let weight_snr_db = original.snr_db(&matrix);

@@ -54,7 +54,7 @@ fn network() -> Model {
 fn dataset(samples: usize) -> Dataset {
     let mut values = noise(9, samples * 144);
     for i in 1..values.len() {
-        values[i] = 0.8 * values[i - 1] + values[i];
+        values[i] += 0.8 * values[i - 1];
     }
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let array = fixture::npy("<f4", false, &format!("({samples}, 4, 6, 6)"), &bytes);
@@ -136,6 +136,18 @@ fn rounding_with_feedback_is_nearer_to_the_outputs() {
 }
 
 #[test]
+fn values_weighted_by_the_hessian_are_nearer_to_the_outputs() {
+    let (model, dataset) = (network(), dataset(150));
+    let error = |weighting: &str| {
+        let recipe = format!(r#"{{"quantize": {{"levels": 7, "rounding": "feedback", "weighting": "{weighting}"}}}}"#);
+        let (report, _) = run(&model, &dataset, &recipe).unwrap();
+        report.calibration.unwrap().layers.iter().map(|layer| layer.output_error).sum::<f64>()
+    };
+    let (alike, weighted) = (error("none"), error("hessian"));
+    assert!(weighted < 1.1 * alike, "{weighted} against {alike}");
+}
+
+#[test]
 fn any_number_of_threads_gives_the_same_bytes() {
     let (model, dataset) = (network(), dataset(130));
     let recipe = format!(r#"{{{OBS}, "quantize": {{"levels": 15, "rounding": "feedback"}}}}"#);
@@ -213,43 +225,49 @@ fn a_layer_that_no_product_reaches_is_pruned_by_magnitude_and_named() {
     assert_eq!(report.calibration.unwrap().layers.len(), 1);
 }
 
-/// Prints what calibration alone keeps of two networks on MNIST. The folder that the variable names holds `models` and
-/// `datasets`.
+/// Prints what calibration alone keeps of networks on MNIST and CIFAR-10. The folder that the variable names holds `models` and
+/// `datasets`; two more variables may name models and recipes, a line each.
 #[test]
 #[ignore = "reads models and data that are no part of the project"]
-fn accuracies_on_mnist() {
+fn accuracies_on_images() {
     let Ok(folder) = std::env::var("WEIGHTPRESS_DATA") else { return };
+    let folder = Path::new(&folder);
     let recipes = std::env::var("WEIGHTPRESS_RECIPES").unwrap_or_else(|_| format!("{{{}}}", OBS.replace("0.7", "0.9")));
-    for name in std::env::var("WEIGHTPRESS_MODELS").unwrap_or_else(|_| "lenet300_mnist,lenet5_mnist".into()).split(',')
-    {
-        let model = Model::open(&Path::new(&folder).join(format!("models/{name}.onnx"))).unwrap();
-        let dataset = Dataset::open(&Path::new(&folder).join("datasets/mnist.npz")).unwrap();
-        for recipe in recipes.split('\n') {
-            measure(name, &model, &dataset, recipe);
+    let models = std::env::var("WEIGHTPRESS_MODELS").unwrap_or_else(|_| "lenet300_mnist\nlenet5_mnist".into());
+    for name in models.lines() {
+        let (train, test, arrays) = match name.contains("cifar") {
+            true => ("cifar10_train10k", "cifar10_test", ["", ""]),
+            false => ("mnist", "mnist", ["_train", "_test"]),
+        };
+        let model = Model::open(&folder.join(format!("models/{name}.onnx"))).unwrap();
+        let open = |name: &str| Dataset::open(&folder.join(format!("datasets/{name}.npz"))).unwrap();
+        for recipe in recipes.lines() {
+            measure((name, &model), (&open(train), arrays[0]), (&open(test), arrays[1]), recipe);
         }
     }
 }
 
-fn measure(name: &str, model: &Model, dataset: &Dataset, recipe: &str) {
-    let map = |array: &str, range| DataMap {
+fn measure((name, model): (&str, &Model), train: (&Dataset, &str), test: (&Dataset, &str), recipe: &str) {
+    let map = |suffix: &str, range| DataMap {
         range,
-        inputs: [("input".to_owned(), InputMap { array: format!("x_{array}"), scale: 1.0 / 255.0, offset: 0.0 })]
+        inputs: [("input".to_owned(), InputMap { array: format!("x{suffix}"), scale: 1.0 / 255.0, offset: 0.0 })]
             .into(),
-        target: Some(TargetMap { array: format!("y_{array}"), kind: TargetKind::Class }),
+        target: Some(TargetMap { array: format!("y{suffix}"), kind: TargetKind::Class }),
         ..DataMap::default()
     };
     let started = std::time::Instant::now();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
-    let train = Samples::open(dataset, &map("train", None), (model.inputs(), model.outputs())).unwrap();
-    let data = TrainingData { train, validation: None, folder: None, start: None, store: TrainingStore::default() };
+    let samples = Samples::open(train.0, &map(train.1, None), (model.inputs(), model.outputs())).unwrap();
+    let data =
+        TrainingData { train: samples, validation: None, folder: None, start: None, store: TrainingStore::default() };
     let report = compress_with(model, &Recipe::from_json(recipe).unwrap(), Some(&data), &out, &Silent).unwrap();
     let seconds = started.elapsed().as_secs_f64();
     let predictor = Predictor::from_artifact(&Artifact::open(&out).unwrap(), Residency::Packed).unwrap();
     let accuracy = |range| {
-        let map = &map("test", Some(range));
+        let map = &map(test.1, Some(range));
         let metrics = &[Metric::Accuracy];
-        let evaluation = Evaluation { predictor: &predictor, reference: None, dataset, map, metrics };
+        let evaluation = Evaluation { predictor: &predictor, reference: None, dataset: test.0, map, metrics };
         evaluation.run(&Silent).unwrap().value(Metric::Accuracy).unwrap()
     };
     println!(

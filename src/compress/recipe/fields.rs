@@ -8,7 +8,7 @@ use serde::de::value::StrDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::stage::Overlay;
-use super::{CodebookScope, CodecChoice, Encode, FreeUnits, Goal, Plain, Quantize, Rounding};
+use super::{CodebookScope, CodecChoice, Encode, FreeUnits, Goal, Plain, Quantize, Rounding, Weighting};
 use crate::codec::CodecId;
 use crate::prune::{Criterion, Pattern, Prune, Scope, Sparsity};
 use crate::quantize::{Bits, Budget, Cws, Ecsq, Levels, Method, Pws, Quantizer, Tolerance, Uq};
@@ -66,6 +66,11 @@ pub struct QuantizeFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "service", schema(inline, default = "nearest"))]
     pub rounding: Option<Rounding>,
+    /// `cws` only: how much each weight counts where the values are chosen. `hessian` looks at a layer's inputs, and does not apply
+    /// to unified codebooks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "service", schema(inline, default = "none"))]
+    pub weighting: Option<Weighting>,
 }
 
 /// What a recipe says of the encoding.
@@ -134,7 +139,12 @@ impl QuantizeFields {
                 tolerance: self.tolerance.unwrap_or_default(),
             }),
         };
-        Quantize { quantizer, codebook: self.codebook.unwrap_or_default(), rounding: self.rounding.unwrap_or_default() }
+        Quantize {
+            quantizer,
+            codebook: self.codebook.unwrap_or_default(),
+            rounding: self.rounding.unwrap_or_default(),
+            weighting: self.weighting.unwrap_or_default(),
+        }
     }
 }
 
@@ -170,18 +180,20 @@ impl Overlay for PruneFields {
 }
 
 impl Overlay for QuantizeFields {
-    /// `levels` and `bits` are one setting: either replaces both. A change of method drops the other's tolerance.
+    /// `levels` and `bits` are one setting: either replaces both. A change of method drops the other's tolerance and
+    /// weighting.
     fn overlay(&mut self, over: &Self) {
         if over.levels.is_some() || over.bits.is_some() {
             (self.levels, self.bits) = (over.levels, over.bits);
         }
         if over.method.is_some_and(|method| method != self.method.unwrap_or_default()) {
-            self.tolerance = None;
+            (self.tolerance, self.weighting) = (None, None);
         }
         self.method = over.method.or(self.method);
         self.codebook = over.codebook.or(self.codebook);
         self.tolerance = over.tolerance.or(self.tolerance);
         self.rounding = over.rounding.or(self.rounding);
+        self.weighting = over.weighting.or(self.weighting);
     }
 }
 

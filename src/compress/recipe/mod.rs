@@ -26,7 +26,9 @@ pub use error::RecipeError;
 pub use fields::{EncodeFields, PruneFields, QuantizeFields};
 pub use finetune::{Finetune, Glob, LossKind, OptimizerKind, RateSchedule};
 pub use preset::Preset;
-pub use settings::{CodebookScope, CodecChoice, Encode, FreeUnits, Goal, LayerSettings, Plain, Quantize, Rounding};
+pub use settings::{
+    CodebookScope, CodecChoice, Encode, FreeUnits, Goal, LayerSettings, Plain, Quantize, Rounding, Weighting,
+};
 pub use stage::Stage;
 pub use target::Target;
 
@@ -183,7 +185,10 @@ impl Recipe {
             || rules.chain([(&self.prune, &self.quantize)]).any(|(prune, quantize)| {
                 let criterion = prune.fields().and_then(|fields| fields.criterion);
                 let rounding = quantize.fields().and_then(|fields| fields.rounding);
-                criterion.is_some_and(Criterion::needs_data) || rounding == Some(Rounding::Feedback)
+                let weighting = quantize.fields().and_then(|fields| fields.weighting);
+                criterion.is_some_and(Criterion::needs_data)
+                    || rounding == Some(Rounding::Feedback)
+                    || weighting == Some(Weighting::Hessian)
             })
     }
 

@@ -28,6 +28,20 @@ pub struct Quantize {
     pub codebook: CodebookScope,
     /// How a weight takes one of the shared values.
     pub rounding: Rounding,
+    /// How much each weight counts where the values are chosen.
+    pub weighting: Weighting,
+}
+
+/// How much each weight counts where the shared values are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Weighting {
+    /// All alike.
+    #[default]
+    None,
+    /// By the mean square of its input on a calibration set: the diagonal of the layer's Hessian.
+    Hessian,
 }
 
 /// How a weight takes one of the shared values.

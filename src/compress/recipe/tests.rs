@@ -50,6 +50,7 @@ fn every_field_reaches_the_settings() {
             quantizer: Quantizer::Pws(Pws { levels: levels(32), seed: 7 }),
             codebook: CodebookScope::Unified,
             rounding: Rounding::Nearest,
+            weighting: Weighting::None,
         }),
         encode: Encode {
             codec: CodecChoice::Only(CodecId::Sham),
