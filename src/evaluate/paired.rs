@@ -46,7 +46,7 @@ impl Paired {
         let mean = self.sums[i] / self.samples;
         let variance = (self.squares[i] / self.samples - mean * mean).max(0.0);
         let half = STANDARD_ERRORS * (variance / self.samples).sqrt();
-        half.is_finite().then(|| Drop { metric, drop: mean, low: mean - half, high: mean + half })
+        half.is_finite().then_some(Drop { metric, drop: mean, low: mean - half, high: mean + half })
     }
 }
 

@@ -13,7 +13,7 @@ use super::{DataMap, Dataset, Split};
 #[serde(untagged)]
 pub enum DataSplits {
     /// A mapping for each split.
-    Apart(SplitMaps),
+    Apart(Box<SplitMaps>),
     /// One dataset.
     Together(DataMap),
 }
@@ -50,7 +50,7 @@ impl DataSplits {
     /// Every mapping that is given, for what it is.
     pub fn maps(&self) -> impl Iterator<Item = &DataMap> {
         let maps = match self {
-            Self::Apart(SplitMaps { train, validation, test }) => [train.as_ref(), validation.as_ref(), test.as_ref()],
+            Self::Apart(maps) => [maps.train.as_ref(), maps.validation.as_ref(), maps.test.as_ref()],
             Self::Together(map) => [Some(map), None, None],
         };
         maps.into_iter().flatten()
@@ -71,7 +71,9 @@ impl<'de> Deserialize<'de> for DataSplits {
         let is_apart = ["train", "validation", "test"].iter().any(|split| members.contains_key(*split));
         let value = Value::Object(members);
         match is_apart {
-            true => SplitMaps::deserialize(value).map(Self::Apart).map_err(serde::de::Error::custom),
+            true => {
+                SplitMaps::deserialize(value).map(|maps| Self::Apart(Box::new(maps))).map_err(serde::de::Error::custom)
+            }
             false => DataMap::deserialize(value).map(Self::Together).map_err(serde::de::Error::custom),
         }
     }

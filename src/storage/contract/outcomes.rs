@@ -46,6 +46,7 @@ fn compression(metrics: Vec<NewMetric>) -> Compression {
         layers: vec![layer("fc1"), layer("fc2")],
         codebooks: Vec::new(),
         kept: Vec::new(),
+        training: Vec::new(),
         unit_groups: Vec::new(),
         calibration: None,
         notes: Vec::new(),
