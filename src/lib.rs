@@ -6,14 +6,16 @@
 //! Dependencies point one way:
 //!
 //! ```text
-//! tensor <- { model <- units, prune, quantize, kernel <- codec <- packed } <- artifact <- infer <- compress <- jobs <- http
+//! tensor <- { model <- units, prune, quantize, kernel <- codec <- packed } <- artifact <- infer <- compress <- search <- jobs <- http
 //! ```
 //!
 //! `prune`, `quantize` and `codec` do not know each other, and nothing in the core names the service:
 //! `cargo check --lib --no-default-features` proves it. ARCHITECTURE.md is the map.
 
+mod algebra;
 pub mod artifact;
 pub mod benchmark;
+pub mod calibrate;
 pub mod codec;
 pub mod compress;
 pub mod evaluate;
@@ -24,6 +26,7 @@ pub mod packed;
 pub mod progress;
 pub mod prune;
 pub mod quantize;
+pub mod search;
 pub mod tensor;
 pub mod units;
 

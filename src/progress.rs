@@ -60,6 +60,26 @@ impl Progress for CancelFlag {
     }
 }
 
+/// A stretch of a longer operation: what is reported here moves the whole from one fraction to another.
+pub struct Part<'a> {
+    /// What listens to the whole.
+    pub whole: &'a dyn Progress,
+    /// Where it stands before this part, 0 to 1.
+    pub from: f64,
+    /// Where it stands behind it.
+    pub to: f64,
+}
+
+impl Progress for Part<'_> {
+    fn report(&self, fraction: f64, stage: &str, message: &str) {
+        self.whole.report(self.from + fraction.clamp(0.0, 1.0) * (self.to - self.from), stage, message);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.whole.is_cancelled()
+    }
+}
+
 /// Work in several shares, side by side or one after the other, whose progress is told as one.
 pub struct Whole<'a> {
     progress: &'a dyn Progress,

@@ -75,6 +75,16 @@ pub(crate) fn is_special(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
 }
 
+/// Puts a copy of the file `from` in the place of `to`, whole or not at all.
+///
+/// # Errors
+/// An I/O error; then `to` is as it was, unless it is a device or a pipe.
+pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let mut staged = Staged::new(to)?;
+    io::copy(&mut File::open(from)?, &mut staged)?;
+    staged.publish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! `weightpress compress`: a model file in, an artifact and a report out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
@@ -10,7 +10,8 @@ use super::table::{Align, Table, grouped};
 use super::{CliError, at, print_json, print_stdout, unwritable};
 use crate::artifact::staged::is_special;
 use crate::artifact::{ArtifactError, folder_of};
-use crate::compress::{CompressError, Recipe, Report, UnitGroupReport};
+use crate::compress::{CompressError, Recipe, Report, TrainingData, TrainingStore, UnitGroupReport, compress_with};
+use crate::evaluate::Split;
 use crate::model::Model;
 
 /// What to compress, how, and where to.
@@ -80,16 +81,16 @@ struct RecipeArgs {
     seed: Option<u64>,
 }
 
-/// Refuses, before the work begins, what cannot be written to, or not be read again to be measured.
-fn check_output(args: &Args) -> Result<(), CliError> {
-    if args.output.is_dir() {
-        return Err(unwritable(&args.output, "it is a folder"));
+/// Refuses, before the work begins, an `output` that cannot be written to, or not be read again where it is `measured`.
+pub fn check_output(output: &Path, measured: bool) -> Result<(), CliError> {
+    if output.is_dir() {
+        return Err(unwritable(output, "it is a folder"));
     }
-    if !folder_of(&args.output).is_dir() {
-        return Err(unwritable(&args.output, "there is no such folder"));
+    if !folder_of(output).is_dir() {
+        return Err(unwritable(output, "there is no such folder"));
     }
-    if args.data.is_given() && is_special(&args.output) {
-        return Err(unwritable(&args.output, "it is no file, and could not be read again to be measured on --data"));
+    if measured && is_special(output) {
+        return Err(unwritable(output, "it is no file, and could not be read again to be measured on --data"));
     }
     Ok(())
 }
@@ -97,10 +98,21 @@ fn check_output(args: &Args) -> Result<(), CliError> {
 /// Compresses, and measures both versions when there are data.
 pub fn run(args: Args) -> Result<(), CliError> {
     let recipe = args.recipe.build()?;
-    check_output(&args)?;
+    check_output(&args.output, args.data.is_given())?;
     let model = Model::open(&args.model).map_err(|error| at(&args.model, error))?;
+    let (train, validation) = (args.data.of(Split::Train)?, args.data.of(Split::Validation)?);
+    let data = match train.as_ref().filter(|_| recipe.needs_data()) {
+        Some(train) => Some(TrainingData {
+            train: train.samples(&model)?,
+            validation: validation.as_ref().map(|part| part.samples(&model)).transpose()?,
+            folder: None,
+            start: None,
+            store: TrainingStore::default(),
+        }),
+        None => None,
+    };
     let bar = Bar::new();
-    let report = crate::compress::compress(&model, &recipe, &args.output, &bar);
+    let report = compress_with(&model, &recipe, data.as_ref(), &args.output, &bar);
     bar.finish();
     let report = report.map_err(|error| match error {
         CompressError::Artifact(ArtifactError::Io(_)) => unwritable(&args.output, error),

@@ -9,9 +9,10 @@ use super::table::Align::{Left, Right};
 use super::table::{Table, grouped};
 use super::{CliError, at};
 use crate::artifact::Artifact;
-use crate::evaluate::{DataMap, Dataset, Evaluation, Measured, Metric, MetricValue, Split};
+use crate::evaluate::{DataMap, DataSplits, Dataset, Drop, Evaluation, Measured, Metric, MetricValue, Samples, Split};
 use crate::infer::{Predictor, Residency};
 use crate::model::Model;
+use crate::search::SplitData;
 
 /// Which data, and how they map to the graph.
 #[derive(Debug, clap::Args)]
@@ -19,13 +20,20 @@ pub struct DataArgs {
     /// Dataset to measure on: named arrays in .npz or .safetensors.
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// How its arrays map to the graph, as JSON: {"split", "inputs": {NAME: {"array", "scale", "offset"}}, "target":
-    /// {"array", "kind"}}. By default arrays are matched by name.
+    /// How its arrays map to the graph, as JSON: {"split", "range", "inputs": {NAME: {"array", "scale", "offset"}}, "target":
+    /// {"array", "kind"}}, or {"train": ..., "validation": ..., "test": ...} with such a mapping for each. By default arrays
+    /// are matched by name, and an array `split` (0, 1, 2) tells which samples are for what.
     #[arg(long, value_name = "JSON", requires = "data")]
     data_map: Option<String>,
     /// train, validation or test; takes the place of the split in --data-map.
     #[arg(long, requires = "data", value_parser = parse_word::<Split>)]
     split: Option<Split>,
+    /// Dataset to select by, where it is another file than --data.
+    #[arg(long, value_name = "FILE", requires = "data")]
+    validation: Option<PathBuf>,
+    /// Dataset to report on, where it is another file than --data.
+    #[arg(long, value_name = "FILE", requires = "data")]
+    test: Option<PathBuf>,
     /// Metrics, separated by commas [default: all that apply].
     #[arg(long, requires = "data", value_delimiter = ',', value_parser = parse_word::<Metric>)]
     metrics: Vec<Metric>,
@@ -40,6 +48,11 @@ pub struct Quality {
 }
 
 impl DataArgs {
+    /// The metrics that were asked for.
+    pub fn metrics(&self) -> &[Metric] {
+        &self.metrics
+    }
+
     /// Whether there are data to measure on.
     pub fn is_given(&self) -> bool {
         self.data.is_some()
@@ -62,18 +75,46 @@ impl DataArgs {
         data.measure(predictor, reference)
     }
 
-    /// The dataset and its mapping; `None` without data.
+    /// The dataset and its mapping; `None` without data. What is measured on is the split that was asked for, else the test
+    /// split, else everything.
     pub fn open(&self) -> Result<Option<Data>, CliError> {
         let Some(path) = self.data.as_deref() else { return Ok(None) };
-        let dataset = Dataset::open(path).map_err(|error| at(path, error))?;
-        let mut map: DataMap = match &self.data_map {
-            Some(json) => {
-                serde_json::from_str(json).map_err(|error| CliError::Input(format!("--data-map: {error}")))?
+        let wanted = self.split.unwrap_or(Split::Test);
+        let Part { dataset, map } = match (self.splits()?, &self.test) {
+            (DataSplits::Together(map), None) => {
+                let map = DataMap { split: self.split.or(map.split), ..map };
+                Part { dataset: open(path)?, map }
             }
-            None => DataMap::default(),
+            _ => {
+                let missing = || CliError::Input(format!("there is no {} split to measure on", word(&wanted)));
+                self.of(wanted)?.ok_or_else(missing)?
+            }
         };
-        map.split = self.split.or(map.split);
         Ok(Some(Data { dataset, map, metrics: self.metrics.clone() }))
+    }
+
+    /// The data of one split, with their mapping; `None` where there are none.
+    pub fn of(&self, split: Split) -> Result<Option<Part>, CliError> {
+        let own = match split {
+            Split::Train => None,
+            Split::Validation => self.validation.as_deref(),
+            Split::Test => self.test.as_deref(),
+        };
+        let Some(path) = own.or(self.data.as_deref()) else { return Ok(None) };
+        let dataset = open(path)?;
+        let map = match (self.splits()?, own) {
+            // A file of its own is all for that split, unless it says otherwise.
+            (DataSplits::Together(map), Some(_)) if !dataset.has_splits() => Some(map),
+            (splits, _) => splits.of(split, dataset.has_splits()),
+        };
+        Ok(map.map(|map| Part { dataset, map }))
+    }
+
+    fn splits(&self) -> Result<DataSplits, CliError> {
+        match &self.data_map {
+            Some(json) => serde_json::from_str(json).map_err(|error| CliError::Input(format!("--data-map: {error}"))),
+            None => Ok(DataSplits::Together(DataMap::default())),
+        }
     }
 }
 
@@ -82,6 +123,33 @@ pub struct Data {
     pub dataset: Dataset,
     pub map: DataMap,
     metrics: Vec<Metric>,
+}
+
+/// The data of one split.
+pub struct Part {
+    dataset: Dataset,
+    map: DataMap,
+}
+
+impl Part {
+    /// For a search.
+    pub fn data(&self) -> SplitData<'_> {
+        SplitData { dataset: &self.dataset, map: &self.map }
+    }
+
+    /// As `model` takes them.
+    pub fn samples(&self, model: &Model) -> Result<Samples<'_>, CliError> {
+        Samples::open(&self.dataset, &self.map, (model.inputs(), model.outputs())).map_err(CliError::input)
+    }
+}
+
+fn open(path: &Path) -> Result<Dataset, CliError> {
+    Dataset::open(path).map_err(|error| at(path, error))
+}
+
+/// The word for a split, as in JSON.
+fn word(split: &Split) -> String {
+    format!("{split:?}").to_lowercase()
 }
 
 impl Data {
@@ -98,14 +166,23 @@ impl Data {
 impl Quality {
     /// A row per metric; with the original's values beside, where they were measured.
     pub fn render(&self) -> String {
-        let mut table = Table::new(&[("metric", Left), ("original", Right), ("this file", Right)]);
-        for MetricValue { metric, value } in &self.measured.metrics {
-            let original = self.measured.reference.iter().find(|of| of.metric == *metric).and_then(|of| of.value);
-            table.row(vec![metric.name().to_owned(), number(original), number(*value)]);
-        }
-        let split = self.split.map_or("all".to_owned(), |split| format!("{split:?}").to_lowercase());
-        format!("\n{}({split} samples: {})\n", table.render(), grouped(self.measured.samples))
+        render_measured(&self.measured, &self.split.as_ref().map_or("all".to_owned(), word))
     }
+}
+
+/// A row per metric; with the original's values beside, where they were measured. `split` is the word for what was measured on.
+pub fn render_measured(measured: &Measured, split: &str) -> String {
+    let mut table = Table::new(&[("metric", Left), ("original", Right), ("this file", Right)]);
+    for MetricValue { metric, value } in &measured.metrics {
+        let original = measured.reference.iter().find(|of| of.metric == *metric).and_then(|of| of.value);
+        table.row(vec![metric.name().to_owned(), number(original), number(*value)]);
+    }
+    let drop = |drop: &Drop| {
+        let Drop { metric, drop, low, high } = drop;
+        format!("{} worse by {drop:.4} (95 %: {low:.4} to {high:.4})\n", metric.name())
+    };
+    let drops: String = measured.drops.iter().map(drop).collect();
+    format!("\n{}{drops}({split} samples: {})\n", table.render(), grouped(measured.samples))
 }
 
 /// Four decimals, or a dash where nothing is defined.

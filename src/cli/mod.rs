@@ -14,6 +14,7 @@ mod inspect;
 mod npz;
 mod predict;
 mod progress;
+mod search;
 mod serve;
 mod table;
 
@@ -39,6 +40,8 @@ enum Command {
     Demo(demo::Args),
     /// Compress a model file into an artifact.
     Compress(compress::Args),
+    /// Find the smallest artifact within an allowed loss, or the best one within a size.
+    Search(search::Args),
     /// Show what is in a model or an artifact.
     Inspect(inspect::Args),
     /// Write an artifact back as a plain model.
@@ -62,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Compress(args) => compress::run(args),
+        Command::Search(args) => search::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Export(args) => export::run(args),
         Command::Predict(args) => predict::run(args),

@@ -25,6 +25,11 @@ impl Bar {
         self.0.set_message(message.to_owned());
     }
 
+    /// Prints a line above the bar, on standard error even where that is no terminal.
+    pub fn line(&self, text: &str) {
+        self.0.suspend(|| eprintln!("{text}"));
+    }
+
     /// Removes the bar.
     pub fn finish(&self) {
         self.0.finish_and_clear();

@@ -159,9 +159,12 @@ impl Cells {
 
 /// Weights of a layer that are sure to be removed. How a global threshold falls on one layer only the weights tell.
 fn zeros_at_least(prune: Prune, count: usize) -> usize {
+    if prune.pattern.is_some() {
+        return 0;
+    }
     match prune.scope {
         Scope::Tensor => (prune.sparsity.get() * count.saturating_sub(1) as f64) as usize,
-        Scope::Global => 0,
+        Scope::Row | Scope::Global => 0,
     }
 }
 

@@ -96,7 +96,10 @@ fn layer(task: &Task) -> LayerEstimate {
     let (weight, settings) = (task.weight, &task.settings);
     let weights = task.elements();
     let original_bytes = weights * weight.dtype.size_bytes() as u64;
-    let sparsity = settings.prune.map_or(0.0, |prune| prune.sparsity.get());
+    let sparsity = settings.prune.map_or(0.0, |prune| match prune.pattern {
+        Some(pattern) => 1.0 - pattern.keep() as f64 / pattern.of() as f64,
+        None => prune.sparsity.get(),
+    });
     let levels = settings.quantize.map(|quantize| levels_of(&quantize.quantizer));
     LayerEstimate {
         name: weight.name.clone(),

@@ -10,7 +10,7 @@ use crate::artifact::ArtifactWriter;
 use crate::model::{Family, Model};
 use crate::prune::{Prune, Scope, Threshold, ThresholdSearch};
 use crate::quantize::{DistributionBuilder, Fitted, Quantizer};
-use crate::tensor::FloatType;
+use crate::tensor::{Codebook, FloatType};
 
 /// Passes over the weights that a global threshold takes: two, by the construction of [`ThresholdSearch`].
 const THRESHOLD_PASSES: u64 = 2;
@@ -18,7 +18,10 @@ const THRESHOLD_PASSES: u64 = 2;
 /// A codebook that several layers share.
 #[derive(Debug, Clone)]
 pub(super) struct Unified {
+    /// What assigns symbols to weights.
     pub fitted: Fitted,
+    /// The values, as they are stored.
+    pub codebook: Arc<Codebook>,
     pub family: Family,
     /// Index among the artifact's codebooks; `None` where one layer alone came to it, which then holds it itself.
     pub index: Option<usize>,
@@ -65,13 +68,9 @@ pub(super) fn find_thresholds(model: &Model, tasks: &mut [Task], meter: &Meter) 
     Ok(())
 }
 
-/// Fits the unified codebooks on the weights that survive, gives each task its own, and stores those that are shared.
-pub(super) fn fit_codebooks(
-    model: &Model,
-    tasks: &mut [Task],
-    writer: &mut ArtifactWriter,
-    meter: &Meter,
-) -> Result<(), CompressError> {
+/// Fits the unified codebooks on the weights that survive, and gives each task its own.
+pub(super) fn fit_codebooks(model: &Model, tasks: &mut [Task], meter: &Meter) -> Result<(), CompressError> {
+    let mut shared = 0..;
     let mut keys: Vec<CodebookKey> = Vec::new();
     for key in tasks.iter().filter_map(codebook_key) {
         if !keys.contains(&key) {
@@ -90,8 +89,9 @@ pub(super) fn fit_codebooks(
         }
         let fitted = key.quantizer.fit(&builder.finish(), key.dtype, &meter.inner());
         let fitted = fitted.map_err(|e| CompressError::quantize(last, e))?;
-        let index = if layers > 1 { Some(writer.add_codebook(fitted.codebook())?) } else { None };
-        let unified = Arc::new(Unified { fitted, family: key.family, index });
+        let index = if layers > 1 { shared.next() } else { None };
+        let codebook = fitted.codebook().clone();
+        let unified = Arc::new(Unified { fitted, codebook, family: key.family, index });
         for task in tasks.iter_mut().filter(|task| codebook_key(task) == Some(key)) {
             task.unified = Some(unified.clone());
         }
@@ -99,8 +99,18 @@ pub(super) fn fit_codebooks(
     Ok(())
 }
 
+/// Stores the codebooks that several layers share, in the order of their indices.
+pub(super) fn store_codebooks(tasks: &[Task], writer: &mut ArtifactWriter) -> Result<(), CompressError> {
+    for expected in 0.. {
+        let mut unified = tasks.iter().filter_map(|task| task.unified.as_ref());
+        let Some(unified) = unified.find(|unified| unified.index == Some(expected)) else { break };
+        writer.add_codebook(&unified.codebook)?;
+    }
+    Ok(())
+}
+
 fn global(task: &Task) -> Option<Prune> {
-    task.settings.prune.filter(|prune| prune.scope == Scope::Global)
+    task.settings.prune.filter(|prune| prune.scope == Scope::Global && prune.pattern.is_none())
 }
 
 fn codebook_key(task: &Task) -> Option<CodebookKey> {

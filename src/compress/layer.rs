@@ -7,14 +7,15 @@ use rayon::prelude::*;
 
 use super::joint::Unified;
 use super::meter::Meter;
-use super::{CodecChoice, CompressError, Encode, LayerSettings};
+use super::{CodecChoice, CompressError, Encode, LayerSettings, Rounding, Weighting};
 use crate::artifact::CodebookRef;
+use crate::calibrate::Problem;
 use crate::codec::{self, CodecId, EncodeError, Smallest};
 use crate::model::{Model, Weight};
 use crate::progress::Progress;
 use crate::prune::Threshold;
 use crate::quantize::{Distribution, share_exact};
-use crate::tensor::{FloatData, LayerContext, MAX_LEVELS, Matrix, Values};
+use crate::tensor::{FloatData, LayerContext, MAX_LEVELS, Matrix, Statistics, Values};
 
 /// Work of the passes of one layer but encoding, in weights: pruning and sharing count one each.
 const PASSES: u64 = 2;
@@ -39,7 +40,12 @@ impl Task<'_> {
 
     /// Work of [`prepare`] and [`encode`], in the unit of the [`Meter`].
     pub(super) fn work(&self) -> u64 {
-        PASSES * self.elements() + self.encoding_work()
+        self.shaping_work() + self.encoding_work()
+    }
+
+    /// Work of [`prepare`].
+    pub(super) fn shaping_work(&self) -> u64 {
+        PASSES * self.elements()
     }
 
     /// Work of writing the layer.
@@ -54,6 +60,7 @@ impl Task<'_> {
 }
 
 /// The weights of a layer in matrix order.
+#[derive(Clone)]
 pub(super) struct Loaded {
     rows: usize,
     cols: usize,
@@ -86,8 +93,13 @@ pub(super) struct LayerMeasures {
 impl Loaded {
     /// Reads a layer and checks that it is finite.
     pub(super) fn read(model: &Model, task: &Task) -> Result<Self, CompressError> {
-        let Weight { name, dims, layout, .. } = task.weight;
-        let data = model.read(task.weight)?;
+        Self::read_weight(model, task.weight)
+    }
+
+    /// The same of a weight without a task.
+    pub(super) fn read_weight(model: &Model, weight: &Weight) -> Result<Self, CompressError> {
+        let Weight { name, dims, layout, .. } = weight;
+        let data = model.read(weight)?;
         if let Some(index) = data.first_non_finite() {
             return Err(CompressError::NonFinite { tensor: name.clone(), index });
         }
@@ -110,8 +122,17 @@ impl Loaded {
 
     /// Sets what the task prunes to zero, and returns the sum of the squares that went.
     pub(super) fn prune(&mut self, task: &Task) -> f64 {
+        self.prune_with(task, None)
+    }
+
+    /// The same, by a criterion that looks at the layer's inputs.
+    pub(super) fn prune_with(&mut self, task: &Task, statistics: Option<&Statistics>) -> f64 {
         let Some(prune) = task.settings.prune else { return 0.0 };
         let mask = self.show(&task.weight.name, |layer| {
+            let layer = &layer.with_statistics(statistics);
+            if prune.ranks_rows() {
+                return prune.mask_rows(layer);
+            }
             prune.mask(layer, task.threshold.unwrap_or_else(|| prune.threshold(layer)))
         });
         let pruned = (0..self.data.len()).filter(|&i| !mask.is_kept(i)).map(|i| self.data.get(i));
@@ -120,8 +141,67 @@ impl Loaded {
         lost
     }
 
+    /// Puts other weights in the place of these.
+    ///
+    /// # Panics
+    /// If they are not as many.
+    pub(super) fn replace(&mut self, data: FloatData) {
+        assert_eq!(data.len(), self.data.len());
+        self.data = data;
+    }
+
+    /// The weights as f32.
+    pub(super) fn to_f32(&self) -> Vec<f32> {
+        self.data.to_f32().into_owned()
+    }
+
+    /// Replaces the weights by symbols, as the task asks, with the inputs of the layer in view.
+    pub(super) fn share_calibrated(
+        self,
+        task: &Task,
+        problem: &Problem,
+        meter: &Meter,
+    ) -> Result<Matrix, CompressError> {
+        let quantize = task.settings.quantize.filter(|_| task.unified.is_none());
+        let is_weighted = quantize.is_some_and(|quantize| quantize.weighting == Weighting::Hessian);
+        let weighted = || Distribution::weighted(&self.data.to_f32(), &problem.importances());
+        let distribution = is_weighted.then(weighted);
+        let (matrix, _) = self.share_by(distribution, task, meter)?;
+        match quantize.map(|quantize| quantize.rounding) {
+            Some(Rounding::Feedback) => Ok(problem.descend(matrix, &meter.inner())?),
+            Some(Rounding::Nearest) | None => Ok(matrix),
+        }
+    }
+
+    /// Replaces the weights by the nearest multiples of `step`.
+    pub(super) fn share_uniformly(self, task: &Task, step: f64, meter: &Meter) -> Result<Matrix, CompressError> {
+        let dtype = task.weight.dtype;
+        // Adding zero makes +0.0 of -0.0.
+        let multiple = |i| (dtype.round((self.data.get(i) / step).round_ties_even() * step) + 0.0) as f32;
+        let data = FloatData::F32((0..self.data.len()).map(multiple).collect());
+        let matrix = share_exact((self.rows, self.cols), dtype, data, &meter.inner());
+        matrix.map_err(|error| CompressError::quantize(&task.weight.name, error))
+    }
+
+    /// Signal to noise in dB of what became of the weights; `None` when nothing was lost.
+    pub(super) fn snr_db(&self, matrix: &Matrix) -> Option<f64> {
+        let signal = energy((0..self.data.len()).map(|i| self.data.get(i)));
+        let noise = energy((0..self.data.len()).map(|i| self.data.get(i) - matrix.value(i)));
+        (noise > 0.0).then(|| 10.0 * libm::log10(signal / noise))
+    }
+
     /// Replaces the weights by symbols, as the task asks; returns the sum of the squared errors.
     fn share(self, task: &Task, meter: &Meter) -> Result<(Matrix, f64), CompressError> {
+        self.share_by(None, task, meter)
+    }
+
+    /// The same with another distribution to fit a codebook of its own to.
+    fn share_by(
+        self,
+        distribution: Option<Distribution>,
+        task: &Task,
+        meter: &Meter,
+    ) -> Result<(Matrix, f64), CompressError> {
         let (name, dtype) = (&task.weight.name, task.weight.dtype);
         let fail = |e| CompressError::quantize(name, e);
         let Some(quantize) = task.settings.quantize else {
@@ -131,7 +211,7 @@ impl Loaded {
         let matrix = self.show(name, |layer| match &task.unified {
             Some(unified) => unified.fitted.assign(layer, &meter.inner()),
             None => {
-                let distribution = Distribution::of(layer.weights);
+                let distribution = distribution.unwrap_or_else(|| Distribution::of(layer.weights));
                 quantize.quantizer.fit(&distribution, dtype, &meter.inner())?.assign(layer, &meter.inner())
             }
         });

@@ -66,9 +66,20 @@ const ICPR: &str = "Marinò, Ghidoli, Frasca, Malchiodi, \"Compression strategie
 fn criterion(criterion: Criterion) -> MethodDescription {
     let (description, source) = match criterion {
         Criterion::Magnitude => ("Sets the weights of smallest absolute value to zero.", ICPR),
+        Criterion::Wanda => (
+            "Sets the weights to zero whose absolute value times the norm of their input is smallest; needs data.",
+            "Sun, Liu, Bair, Kolter, \"A simple and effective pruning approach for large language models\", ICLR 2024, \
+             arXiv:2306.11695",
+        ),
+        Criterion::Obs => (
+            "Sets the weights to zero whose removal costs the layer's outputs least, and adjusts the others to make up for them; \
+             over the whole network, each layer gets the sparsity that suits it. Needs data.",
+            "Meng, Behdin, Wang, Mazumder, \"ALPS\", NeurIPS 2024, arXiv:2406.07831; Hassibi, Stork, \"Second order \
+             derivatives for network pruning: optimal brain surgeon\", NIPS 1992",
+        ),
     };
     describe(
-        Stage { discriminator: "criterion", fields: &["sparsity", "scope"] }.of::<PruneFields>(criterion),
+        Stage { discriminator: "criterion", fields: &["sparsity", "scope", "pattern"] }.of::<PruneFields>(criterion),
         description,
         source,
     )
@@ -96,8 +107,9 @@ fn quantizer(method: Method) -> MethodDescription {
         ),
     };
     let fields: &[&str] = match method {
-        Method::Cws | Method::Pws | Method::Uq => &["levels", "bits", "codebook"],
-        Method::Ecsq => &["levels", "bits", "codebook", "tolerance"],
+        Method::Cws => &["levels", "bits", "codebook", "rounding", "weighting"],
+        Method::Pws | Method::Uq => &["levels", "bits", "codebook", "rounding"],
+        Method::Ecsq => &["levels", "bits", "codebook", "tolerance", "rounding"],
     };
     describe(Stage { discriminator: "method", fields }.of::<QuantizeFields>(method), description, source)
 }
@@ -270,7 +282,7 @@ mod tests {
         let described = methods();
         let names =
             |methods: &[MethodDescription]| methods.iter().map(|m| m.name.clone()).collect::<Vec<_>>().join(" ");
-        assert_eq!(names(&described.criteria), "magnitude");
+        assert_eq!(names(&described.criteria), "magnitude wanda obs");
         assert_eq!(names(&described.quantizers), "cws pws uq ecsq");
         assert_eq!(names(&described.codecs), "auto dense csr csc index_map ham sham cser rans mix delta pco");
         assert_eq!(

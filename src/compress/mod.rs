@@ -5,6 +5,7 @@
 //! thresholds, unified codebooks) is fitted in passes before. Layers whose units may change places wait on disk between
 //! sharing and encoding, until the order of each group of units is known.
 
+mod adapt;
 mod bound;
 mod estimate;
 mod joint;
@@ -16,25 +17,35 @@ mod pipeline;
 mod recipe;
 mod report;
 mod spool;
+mod target;
 #[cfg(test)]
 mod tests;
 mod units;
 
 use crate::artifact::ArtifactError;
+use crate::calibrate::CalibrateError;
 use crate::codec::EncodeError;
+use crate::evaluate::{EvaluateError, TargetKind};
+#[cfg(feature = "finetune")]
+use crate::finetune::TuneError;
+use crate::infer::InferError;
 use crate::model::ModelError;
 use crate::progress::Cancelled;
 use crate::quantize::QuantizeError;
 
+pub use adapt::{TrainingData, TrainingStore, can_finetune};
 pub use estimate::{Estimate, LayerEstimate, estimate};
 #[cfg(feature = "service")]
 pub use methods::{MethodDescription, Methods, PresetDescription, methods};
-pub use pipeline::compress;
+pub use pipeline::{compress, compress_with};
 pub use recipe::{
-    CodebookScope, CodecChoice, Encode, EncodeFields, FreeUnits, Goal, LayerRule, LayerSettings, OpRule, Plain, Preset,
-    PruneFields, PruneStage, Quantize, QuantizeFields, QuantizeStage, Recipe, RecipeError, Stage,
+    Calibrate, CodebookScope, CodecChoice, Encode, EncodeFields, Finetune, FreeUnits, Glob, Goal, LayerRule,
+    LayerSettings, LossKind, OpRule, OptimizerKind, Plain, Preset, PruneFields, PruneStage, Quantize, QuantizeFields,
+    QuantizeStage, RateSchedule, Recipe, RecipeError, Rounding, Stage, Target, Weighting,
 };
-pub use report::{CodebookReport, LayerReport, Report};
+pub use report::{
+    CalibratedLayer, Calibration, CodebookReport, CurvePoint, EpochReport, LayerReport, Report, TrainingStage,
+};
 pub use units::UnitGroupReport;
 
 /// Why a model could not be compressed.
@@ -58,6 +69,44 @@ pub enum CompressError {
         /// Counted in the order of the file.
         index: usize,
     },
+    /// The recipe calibrates or fine-tunes, and there are no data to do it with.
+    #[error("the recipe calibrates or fine-tunes, which needs data, and none were given")]
+    NeedsData,
+    /// The recipe fine-tunes, and this build cannot.
+    #[error("the recipe fine-tunes, and this build was made without the feature finetune")]
+    WithoutFinetuning,
+    /// A loss for other targets than there are.
+    #[error("the loss {} does not fit {}", name_of(*.wanted), target_name(*.found))]
+    LossNeeds {
+        /// What the recipe asks for.
+        wanted: LossKind,
+        /// What the targets of the training split are.
+        found: Option<TargetKind>,
+    },
+    /// A graph that takes a fixed number of samples at a time.
+    #[error("fine-tuning needs a graph that takes any number of samples or one at a time, and this one takes {batch}")]
+    FixedBatch {
+        /// Samples at a time.
+        batch: usize,
+    },
+    /// The network could not be trained.
+    #[cfg(feature = "finetune")]
+    #[error(transparent)]
+    Finetune(TuneError),
+    /// The network could not be calibrated.
+    #[error(transparent)]
+    Calibrate(CalibrateError),
+    /// No setting makes the file as small as it should be.
+    #[error("no file of at most {target_bytes} bytes was found, the smallest takes {smallest_bytes}")]
+    Target {
+        /// The bytes that the recipe's target allows.
+        target_bytes: u64,
+        /// The smallest file that was written on the way.
+        smallest_bytes: u64,
+    },
+    /// The calibration samples could not be read.
+    #[error(transparent)]
+    Data(EvaluateError),
     /// The uploaded file could not be read.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -82,6 +131,48 @@ pub enum CompressError {
     Artifact(#[from] ArtifactError),
 }
 
+/// The word for a loss in a recipe.
+fn name_of(loss: LossKind) -> &'static str {
+    match loss {
+        LossKind::CrossEntropy => "cross_entropy",
+        LossKind::Mse => "mse",
+        LossKind::Distillation => "distillation",
+    }
+}
+
+fn target_name(target: Option<TargetKind>) -> &'static str {
+    match target {
+        Some(TargetKind::Class) => "targets of kind class",
+        Some(TargetKind::Value) => "targets of kind value",
+        None => "data without targets",
+    }
+}
+
+#[cfg(feature = "finetune")]
+impl From<TuneError> for CompressError {
+    fn from(error: TuneError) -> Self {
+        match error {
+            TuneError::Cancelled(_) => Self::Cancelled,
+            error => Self::Finetune(error),
+        }
+    }
+}
+
+impl From<CalibrateError> for CompressError {
+    fn from(error: CalibrateError) -> Self {
+        match error {
+            CalibrateError::Cancelled => Self::Cancelled,
+            error => Self::Calibrate(error),
+        }
+    }
+}
+
+impl From<InferError> for CompressError {
+    fn from(error: InferError) -> Self {
+        Self::Calibrate(error.into())
+    }
+}
+
 impl From<Cancelled> for CompressError {
     fn from(_: Cancelled) -> Self {
         Self::Cancelled
@@ -89,6 +180,11 @@ impl From<Cancelled> for CompressError {
 }
 
 impl CompressError {
+    /// Whether the machine is at fault (a full disk, say), and not the model, the recipe or the data.
+    pub fn is_of_the_machine(&self) -> bool {
+        matches!(self, Self::Model(ModelError::Io(_)) | Self::Artifact(ArtifactError::Io(_)))
+    }
+
     /// A codec's error with the name of the layer; a cancellation stays one.
     fn encode(tensor: &str, source: EncodeError) -> Self {
         match source {

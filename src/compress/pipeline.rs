@@ -5,16 +5,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use super::adapt::{Adapted, Rates, TrainingData, adapt};
 use super::layer::{self, LayerMeasures, Prepared, Task};
 use super::meter::Meter;
 use super::report::{self, Measured};
 use super::spool::{Spool, Spooled};
 use super::units::{FreeGroups, Layers, Rearranged};
-use super::{CompressError, Encode, Plain, Recipe, Report, joint};
+use super::{CompressError, Encode, Plain, Recipe, Report, joint, target};
 use crate::artifact::{ArtifactError, ArtifactWriter, EncodedWeight, PlainTensor, Provenance, onnx_name};
+use crate::calibrate;
 use crate::codec::MAX_CELLS;
 use crate::model::{Kept, Model};
-use crate::progress::Progress;
+use crate::progress::{Part, Progress};
 
 /// Operators that may hold weights. A rule for one of these fits many models, so that this one has none is worth a note;
 /// a rule for any other operator that the model does not have is a typing error.
@@ -33,25 +35,95 @@ const WEIGHT_OPERATORS: [&str; 12] = [
     "Tensor",
 ];
 
+/// How much of the progress is calibration and fine-tuning, where there are any.
+const ADAPTING_SHARE: f64 = 0.9;
+
 /// Compresses `model` by `recipe` into a file at `out`, which is created or replaced whole; on failure nothing is left
 /// there. Runs on the current rayon pool. The same model and recipe give the same bytes.
 ///
 /// # Errors
 /// A [`CompressError`]; [`CompressError::Cancelled`] soon after `progress` asks for it.
 pub fn compress(model: &Model, recipe: &Recipe, out: &Path, progress: &dyn Progress) -> Result<Report, CompressError> {
+    compress_with(model, recipe, None, out, progress)
+}
+
+/// The same for recipes that calibrate or fine-tune, which need `data`. The same model, recipe and data give the same bytes
+/// on the same kind of processor, with any number of threads.
+///
+/// # Errors
+/// As [`compress`].
+pub fn compress_with(
+    model: &Model,
+    recipe: &Recipe,
+    data: Option<&TrainingData>,
+    out: &Path,
+    progress: &dyn Progress,
+) -> Result<Report, CompressError> {
+    let mut notes = check_rules(model, recipe)?;
+    let folded = match recipe.calibrates() && recipe.finetune().is_none() && data.is_some() {
+        true => calibrate::fold_normalisations(model)?,
+        false => None,
+    };
+    notes.extend(folded.iter().flat_map(|folded| folded.notes.iter().cloned()));
+    let model = folded.as_ref().map_or(model, |folded| &folded.model);
+    let job = Job { model, recipe, data, rates: None };
+    let mut report = match recipe.target() {
+        None => compress_planned(job, out, progress)?,
+        Some(target) => {
+            let weights = model.weights().iter().map(|weight| weight.dims.iter().product::<usize>() as u64).sum();
+            target::compress_to(job, target.bytes(model.size_bytes(), weights), out, progress)?
+        }
+    };
+    report.notes.splice(0..0, notes);
+    Ok(report)
+}
+
+/// What is to be compressed, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Job<'a> {
+    pub model: &'a Model,
+    pub recipe: &'a Recipe,
+    pub data: Option<&'a TrainingData<'a>>,
+    /// The settings of layers for which they were chosen.
+    pub rates: Option<&'a Rates>,
+}
+
+/// Compresses with settings that are known.
+///
+/// # Errors
+/// As [`compress`].
+pub(super) fn compress_planned(job: Job<'_>, out: &Path, progress: &dyn Progress) -> Result<Report, CompressError> {
+    let Job { model, recipe, .. } = job;
     let started = Instant::now();
-    let notes = check_rules(model, recipe)?;
+    let mut notes = Vec::new();
     let Plan { mut tasks, skipped } = plan(model, recipe);
     let groups = FreeGroups::find(model, recipe, &tasks);
     let work = tasks.iter().map(|task| task.work() + joint::work(task)).sum::<u64>() + groups.work(&tasks);
-    let meter = Meter::new(progress, work);
+    let adapted = adapt(&job, &mut tasks, &Part { whole: progress, from: 0.0, to: ADAPTING_SHARE })?;
+    let from = if adapted.is_some() { ADAPTING_SHARE } else { 0.0 };
+    let rest = Part { whole: progress, from, to: 1.0 };
+    let meter = Meter::new(&rest, work);
+    let (adapted, shaped, training, calibration) = match adapted {
+        Some(Adapted { model, layers, training, calibration, notes: remarks }) => {
+            notes.extend(remarks);
+            (Some(model), layers, training, calibration)
+        }
+        None => (None, None, Vec::new(), None),
+    };
     let mut writer = ArtifactWriter::new(out);
-
-    joint::find_thresholds(model, &mut tasks, &meter)?;
-    joint::fit_codebooks(model, &mut tasks, &mut writer, &meter)?;
     let spool = Spool::new(out);
+    let model = adapted.as_ref().unwrap_or(model);
+    if shaped.is_none() {
+        joint::find_thresholds(model, &mut tasks, &meter)?;
+        joint::fit_codebooks(model, &mut tasks, &meter)?;
+    }
+    joint::store_codebooks(&tasks, &mut writer)?;
     let source = Source { model, tasks: &tasks, spool: &spool, meter: &meter };
-    let mut layers = Layers { model, tasks: &tasks, waiting: source.set_aside(&groups)?, spool: &spool };
+    let waiting = match shaped {
+        Some(layers) => source.set_aside_shaped(layers)?,
+        None => source.set_aside(&groups)?,
+    };
+    let mut layers = Layers { model, tasks: &tasks, waiting, spool: &spool };
     let rearranged = groups.rearrange(&mut layers, &meter)?;
     let layers = source.encode_all(&layers.waiting, &rearranged, &writer)?;
     let kept = add_plain(model, recipe, &skipped, &rearranged, &mut writer)?;
@@ -63,7 +135,8 @@ pub fn compress(model: &Model, recipe: &Recipe, out: &Path, progress: &dyn Progr
     let sizes = writer.finish(&provenance)?;
     progress.report(1.0, "done", "artifact written");
     let unit_groups = rearranged.reports;
-    let measured = Measured { tasks: &tasks, layers: &layers, sizes: &sizes, kept, notes, unit_groups };
+    let (tasks, layers, sizes) = (&tasks, &layers, &sizes);
+    let measured = Measured { tasks, layers, sizes, kept, notes, calibration, training, unit_groups };
     Ok(report::build(model, measured, started.elapsed().as_secs_f64()))
 }
 
@@ -125,6 +198,15 @@ impl Source<'_> {
             let prepared = layer::prepare(self.model, task, self.meter)?;
             Ok(Some(self.spool.put(prepared).map_err(ArtifactError::from)?))
         })
+    }
+
+    /// Sets layers aside that are pruned and shared.
+    fn set_aside_shaped(self, layers: Vec<Prepared>) -> Result<Vec<Option<Spooled>>, CompressError> {
+        let put = |(layer, task): (Prepared, &Task)| {
+            self.meter.advance(task.shaping_work(), "quantize", &task.weight.name)?;
+            Ok(Some(self.spool.put(layer).map_err(ArtifactError::from)?))
+        };
+        layers.into_iter().zip(self.tasks).map(put).collect()
     }
 
     /// Encodes every layer. What was measured comes back in the order of the tasks.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::UnitGroupReport;
 use super::layer::{LayerMeasures, Task};
 use crate::artifact::Sizes;
+use crate::calibrate::RatePoint;
 use crate::codec::CodecId;
 use crate::model::{Family, Kept, Model, Role};
 
@@ -38,6 +39,12 @@ pub struct Report {
     /// Groups of hidden units that the recipe let change places.
     #[serde(default)]
     pub unit_groups: Vec<UnitGroupReport>,
+    /// What each epoch of fine-tuning was like; empty without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub training: Vec<EpochReport>,
+    /// What calibration saw and chose; none where the recipe asks for no method that looks at a layer's inputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
     /// Remarks for people, e.g. on rules of the recipe that applied to nothing.
     pub notes: Vec<String>,
     /// The record of the graph, small constants inside.
@@ -48,6 +55,89 @@ pub struct Report {
     pub plain_bytes: u64,
     /// Time the compression took.
     pub seconds: f64,
+}
+
+/// What an epoch of fine-tuning was like.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+pub struct EpochReport {
+    /// After what it was.
+    pub stage: TrainingStage,
+    /// Counted from 1 in its stage.
+    pub epoch: u64,
+    /// Mean over the training split, each batch before the step that it led to.
+    pub loss: f64,
+    /// Mean over the validation split; null without one, as are the next two.
+    pub validation_loss: Option<f64>,
+    /// On the validation split, for class targets.
+    pub accuracy: Option<f64>,
+    /// On the validation split, for real targets.
+    pub mse: Option<f64>,
+    /// Fraction of the weights that are zero.
+    pub sparsity: f64,
+}
+
+/// After what an epoch of fine-tuning was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum TrainingStage {
+    /// After pruning, or while pruning goes on.
+    Pruned,
+    /// After sharing.
+    Shared,
+}
+
+impl TrainingStage {
+    /// The word for it, as in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pruned => "pruned",
+            Self::Shared => "shared",
+        }
+    }
+}
+
+/// What calibration saw and chose.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+pub struct Calibration {
+    /// Samples that were run.
+    pub samples: u64,
+    /// The layers that a product multiplies by, in the order in which the graph reaches them.
+    pub layers: Vec<CalibratedLayer>,
+}
+
+/// One layer that was pruned or shared with its inputs in view.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+pub struct CalibratedLayer {
+    /// The weight tensor's name.
+    pub name: String,
+    /// Columns of inputs that its statistics are of: samples, or positions of a convolution.
+    pub columns: u64,
+    /// Squared change of its outputs on the calibration set, as a fraction of their energy, damping included.
+    pub output_error: f64,
+    /// Fraction of its weights that are zero.
+    pub sparsity: f64,
+    /// The bias that takes up the change in the mean; none where the layer has none of its own, or was told not to.
+    pub corrected_bias: Option<String>,
+    /// Step of the uniform grid that a target size chose for it.
+    pub step: Option<f64>,
+    /// What it was estimated to lose at each sparsity, where sparsities were chosen for the whole network.
+    pub curve: Vec<CurvePoint>,
+    /// The settings among which a target size chose, each with its bits and its error.
+    pub points: Vec<RatePoint>,
+}
+
+/// A sparsity and what it costs a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+pub struct CurvePoint {
+    /// Fraction of the weights that are zero.
+    pub sparsity: f64,
+    /// Squared change of the outputs, as a fraction of their energy.
+    pub output_error: f64,
 }
 
 /// A codebook shared by several layers.
@@ -111,12 +201,14 @@ pub(super) struct Measured<'a> {
     pub sizes: &'a Sizes,
     pub kept: Vec<Kept>,
     pub notes: Vec<String>,
+    pub calibration: Option<Calibration>,
     pub unit_groups: Vec<UnitGroupReport>,
+    pub training: Vec<EpochReport>,
 }
 
 /// Draws up the report.
 pub(super) fn build(model: &Model, measured: Measured, seconds: f64) -> Report {
-    let Measured { tasks, layers: measures, sizes, kept, notes, unit_groups } = measured;
+    let Measured { tasks, layers: measures, sizes, kept, notes, calibration, training, unit_groups } = measured;
     let codebooks = shared_codebooks(tasks, sizes);
     let rows = tasks.iter().zip(measures).zip(&sizes.weight_bytes);
     let layers: Vec<LayerReport> = rows.map(|((task, layer), &bytes)| layer_row(task, layer, bytes)).collect();
@@ -136,6 +228,8 @@ pub(super) fn build(model: &Model, measured: Measured, seconds: f64) -> Report {
         codebooks,
         kept,
         unit_groups,
+        training,
+        calibration,
         notes,
         graph_bytes: sizes.graph_bytes,
         container_bytes: sizes.container_bytes,
@@ -172,7 +266,7 @@ fn layer_row(task: &Task, layer: &LayerMeasures, compressed_bytes: u64) -> Layer
 fn shared_codebooks(tasks: &[Task], sizes: &Sizes) -> Vec<CodebookReport> {
     let row = |(index, &size_bytes): (usize, &u64)| {
         let unified = tasks.iter().filter_map(|task| task.unified.as_ref()).find(|u| u.index == Some(index))?;
-        Some(CodebookReport { family: unified.family, levels: unified.fitted.codebook().len(), size_bytes })
+        Some(CodebookReport { family: unified.family, levels: unified.codebook.len(), size_bytes })
     };
     sizes.codebook_bytes.iter().enumerate().filter_map(row).collect()
 }

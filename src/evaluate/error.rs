@@ -56,6 +56,9 @@ pub enum EvaluateError {
     /// The array `split` holds something else than 0, 1 and 2.
     #[error("sample {sample}: split is {value}; 0 is train, 1 validation, 2 test")]
     SplitValue { sample: usize, value: f64 },
+    /// A range that is empty, or reaches past the samples that the split leaves.
+    #[error("no samples from {start} up to {end}: there are {samples}")]
+    SampleRange { start: usize, end: usize, samples: usize },
     /// Nothing to evaluate on.
     #[error("no samples are left to evaluate on")]
     NoSamples,

@@ -25,6 +25,8 @@ pub(super) struct Feed<'a> {
     target: Option<String>,
     /// Samples to go through, as runs of neighbours.
     runs: Vec<Range<usize>>,
+    /// For each run, how many samples are in the runs before it.
+    first_numbers: Vec<usize>,
     /// Samples in `runs`.
     pub samples: usize,
     /// Samples in every batch but the last.
@@ -45,8 +47,8 @@ struct Bound {
 }
 
 /// The samples of one batch.
-pub(super) struct Batch {
-    /// One array per input.
+pub struct Batch {
+    /// One array per input, the first extent of each the batch.
     pub inputs: Vec<(String, Array)>,
     /// Their targets.
     pub target: Option<Array>,
@@ -104,13 +106,22 @@ impl<'a> Feed<'a> {
             (Some(_), None) => return Err(EvaluateError::NoSplit),
             (Some(wanted), Some(_)) => runs_of(&read_split(dataset, MAX_SPLIT_SAMPLES)?, wanted)?,
         };
-        let samples = runs.iter().map(ExactSizeIterator::len).sum();
+        let runs = match map.range {
+            None => runs,
+            Some((start, end)) => within(&runs, start, end)?,
+        };
+        let mut samples = 0;
+        let before = |run: &Range<usize>| {
+            samples += run.len();
+            samples - run.len()
+        };
+        let first_numbers = runs.iter().map(before).collect();
         if samples == 0 || fixed == Some(0) {
             return Err(EvaluateError::NoSamples);
         }
         let batch = fixed.unwrap_or((MAX_BATCH_BYTES / sample_bytes.max(1)).clamp(1, MAX_BATCH));
         check_size(batch, sample_bytes)?;
-        Ok(Self { dataset, inputs, target, runs, samples, batch, is_fixed: fixed.is_some() })
+        Ok(Self { dataset, inputs, target, runs, first_numbers, samples, batch, is_fixed: fixed.is_some() })
     }
 
     /// Number of batches.
@@ -120,13 +131,17 @@ impl<'a> Feed<'a> {
 
     /// Reads batch `index`.
     pub(super) fn read(&self, index: usize) -> Result<Batch, EvaluateError> {
-        let own = self.slice(index * self.batch, self.batch);
+        self.read_ranges(self.slice(index * self.batch, self.batch))
+    }
+
+    /// Reads samples, filling up what the graph takes in whole batches only.
+    fn read_ranges(&self, own: Vec<Range<usize>>) -> Result<Batch, EvaluateError> {
         let samples: Vec<usize> = own.iter().cloned().flatten().collect();
         let target = self.target.as_ref().map(|name| self.dataset.read_samples(name, &own)).transpose()?;
         let mut ranges = own;
         if self.is_fixed {
             let last = samples[samples.len() - 1];
-            ranges.extend(vec![last..last + 1; self.batch - samples.len()]);
+            ranges.extend(vec![last..last + 1; self.batch.saturating_sub(samples.len())]);
         }
         let inputs = self.inputs.iter().map(|input| input.read(self.dataset, &ranges));
         Ok(Batch { inputs: inputs.collect::<Result<_, _>>()?, target, samples })
@@ -145,21 +160,52 @@ impl<'a> Feed<'a> {
     }
 
     /// At most `count` of the selected samples, from number `skip` of them on.
-    fn slice(&self, mut skip: usize, mut count: usize) -> Vec<Range<usize>> {
-        let mut ranges = Vec::new();
-        for run in &self.runs {
-            let start = run.start + skip.min(run.len());
-            let end = run.end.min(start.saturating_add(count));
-            skip -= start - run.start;
-            count -= end - start;
-            if start < end {
-                ranges.push(start..end);
-            }
-            if count == 0 {
-                break;
+    fn slice(&self, skip: usize, count: usize) -> Vec<Range<usize>> {
+        slice(&self.runs, skip, count)
+    }
+
+    /// Reads the selected samples of these numbers, counted among the selected ones, in this order.
+    ///
+    /// # Panics
+    /// If one of them is not below [`Feed::samples`], or there are none.
+    pub(super) fn read_these(&self, numbers: &[usize]) -> Result<Batch, EvaluateError> {
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        for &number in numbers {
+            let run = self.first_numbers.partition_point(|&first| first <= number) - 1;
+            let sample = self.runs[run].start + number - self.first_numbers[run];
+            match ranges.last_mut() {
+                Some(range) if range.end == sample => range.end += 1,
+                _ => ranges.push(sample..sample + 1),
             }
         }
-        ranges
+        self.read_ranges(ranges)
+    }
+}
+
+/// At most `count` of the samples in `runs`, from number `skip` of them on.
+fn slice(runs: &[Range<usize>], mut skip: usize, mut count: usize) -> Vec<Range<usize>> {
+    let mut ranges = Vec::new();
+    for run in runs {
+        let start = run.start + skip.min(run.len());
+        let end = run.end.min(start.saturating_add(count));
+        skip -= start - run.start;
+        count -= end - start;
+        if start < end {
+            ranges.push(start..end);
+        }
+        if count == 0 {
+            break;
+        }
+    }
+    ranges
+}
+
+/// The samples from number `start` of those in `runs` on, up to and without number `end`.
+fn within(runs: &[Range<usize>], start: usize, end: usize) -> Result<Vec<Range<usize>>, EvaluateError> {
+    let samples = runs.iter().map(ExactSizeIterator::len).sum();
+    match start < end && end <= samples {
+        true => Ok(slice(runs, start, end - start)),
+        false => Err(EvaluateError::SampleRange { start, end, samples }),
     }
 }
 
@@ -271,7 +317,7 @@ mod tests {
     fn map(array: &str, split: Option<Split>) -> DataMap {
         let input = InputMap { array: array.into(), scale: 0.5, offset: 1.0 };
         let target = TargetMap { array: "y".into(), kind: TargetKind::Class };
-        DataMap { dataset: None, split, inputs: [("in".into(), input)].into(), target: Some(target) }
+        DataMap { split, inputs: [("in".into(), input)].into(), target: Some(target), ..DataMap::default() }
     }
 
     #[test]

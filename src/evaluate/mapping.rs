@@ -24,6 +24,9 @@ pub struct DataMap {
     /// Samples to evaluate on, told by the array `split`; all of them by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
+    /// Of these, the samples from the first number on, up to and without the second, counted from 0; all of them by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<(usize, usize)>,
     /// For each input of the graph, the array that feeds it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub inputs: BTreeMap<String, InputMap>,

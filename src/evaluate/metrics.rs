@@ -89,13 +89,10 @@ impl ClassScore {
     ///
     /// A sample counts as right only if no other class is as high, so constant outputs earn nothing.
     pub fn add(&mut self, outputs: &[f32], label: usize) {
-        let own = outputs[label];
-        // NaN is not below anything, so it is a rival of every class.
-        let is_below = |v: f32| v.partial_cmp(&own) == Some(Ordering::Less);
-        let rivals = outputs.iter().enumerate().filter(|&(class, &v)| class != label && !is_below(v)).count();
+        let rivals = rivals(outputs, label);
         self.samples += 1;
-        self.correct += u64::from(rivals == 0 && !own.is_nan());
-        self.in_top5 += u64::from(rivals < 5 && !own.is_nan());
+        self.correct += u64::from(rivals == Some(0));
+        self.in_top5 += u64::from(rivals.is_some_and(|rivals| rivals < 5));
     }
 
     /// The value of `metric`, or `None` where it is not about classes or nothing was added.
@@ -107,6 +104,15 @@ impl ClassScore {
             _ => None,
         }
     }
+}
+
+/// How many other classes are as high as `label`; `None` where that one's output is NaN.
+pub(super) fn rivals(outputs: &[f32], label: usize) -> Option<usize> {
+    let own = outputs[label];
+    // NaN is not below anything, so it is a rival of every class.
+    let is_below = |v: f32| v.partial_cmp(&own) == Some(Ordering::Less);
+    let rivals = outputs.iter().enumerate().filter(|&(class, &v)| class != label && !is_below(v)).count();
+    (!own.is_nan()).then_some(rivals)
 }
 
 /// Outputs compared with real-valued targets. Keeps both, 8 bytes a value, for the concordance index.

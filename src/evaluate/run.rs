@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::feed::{Batch, Feed};
 use super::metrics::{ClassScore, ReferenceScore, ValueScore};
+use super::paired::{Drop, Paired, class_losses, value_losses};
 use super::{Against, DataMap, Dataset, EvaluateError, Metric, TargetKind};
 use crate::infer::{Array, Predictor};
 use crate::model::Port;
@@ -38,6 +39,9 @@ pub struct Measured {
     pub metrics: Vec<MetricValue>,
     /// Of version 0 on the same samples: the metrics that compare with targets. Empty without a reference.
     pub reference: Vec<MetricValue>,
+    /// By how much the version is worse than version 0, for the metrics that are means over samples; empty without a reference.
+    #[serde(default)]
+    pub drops: Vec<Drop>,
 }
 
 /// A metric and its value.
@@ -88,7 +92,7 @@ impl Evaluation<'_> {
         let metrics = choose(self.metrics, &map, self.reference.is_some())?;
         let feed = Feed::new(self.dataset, &map, self.predictor.inputs())?;
         let kind = map.target.as_ref().map(|target| target.kind);
-        let mut scores = Scores { version: Score::new(kind), original: Score::new(kind), between: Default::default() };
+        let mut scores = Scores::new(kind);
         // A wave of batches at a time bounds the memory.
         let wave = rayon::current_num_threads().max(1);
         for start in (0..feed.batches()).step_by(wave) {
@@ -244,12 +248,19 @@ fn class(sample: usize, label: f64, classes: usize) -> Result<usize, EvaluateErr
 
 /// All that is counted on the way.
 struct Scores {
+    kind: Option<TargetKind>,
     version: Score,
     original: Score,
     between: ReferenceScore,
+    paired: Paired,
 }
 
 impl Scores {
+    fn new(kind: Option<TargetKind>) -> Self {
+        let (version, original) = (Score::new(kind), Score::new(kind));
+        Self { kind, version, original, between: ReferenceScore::default(), paired: Paired::default() }
+    }
+
     fn add(&mut self, predicted: &Predicted) -> Result<(), EvaluateError> {
         let Predicted { batch, outputs, reference } = predicted;
         self.version.add(outputs, batch)?;
@@ -262,6 +273,23 @@ impl Scores {
         for (own, original) in pairs.take(batch.samples.len()) {
             self.between.add(own, original);
         }
+        self.add_pairs(predicted, reference)
+    }
+
+    /// What each sample costs both versions. The shapes fit: both were compared with the targets.
+    fn add_pairs(&mut self, predicted: &Predicted, reference: &Outputs) -> Result<(), EvaluateError> {
+        let Predicted { batch, outputs, .. } = predicted;
+        let (Some(kind), Some(target)) = (self.kind, &batch.target) else { return Ok(()) };
+        let losses = match kind {
+            TargetKind::Class => class_losses,
+            TargetKind::Value => value_losses,
+        };
+        let targets = target.len() / batch.samples.len();
+        let pairs = outputs.per_sample()?.zip(reference.per_sample()?).take(batch.samples.len());
+        for (i, (own, original)) in pairs.enumerate() {
+            let of_sample: Vec<f64> = (i * targets..(i + 1) * targets).map(|i| target.data.get_f64(i)).collect();
+            self.paired.add(losses(own, &of_sample), losses(original, &of_sample));
+        }
         Ok(())
     }
 
@@ -273,7 +301,9 @@ impl Scores {
         let original = |&metric: &Metric| MetricValue { metric, value: self.original.value(metric) };
         let with_targets = metrics.iter().filter(|m| has_reference && m.against() != Against::Reference);
         let reference = with_targets.map(original).collect();
-        Measured { samples: samples as u64, metrics: metrics.iter().map(value).collect(), reference }
+        let drop = |&metric: &Metric| self.paired.drop(self.kind?, metric);
+        let drops = metrics.iter().filter_map(drop).collect();
+        Measured { samples: samples as u64, metrics: metrics.iter().map(value).collect(), reference, drops }
     }
 }
 

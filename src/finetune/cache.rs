@@ -1,15 +1,18 @@
 //! Outputs of the frozen part of a network, kept for each sample.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use rayon::prelude::*;
 
 use super::error::TuneError;
+use super::guarded;
 use super::initializer;
 use super::network::Network;
 use super::program::Program;
 use super::samples::{Batch, Samples};
 use super::scalar::Scalar;
 use super::value::{IntTensor, Tensor, Value, count, to_f64};
-use super::guarded;
 use crate::progress::Progress;
 
 /// Samples that run through a program at a time, and so many times at once.
@@ -18,7 +21,23 @@ const WAVE: usize = 16;
 
 /// Values of all samples, a row a sample.
 #[derive(Debug)]
-pub(super) struct Rows(Vec<Column>);
+pub struct Rows(Vec<Column>);
+
+/// Rows that several runs of one network have in common.
+#[derive(Debug, Default)]
+pub struct Store(Mutex<HashMap<String, Arc<Rows>>>);
+
+impl Store {
+    pub(super) fn get(&self, key: &str) -> Option<Arc<Rows>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    pub(super) fn put(&self, key: String, rows: Rows) -> Arc<Rows> {
+        let rows = Arc::new(rows);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, rows.clone());
+        rows
+    }
+}
 
 #[derive(Debug)]
 struct Column {
@@ -66,6 +85,15 @@ impl Rows {
             progress.report(done, "finetune", "Outputs of what stays as it is");
         }
         Ok(Some((rows, bytes)))
+    }
+
+    /// Bytes of all rows.
+    pub fn size_bytes(&self) -> u64 {
+        let column = |column: &Column| match &column.data {
+            Data::Float(data) => size_of_val(&data[..]) as u64,
+            Data::Int(data) => size_of_val(&data[..]) as u64,
+        };
+        self.0.iter().map(column).sum()
     }
 
     /// Empty columns, where one and two samples show that outputs have a row a sample.
@@ -160,7 +188,12 @@ fn run(
 ///
 /// # Errors
 /// [`TuneError::MissingInput`], [`TuneError::InputType`], [`TuneError::Rows`].
-pub(super) fn bind(network: &Network, program: &Program, batch: Batch, samples: usize) -> Result<Vec<Value>, TuneError> {
+pub(super) fn bind(
+    network: &Network,
+    program: &Program,
+    batch: Batch,
+    samples: usize,
+) -> Result<Vec<Value>, TuneError> {
     let mut given = batch.inputs;
     let bound = program.inputs().iter().map(|(name, slot)| {
         let place = given.iter().position(|(other, _)| other == name);

@@ -31,6 +31,7 @@ mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub use cache::Store;
 pub use error::{OperatorError, TuneError};
 pub use network::Network;
 pub use parameters::{Codebook, Mask, Parameter, Parameters, Values};

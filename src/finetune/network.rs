@@ -71,7 +71,8 @@ impl Network {
         let graph = model.graph.as_ref().filter(|graph| !graph.node.is_empty()).ok_or(TuneError::NoGraph)?;
         let opset = model.opset_import.iter().filter(|set| matches!(&set.domain[..], "" | "ai.onnx"));
         let opset = opset.map(|set| set.version).max().unwrap_or(1);
-        let mut builder = Builder { slots: HashMap::new(), names: Vec::new(), network: Self::empty(dtype), constants, opset };
+        let mut builder =
+            Builder { slots: HashMap::new(), names: Vec::new(), network: Self::empty(dtype), constants, opset };
         builder.add_tensors(graph)?;
         builder.add_inputs(graph)?;
         for node in &graph.node {
@@ -112,6 +113,12 @@ impl Network {
             Some(Value::Float(tensor)) => tensor,
             _ => unreachable!("trainable slots hold real constants"),
         }
+    }
+
+    /// The position of the first node that reads a tensor which can be trained, in the order in which nodes run.
+    pub fn first_reader(&self, name: &str) -> Option<usize> {
+        let slot = self.trainable.get(name)?;
+        self.steps.iter().position(|step| step.inputs.contains(&Some(*slot)))
     }
 
     /// Whether the output is a softmax, which the loss of classes looks through.
@@ -213,7 +220,8 @@ impl Builder<'_> {
             self.offer(slot);
         }
         let kind = operator.kind(&kinds);
-        let mut step = Step { name: node.name(), op_type: proto.op_type.clone(), operator, inputs, outputs: Vec::new() };
+        let mut step =
+            Step { name: node.name(), op_type: proto.op_type.clone(), operator, inputs, outputs: Vec::new() };
         for name in &proto.output {
             let slot = if name.is_empty() { None } else { Some(self.slot(name, kind, None)?) };
             step.outputs.push(slot);
@@ -257,8 +265,14 @@ fn kind_of(input: &ValueInfoProto) -> Result<Kind, TuneError> {
     match DataType::try_from(tensor.elem_type) {
         Ok(DataType::Float | DataType::Double | DataType::Float16 | DataType::Bfloat16) => Ok(Kind::Float),
         Ok(
-            DataType::Int64 | DataType::Int32 | DataType::Int16 | DataType::Int8 | DataType::Uint8 | DataType::Uint16
-            | DataType::Uint32 | DataType::Bool,
+            DataType::Int64
+            | DataType::Int32
+            | DataType::Int16
+            | DataType::Int8
+            | DataType::Uint8
+            | DataType::Uint16
+            | DataType::Uint32
+            | DataType::Bool,
         ) => Ok(Kind::Int),
         _ => Err(TuneError::UnsupportedType { name: input.name.clone(), code: tensor.elem_type }),
     }

@@ -138,8 +138,9 @@ impl Rule {
         let first = moments.first.par_chunks_mut(CHUNK);
         let chunks = values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(first);
         match self.optimizer {
-            Optimizer::Sgd { momentum, nesterov } => chunks
-                .for_each(|((values, gradient), first)| self.descend(values, gradient, first, momentum, nesterov)),
+            Optimizer::Sgd { momentum, nesterov } => {
+                chunks.for_each(|((values, gradient), first)| self.descend(values, gradient, first, momentum, nesterov))
+            }
             Optimizer::Adam { beta1, beta2, epsilon } => chunks
                 .zip(moments.second.par_chunks_mut(CHUNK))
                 .for_each(|(((v, g), m), s)| self.adapt([v, m, s], g, [beta1, beta2, epsilon], false)),

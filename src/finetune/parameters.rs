@@ -191,7 +191,8 @@ impl Parameters {
                 }
             }
             Values::Shared { codebook, symbols } => {
-                let misfit = |what, found, count| TuneError::ParameterIndex { name: name.to_owned(), what, found, count };
+                let misfit =
+                    |what, found, count| TuneError::ParameterIndex { name: name.to_owned(), what, found, count };
                 length("symbols", symbols.len())?;
                 let book = self.codebooks.get(*codebook);
                 let book = book.ok_or_else(|| misfit("codebook", *codebook, self.codebooks.len()))?;

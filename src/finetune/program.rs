@@ -91,6 +91,11 @@ impl Program {
         !self.frozen.0.is_empty()
     }
 
+    /// The slots that the live steps read from samples.
+    pub fn boundary(&self) -> &[usize] {
+        &self.boundary
+    }
+
     /// The inputs of the graph that the program reads, by name.
     pub fn inputs(&self) -> &[(String, usize)] {
         &self.inputs
@@ -168,7 +173,8 @@ fn needed_for(network: &Network, steps: &BTreeSet<usize>, slots: &[usize]) -> BT
 /// Integers that steps compute are no rows of a batch (they may be its very size), so such steps become live.
 fn boundary(network: &Network, sources: &[Source], live: &mut BTreeSet<usize>, output: usize) -> Vec<usize> {
     let mut boundary = BTreeSet::new();
-    let mut open: Vec<usize> = live.iter().flat_map(|&index| network.steps[index].inputs.iter().flatten()).copied().collect();
+    let mut open: Vec<usize> =
+        live.iter().flat_map(|&index| network.steps[index].inputs.iter().flatten()).copied().collect();
     open.push(output);
     while let Some(slot) = open.pop() {
         if sources[slot] != Source::Sample {

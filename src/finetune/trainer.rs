@@ -1,12 +1,15 @@
 //! The training loop, which its caller drives epoch by epoch.
 
+use std::sync::Arc;
+
 use burn_backend::backend::AutodiffBackend;
 use burn_flex::FlexTensor;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
-use super::cache::{self, Rows};
+use super::cache::{self, Rows, Store};
 use super::error::TuneError;
 use super::guarded;
 use super::loss::{Goal, Sums, loss};
@@ -41,8 +44,8 @@ pub struct Trainer {
 /// Samples with what is computed once for each of them: outputs of the frozen part, and the teacher's.
 pub struct Prepared<'a> {
     samples: &'a dyn Samples,
-    frozen: Option<Rows>,
-    teacher: Option<Rows>,
+    frozen: Option<Arc<Rows>>,
+    teacher: Option<Arc<Rows>>,
 }
 
 /// What an epoch was like.
@@ -126,26 +129,53 @@ impl Trainer {
         self.step
     }
 
-    /// Computes, once for each sample, what no step changes, as far as [`Settings::cache_bytes`] has room.
+    /// Computes, once for each sample, what no step changes, as far as [`Settings::cache_bytes`] has room. What `store` has of
+    /// the same network on the same samples, which `name` tells apart, is taken from there.
     ///
     /// # Errors
     /// [`TuneError::NoSamples`]; those of reading and running; [`TuneError::Cancelled`].
-    pub fn prepare<'a>(&self, samples: &'a dyn Samples, progress: &dyn Progress) -> Result<Prepared<'a>, TuneError> {
+    pub fn prepare<'a>(
+        &self,
+        samples: &'a dyn Samples,
+        (store, name): (&Store, &str),
+        progress: &dyn Progress,
+    ) -> Result<Prepared<'a>, TuneError> {
         if samples.is_empty() {
             return Err(TuneError::NoSamples);
         }
         let mut room = self.settings.cache_bytes;
-        let mut rows = |program: &Program| -> Result<Option<Rows>, TuneError> {
+        let mut rows = |program: &Program, key: String| -> Result<Option<Arc<Rows>>, TuneError> {
+            if let Some(rows) = store.get(&key) {
+                room = room.saturating_sub(rows.size_bytes());
+                return Ok(Some(rows));
+            }
             let rows = Rows::compute(&self.network, program, samples, room, progress)?;
             Ok(rows.map(|(rows, bytes)| {
                 room -= bytes;
-                rows
+                store.put(key, rows)
             }))
         };
         // The teacher's outputs are small and spare the most.
-        let teacher = self.teacher.as_ref().map(&mut rows).transpose()?.flatten();
-        let frozen = if self.program.has_frozen_part() { rows(&self.program)? } else { None };
+        let teacher = match &self.teacher {
+            Some(program) => rows(program, format!("{name} teacher"))?,
+            None => None,
+        };
+        let frozen = match self.program.has_frozen_part() {
+            true => rows(&self.program, format!("{name} {}", self.frozen_digest()))?,
+            false => None,
+        };
         Ok(Prepared { samples, frozen, teacher })
+    }
+
+    /// What tells the frozen part from others of the same network: the tensors in it and what is read from it.
+    fn frozen_digest(&self) -> String {
+        let mut digest = Sha256::new();
+        for (name, parameter) in self.parameters.tensors.iter().filter(|(_, parameter)| parameter.is_frozen) {
+            digest.update(name.as_bytes());
+            self.parameters.expand(parameter).iter().for_each(|value| digest.update(value.to_le_bytes()));
+        }
+        self.program.boundary().iter().for_each(|slot| digest.update(slot.to_le_bytes()));
+        digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Trains on every sample once, in an order of its own.

@@ -5,6 +5,7 @@ mod array;
 mod error;
 mod form;
 mod guard;
+mod layerwise;
 mod measure;
 mod plan;
 mod ports;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use array::{Array, ArrayData, ArrayError, Datatype};
 pub use error::InferError;
 pub use form::{Form, HeldWeight};
+pub(crate) use layerwise::{Layerwise, Reached, Renewed};
 pub use predictor::{Predictor, unsupported_operators};
 pub use profile::Profile;
 

@@ -127,7 +127,7 @@ impl Plan {
 }
 
 /// Runs the graph. Errors of our own operators keep their type; tract's become words.
-fn attempt<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, InferError> {
+pub(super) fn attempt<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, InferError> {
     let outcome = guarded(|| match work() {
         Ok(value) => Ok(Ok(value)),
         Err(error) => error.downcast_ref::<OutOfRange>().cloned().map(Err).ok_or(error),

@@ -256,7 +256,7 @@ fn held_bytes(held: &[(String, Held)]) -> u64 {
 }
 
 /// Halves as f32, which is what the graph computes in.
-fn widened(array: Array) -> Array {
+pub(super) fn widened(array: Array) -> Array {
     let data = match array.data {
         ArrayData::F16(values) => ArrayData::F32(values.iter().map(|v| v.to_f32()).collect()),
         ArrayData::Bf16(values) => ArrayData::F32(values.iter().map(|v| v.to_f32()).collect()),

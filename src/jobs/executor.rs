@@ -217,7 +217,7 @@ pub enum Refusal {
     NotPredictable,
     /// The dataset, the mapping and the model do not fit together.
     DataMismatch,
-    /// The settings of a benchmark are out of range, or do not fit the model.
+    /// The settings of a benchmark or a search are out of range, or do not fit the model.
     InvalidSettings,
     /// What a job names is gone.
     NotFound,

@@ -29,7 +29,9 @@ pub use changes::Watch;
 pub use executor::{ExecuteError, Executor, Refusal, Work};
 pub(crate) use predictors::PredictorSettings;
 pub use predictors::{LoadError, Loaded, Predictors};
-pub use spec::{BenchmarkSpec, CompressSpec, EvaluateSpec, EvaluationSpec, JobKind, JobResult, JobSpec};
+pub use spec::{
+    BenchmarkSpec, CompressSpec, EvaluateSpec, EvaluationSpec, JobKind, JobResult, JobSpec, SearchJob, SearchSpec,
+};
 pub use work::{InspectDataset, InspectModel};
 pub(crate) use worker::{WorkerSettings, Workers};
 
@@ -62,7 +64,7 @@ impl Jobs {
             priority: spec.priority().into(),
             spec: to_json(spec),
             model: spec.model().to_owned(),
-            dataset: spec.evaluation().and_then(|evaluation| evaluation.data.dataset.clone()),
+            datasets: spec.maps().filter_map(|(_, map)| map.dataset.clone()).collect(),
             max_attempts: self.max_attempts.into(),
         };
         let queued = self.storage.store.enqueue(&job).await?;
@@ -79,8 +81,8 @@ impl Jobs {
     /// # Errors
     /// As [`Jobs::submit`].
     pub async fn dry_run(&self, spec: &JobSpec) -> Result<Option<Estimate>, SubmitError> {
-        if spec.evaluation().is_some_and(|evaluation| evaluation.data.dataset.is_none()) {
-            let detail = "evaluation.data.dataset is missing".to_owned();
+        if let Some((place, _)) = spec.maps().find(|(_, map)| map.dataset.is_none()) {
+            let detail = format!("{place}.dataset is missing");
             return Err(SubmitError::Invalid { refusal: Refusal::DataMismatch, detail });
         }
         if holds_nul(&to_json(spec)) {

@@ -69,26 +69,10 @@ fn remaining(elapsed: Duration, fraction: f64) -> Option<Duration> {
     (fraction >= LEAST_FRACTION).then(|| elapsed.mul_f64((1.0 - fraction) / fraction))
 }
 
-/// A part of a longer operation, whose own 0 to 1 is `from` to `to` of the whole.
-pub(super) struct Part<'a> {
-    pub(super) whole: &'a dyn Progress,
-    pub(super) from: f64,
-    pub(super) to: f64,
-}
-
-impl Progress for Part<'_> {
-    fn report(&self, fraction: f64, stage: &str, message: &str) {
-        self.whole.report(self.from + fraction.clamp(0.0, 1.0) * (self.to - self.from), stage, message);
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.whole.is_cancelled()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Part;
 
     #[test]
     fn a_report_is_taken_once_and_progress_never_falls() {

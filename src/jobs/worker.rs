@@ -160,6 +160,9 @@ impl Worker {
             Ok(job) => {
                 tracing::info!(job = %job.id, state = ?job.state, attempt = job.attempt, "job left its worker");
                 count_finished(&job);
+                if job.state.is_final() {
+                    storage.blobs.remove_work_folder(&job.id).await;
+                }
             }
             Err(StoreError::LeaseLost { .. }) => tracing::warn!(job = %job.id, attempt = job.attempt, "lease lost"),
             // The lease runs out, and the reaper decides.
@@ -195,6 +198,8 @@ impl Worker {
         let store = &storage.store;
         match (outcome, end) {
             (_, Some(End::Lost)) => Err(StoreError::LeaseLost { job: lease.job.to_string(), attempt: lease.attempt }),
+            // What is found so far stays in the job's folder, for the worker that goes on.
+            (Ok(done), Some(End::Stopping)) if done.is_partial() => store.release(lease).await,
             (Ok(done), _) => match done.store(storage, lease).await {
                 // Succeeding needs a job that nobody cancelled.
                 Err(StoreError::LeaseLost { .. }) => store.acknowledge_cancel(lease).await,

@@ -99,4 +99,7 @@ pub enum ModelError {
     /// The model holds no tensor of this name.
     #[error("the model holds no tensor {name:?}")]
     UnknownTensor { name: String },
+    /// Other elements for a tensor, but not as many.
+    #[error("tensor {name:?} takes {expected} bytes, not {given}")]
+    TensorSize { name: String, given: usize, expected: usize },
 }

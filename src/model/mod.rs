@@ -5,6 +5,7 @@
 //! what); a weights-only file through `arrays`. [`Model`] joins them.
 
 mod arrays;
+mod changed;
 mod element;
 mod error;
 #[cfg(test)]

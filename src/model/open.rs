@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tract_onnx::pb;
@@ -18,24 +19,26 @@ use crate::tensor::{FloatData, FloatType, Layout};
 /// An opened model file: graph and index of tensors; the tensors' bytes stay in the file. Shared by threads.
 #[derive(Debug)]
 pub struct Model {
-    content: Content,
-    weights: Vec<Weight>,
-    kept: Vec<Kept>,
+    pub(super) content: Content,
+    /// Tensors with other elements than the file's, little-endian and row-major.
+    pub(super) changed: HashMap<String, Arc<[u8]>>,
+    pub(super) weights: Vec<Weight>,
+    pub(super) kept: Vec<Kept>,
     /// Indices into `kept`.
-    detached: Vec<usize>,
-    inputs: Vec<Port>,
-    outputs: Vec<Port>,
+    pub(super) detached: Vec<usize>,
+    pub(super) inputs: Vec<Port>,
+    pub(super) outputs: Vec<Port>,
 }
 
-#[derive(Debug)]
-enum Content {
+#[derive(Debug, Clone)]
+pub(super) enum Content {
     Onnx {
-        source: Source,
+        source: Arc<Source>,
         skeleton: Box<pb::ModelProto>,
-        tensors: HashMap<String, StoredTensor>,
+        tensors: Arc<HashMap<String, StoredTensor>>,
     },
     /// A weights-only file.
-    Arrays(ArrayFile),
+    Arrays(Arc<ArrayFile>),
 }
 
 impl Model {
@@ -64,14 +67,24 @@ impl Model {
     }
 
     fn from_onnx(source: Source) -> Result<Self, ModelError> {
-        let Scan { mut skeleton, tensors } = scan(&source)?;
+        let Scan { skeleton, tensors } = scan(&source)?;
         let graph = skeleton.graph.as_ref().ok_or(ModelError::MissingGraph)?;
         check_names(graph)?;
         // The one mandatory field that writers put behind the graph: without it the file was cut short.
         if skeleton.opset_import.is_empty() {
             return Err(ModelError::MissingOpset);
         }
-        wiring::check(graph)?;
+        Self::index(Arc::new(source), skeleton, Arc::new(tensors), HashMap::new())
+    }
+
+    /// Finds weights and kept tensors in a graph whose large tensors are elsewhere.
+    pub(super) fn index(
+        source: Arc<Source>,
+        mut skeleton: pb::ModelProto,
+        tensors: Arc<HashMap<String, StoredTensor>>,
+        changed: HashMap<String, Arc<[u8]>>,
+    ) -> Result<Self, ModelError> {
+        wiring::check(skeleton.graph.as_ref().ok_or(ModelError::MissingGraph)?)?;
         let (weights, mut kept) = analyze_main(&skeleton);
         let names: HashSet<&str> = weights.iter().map(|w| w.name.as_str()).collect();
         for (name, tensor) in constants_mut(&mut skeleton) {
@@ -85,7 +98,7 @@ impl Model {
         kept.extend(elsewhere(&skeleton));
         let (inputs, outputs) = ports(&skeleton);
         let content = Content::Onnx { source, skeleton: Box::new(skeleton), tensors };
-        Ok(Self { content, weights, kept, detached, inputs, outputs })
+        Ok(Self { content, changed, weights, kept, detached, inputs, outputs })
     }
 
     /// Every float tensor of rank 2 and more is a weight.
@@ -109,8 +122,8 @@ impl Model {
             kept.push(Kept { name, dims, dtype, size_bytes, reason });
         }
         let detached = (0..kept.len()).collect();
-        let content = Content::Arrays(file);
-        Ok(Self { content, weights, kept, detached, inputs: Vec::new(), outputs: Vec::new() })
+        let (content, changed) = (Content::Arrays(Arc::new(file)), HashMap::new());
+        Ok(Self { content, changed, weights, kept, detached, inputs: Vec::new(), outputs: Vec::new() })
     }
 
     /// What the file is.
@@ -184,6 +197,9 @@ impl Model {
     /// # Errors
     /// As [`Model::read`].
     pub fn read_detached(&self, kept: &Kept) -> Result<Vec<u8>, ModelError> {
+        if let Some(bytes) = self.changed.get(&kept.name) {
+            return Ok(bytes.to_vec());
+        }
         if let Content::Arrays(file) = &self.content {
             return file.read(self.array(file, &kept.name)?);
         }
@@ -219,13 +235,18 @@ impl Model {
     /// True for an array in Fortran order.
     fn is_column_major(&self, name: &str) -> bool {
         match &self.content {
+            _ if self.changed.contains_key(name) => false,
             Content::Arrays(file) => file.entry(name).is_some_and(|entry| entry.column_major),
             Content::Onnx { .. } => false,
         }
     }
 
     /// Streams the little-endian elements of a tensor in the order of the file, whole elements at a time.
-    fn stream(&self, name: &str, sink: impl FnMut(&[u8])) -> Result<(), ModelError> {
+    fn stream(&self, name: &str, mut sink: impl FnMut(&[u8])) -> Result<(), ModelError> {
+        if let Some(bytes) = self.changed.get(name) {
+            sink(bytes);
+            return Ok(());
+        }
         match &self.content {
             Content::Arrays(file) => file.stream(self.array(file, name)?, sink),
             Content::Onnx { source, tensors, .. } => match tensors.get(name) {
@@ -247,7 +268,7 @@ fn check_names(graph: &pb::GraphProto) -> Result<(), ModelError> {
     }
 }
 
-fn empty(tensor: &mut pb::TensorProto) {
+pub(super) fn empty(tensor: &mut pb::TensorProto) {
     tensor.raw_data = Vec::new();
     tensor.float_data = Vec::new();
     tensor.double_data = Vec::new();

@@ -29,6 +29,12 @@ impl Mask {
         Self { words, len }
     }
 
+    /// The mask of the cells that are marked.
+    pub(super) fn of(kept: &[bool]) -> Self {
+        let word = |kept: &[bool]| kept.iter().enumerate().fold(0, |word, (i, &kept)| word | u64::from(kept) << i);
+        Self { words: kept.chunks(64).map(word).collect(), len: kept.len() }
+    }
+
     /// Number of cells.
     pub fn len(&self) -> usize {
         self.len
@@ -84,8 +90,12 @@ mod tests {
 
     #[test]
     fn survivors_keep_their_bits_and_the_rest_become_positive_zero() {
-        let prune =
-            Prune { criterion: Criterion::Magnitude, sparsity: Sparsity::new(0.5).unwrap(), scope: Scope::Tensor };
+        let prune = Prune {
+            criterion: Criterion::Magnitude,
+            sparsity: Sparsity::new(0.5).unwrap(),
+            scope: Scope::Tensor,
+            pattern: None,
+        };
         let exact = vec![1e-300, -3.0000000000000004, -0.0, 2.0];
         let mut data = FloatData::F64(exact.clone());
         let mask = {
@@ -102,8 +112,12 @@ mod tests {
 
     #[test]
     fn masks_of_every_length_agree_with_the_threshold_cell_by_cell() {
-        let prune =
-            Prune { criterion: Criterion::Magnitude, sparsity: Sparsity::new(0.7).unwrap(), scope: Scope::Tensor };
+        let prune = Prune {
+            criterion: Criterion::Magnitude,
+            sparsity: Sparsity::new(0.7).unwrap(),
+            scope: Scope::Tensor,
+            pattern: None,
+        };
         for len in [0, 1, 63, 64, 65, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 70] {
             let weights: Vec<f32> = (0..len).map(|i| ((i * 7919) % 1009) as f32 - 504.0).collect();
             let layer = LayerContext::new("w", 1, len, &weights);

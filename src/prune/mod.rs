@@ -6,16 +6,22 @@
 //!
 //! To add a criterion: a file with its `saliencies`, a variant of [`Criterion`], an arm in `Criterion::saliencies`.
 
+mod keep;
 mod magnitude;
 mod mask;
+mod pattern;
 mod sparsity;
 mod threshold;
+mod wanda;
 
 use serde::{Deserialize, Serialize};
 
 use crate::tensor::LayerContext;
 
+pub use keep::Keep;
+pub(crate) use keep::survivors;
 pub use mask::Mask;
+pub use pattern::{Pattern, PatternError};
 pub use sparsity::{Sparsity, SparsityError};
 pub use threshold::{Threshold, ThresholdSearch};
 
@@ -23,7 +29,7 @@ pub use threshold::{Threshold, ThresholdSearch};
 const CHUNK: usize = 4096;
 
 /// How one layer is pruned.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Prune {
     /// What makes a weight worth keeping.
     pub criterion: Criterion,
@@ -31,6 +37,8 @@ pub struct Prune {
     pub sparsity: Sparsity,
     /// Which weights are ranked together.
     pub scope: Scope,
+    /// Instead of a sparsity: n survivors of every m neighbours in a row.
+    pub pattern: Option<Pattern>,
 }
 
 /// What makes a weight worth keeping.
@@ -41,6 +49,10 @@ pub enum Criterion {
     /// The absolute value of the weight.
     #[default]
     Magnitude,
+    /// The absolute value times the norm of the input on a calibration set.
+    Wanda,
+    /// What its removal costs the layer's outputs on a calibration set, the survivors adjusted to make up for it.
+    Obs,
 }
 
 /// Which weights are ranked together when the smallest are chosen.
@@ -51,7 +63,10 @@ pub enum Scope {
     /// One threshold per tensor: every tensor reaches the sparsity.
     #[default]
     Tensor,
-    /// One threshold for all tensors with the same criterion, sparsity and this scope: they reach it together.
+    /// The same number of survivors in each row, that is for each output.
+    Row,
+    /// One threshold for all tensors with the same criterion, sparsity and this scope: they reach it together. Of `obs`:
+    /// each layer gets the sparsity at which the errors of all layers' outputs, relative to their energy, sum up to the least.
     Global,
 }
 
@@ -72,6 +87,31 @@ impl Prune {
         ThresholdSearch::new(*self)
     }
 
+    /// How many weights survive where that follows from the shape of one layer; `None` for [`Scope::Global`].
+    pub fn keep(&self, rows: usize, cols: usize) -> Option<Keep> {
+        match (self.pattern, self.scope) {
+            (Some(pattern), _) => Some(Keep::Pattern(pattern)),
+            (None, Scope::Tensor) => Some(Keep::Layer(survivors(rows * cols, self.sparsity.get()))),
+            (None, Scope::Row) => Some(Keep::Row(survivors(cols, self.sparsity.get()))),
+            (None, Scope::Global) => None,
+        }
+    }
+
+    /// Whether the weights of a row are ranked among themselves, so that no threshold is needed.
+    pub fn ranks_rows(&self) -> bool {
+        self.pattern.is_some() || self.scope == Scope::Row
+    }
+
+    /// The weights of `layer` that survive where [`Prune::ranks_rows`].
+    pub fn mask_rows(&self, layer: &LayerContext<'_>) -> Mask {
+        let mut saliencies = vec![0.0; layer.weights.len()];
+        for (chunk, out) in saliencies.chunks_mut(CHUNK).enumerate() {
+            self.criterion.saliencies(layer, chunk * CHUNK, out);
+        }
+        let keep = self.keep(layer.rows, layer.cols).unwrap_or(Keep::Layer(saliencies.len()));
+        Mask::of(&keep.select(&saliencies, layer.cols))
+    }
+
     /// The weights of `layer` that survive `threshold`.
     pub fn mask(&self, layer: &LayerContext<'_>, threshold: Threshold) -> Mask {
         Mask::build(layer.weights.len(), threshold, |start, out| self.criterion.saliencies(layer, start, out))
@@ -80,13 +120,22 @@ impl Prune {
 
 impl Criterion {
     /// Every criterion, in the order in which they are listed to people.
-    pub const ALL: [Self; 1] = [Self::Magnitude];
+    pub const ALL: [Self; 3] = [Self::Magnitude, Self::Wanda, Self::Obs];
+
+    /// Whether it needs a calibration set.
+    pub fn needs_data(self) -> bool {
+        match self {
+            Self::Magnitude => false,
+            Self::Wanda | Self::Obs => true,
+        }
+    }
 
     /// Fills `out` with the saliencies of the cells from `start` on: finite, not negative, larger for a weight that
-    /// matters more.
+    /// matters more. Of `obs`, which ranks no single weights, those that take its place where a layer has no statistics.
     fn saliencies(self, layer: &LayerContext<'_>, start: usize, out: &mut [f32]) {
         match self {
-            Self::Magnitude => magnitude::saliencies(layer, start, out),
+            Self::Magnitude | Self::Obs => magnitude::saliencies(layer, start, out),
+            Self::Wanda => wanda::saliencies(layer, start, out),
         }
     }
 }

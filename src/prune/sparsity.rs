@@ -16,6 +16,9 @@ pub struct SparsityError {
 }
 
 impl Sparsity {
+    /// No weight.
+    pub const NONE: Self = Self(0.0);
+
     /// Checks `fraction`.
     ///
     /// # Errors

@@ -213,7 +213,12 @@ mod tests {
     use crate::prune::{Scope, Sparsity};
 
     fn magnitude(sparsity: f64) -> Prune {
-        Prune { criterion: Criterion::Magnitude, sparsity: Sparsity::new(sparsity).unwrap(), scope: Scope::Global }
+        Prune {
+            criterion: Criterion::Magnitude,
+            sparsity: Sparsity::new(sparsity).unwrap(),
+            scope: Scope::Global,
+            pattern: None,
+        }
     }
 
     fn threshold_of(layers: &[&[f32]], sparsity: f64) -> f64 {

@@ -58,6 +58,11 @@ impl Distribution {
         builder.finish()
     }
 
+    /// Ascending points of which no two overlap.
+    pub(super) fn from_points(points: Vec<Point>, zeros: u64, exact: bool) -> Self {
+        Self { points, zeros, exact }
+    }
+
     /// Number of zero weights, of either sign.
     pub fn zeros(&self) -> u64 {
         self.zeros

@@ -21,6 +21,7 @@ mod pws;
 #[cfg(test)]
 mod testing;
 mod uq;
+mod weighted;
 
 use serde::{Deserialize, Serialize};
 

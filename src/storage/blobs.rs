@@ -23,13 +23,15 @@ use tempfile::TempPath;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use uuid::Uuid;
 
-use super::StoreError;
 use super::upload::{Upload, hash_file};
+use super::{JobId, StoreError};
 
 /// Folder of what is not whole yet, inside the folder of blobs.
 const STAGING: &str = "staging";
 /// Folder of what is.
 const PUBLISHED: &str = "sha256";
+/// Folder of what jobs keep until they are over, a folder for each.
+const WORK: &str = "work";
 /// Held by the process that stages beside it.
 const LOCK_FILE: &str = "lock";
 
@@ -125,6 +127,34 @@ impl Blobs {
     /// Where a blob lies, for the core, which reads files in place.
     pub fn path(&self, sha256: &str) -> PathBuf {
         self.inner.root.join(key_of(sha256).as_ref())
+    }
+
+    /// Where a job may keep checkpoints and trials until it is over: they outlive the process. Not made yet.
+    pub fn work_folder(&self, job: &JobId) -> PathBuf {
+        self.inner.root.join(WORK).join(job.to_string())
+    }
+
+    /// Removes what a job kept; what is in the way of that is logged, and tried again at the next start.
+    pub(crate) async fn remove_work_folder(&self, job: &JobId) {
+        match tokio::fs::remove_dir_all(self.work_folder(job)).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%job, %error, "the folder of a job could not be removed");
+            }
+            _ => {}
+        }
+    }
+
+    /// The jobs that keep something.
+    pub(super) fn work_folders(&self) -> std::io::Result<Vec<JobId>> {
+        let entries = match std::fs::read_dir(self.inner.root.join(WORK)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut jobs = Vec::new();
+        for entry in entries {
+            jobs.extend(entry?.file_name().to_str().and_then(|name| name.parse().ok()));
+        }
+        Ok(jobs)
     }
 
     /// Puts a staged file in its place. Its row must be inserted before the result is dropped.

@@ -128,5 +128,5 @@ impl Store {
 /// Takes the lock that orders changes of one dataset: deleting it and queueing a job that reads it exclude each other.
 pub(super) const LOCK_DATASET: &str = "UPDATE datasets SET name = name WHERE tenant_id = $1 AND name = $2 RETURNING id";
 
-const UNFINISHED_JOBS: &str =
-    "SELECT COUNT(*) FROM jobs WHERE dataset_id = $1 AND state IN ('queued', 'running', 'cancelling')";
+const UNFINISHED_JOBS: &str = "SELECT COUNT(*) FROM jobs WHERE id IN (SELECT job_id FROM job_datasets WHERE dataset_id = $1) \
+     AND state IN ('queued', 'running', 'cancelling')";

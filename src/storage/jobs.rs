@@ -163,6 +163,13 @@ macro_rules! list_jobs {
 }
 
 impl Store {
+    /// Whether the job of any tenant is there and not over.
+    pub(super) async fn is_unfinished(&self, id: &JobId) -> Result<bool, StoreError> {
+        const SQL: &str = "SELECT COUNT(*) FROM jobs WHERE id = $1 AND state IN ('queued', 'running', 'cancelling')";
+        let jobs: i64 = read!(self, |pool| { sqlx::query_scalar(SQL).bind(id).fetch_one(pool).await? });
+        Ok(jobs > 0)
+    }
+
     /// The job `id`.
     ///
     /// # Errors

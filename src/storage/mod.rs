@@ -207,11 +207,17 @@ impl Storage {
         to_its_end(async move { storage.remove_unwanted(&storage.store.delete_dataset_rows(&name).await?).await }).await
     }
 
-    /// Clears up after processes that were killed: staging files, blobs without a row, and leases that nobody holds.
+    /// Clears up after processes that were killed: staging files, blobs without a row, leases that
+    /// nobody holds, and what jobs kept that are over.
     async fn sweep(&self) -> Result<(), StoreError> {
         if self.blobs.sweep_staging()? {
             self.remove_unwanted(&self.blobs.list().await?).await?;
             self.store.expire_leases_of_this_machine().await?;
+            for job in self.blobs.work_folders()? {
+                if !self.store.is_unfinished(&job).await? {
+                    self.blobs.remove_work_folder(&job).await;
+                }
+            }
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use sqlx::types::Json;
 
 use crate::compress::{Recipe, Report};
 use crate::jobs::JobResult;
+use crate::search::{SearchEnd, SearchReport};
 
 use super::blob_rows::{insert_blob, lock_blobs};
 use super::blobs::Published;
@@ -18,6 +19,8 @@ use super::{EventKind, JobRecord, Lease, ModelId, NewMetric, Store, StoreError};
 pub struct Compression {
     pub recipe: Recipe,
     pub report: Report,
+    /// How it was found, where it was searched for.
+    pub search: Option<SearchReport>,
     /// Metrics of version 0, then of the new version, whose number is not known yet: it is [`Compression::NEW`].
     pub metrics: Vec<NewMetric>,
     /// Makes the new version the model's default.
@@ -33,6 +36,11 @@ impl Compression {
 const SUCCEED: &str = "UPDATE jobs SET state = 'succeeded', result = $3, fraction = 1, message = '', lease_until = NULL, \
      finished_at = (SELECT now_ms FROM clock) \
      WHERE id = $1 AND attempt = $2 AND state = 'running' RETURNING *";
+
+/// Ends a job as cancelled that keeps what it had found.
+const CANCEL_WITH: &str = "UPDATE jobs SET state = 'cancelled', result = $3, lease_until = NULL, \
+     finished_at = (SELECT now_ms FROM clock) \
+     WHERE id = $1 AND attempt = $2 AND state = 'cancelling' RETURNING *";
 
 /// Takes the next number of a version. Locks the model's row.
 const NEXT_VERSION: &str = "UPDATE models SET next_version = next_version + 1 \
@@ -73,7 +81,8 @@ macro_rules! insert_metrics {
 }
 
 impl Store {
-    /// Ends a compression: adds the version with its layers and metrics and marks the job succeeded.
+    /// Ends a compression: adds the version with its layers and metrics and marks the job succeeded; or cancelled, where it is
+    /// what a search had found when it was told to stop.
     pub(super) async fn finish_compression(
         &self,
         held: &Lease,
@@ -87,7 +96,12 @@ impl Store {
                 sqlx::query_as(NEXT_VERSION).bind(&held.job).fetch_optional(&mut *tx).await?;
             let (model, number) = next.ok_or_else(|| held.lost())?;
             let result = done.result(number);
-            let job: Option<JobRecord> = sqlx::query_as(SUCCEED)
+            let is_partial = done.search.as_ref().is_some_and(|search| search.ended == SearchEnd::Cancelled);
+            let (end, kind) = match is_partial {
+                true => (CANCEL_WITH, EventKind::Cancelled),
+                false => (SUCCEED, EventKind::Succeeded),
+            };
+            let job: Option<JobRecord> = sqlx::query_as(end)
                 .bind(&held.job)
                 .bind(held.attempt)
                 .bind(Json(&result))
@@ -134,7 +148,7 @@ impl Store {
             if done.make_default {
                 sqlx::query(MAKE_DEFAULT).bind(&model).bind(number).execute(&mut *tx).await?;
             }
-            append_event!(tx, &held.job, EventKind::Succeeded, json!({ "version": number }));
+            append_event!(tx, &held.job, kind, json!({ "version": number }));
             job
         })
     }
@@ -170,6 +184,7 @@ impl Compression {
         JobResult {
             version: number,
             report: Some(self.report.clone()),
+            search: self.search.clone(),
             benchmark: None,
             metrics: self.metrics.iter().map(numbered).collect(),
         }

@@ -5,6 +5,7 @@
 //! its event are one transaction, in which the job's row is locked, so events count up without gaps. All moments are
 //! the database's.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -27,8 +28,8 @@ pub struct NewJob {
     pub spec: Value,
     /// The model's name.
     pub model: String,
-    /// The name of the dataset it reads.
-    pub dataset: Option<String>,
+    /// The names of the datasets it reads.
+    pub datasets: BTreeSet<String>,
     /// Starts before it is given up.
     pub max_attempts: i64,
 }
@@ -83,22 +84,22 @@ impl Store {
     /// Queues a job. Once this returns it survives a crash.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] for the model or the dataset.
+    /// [`StoreError::NotFound`] for the model or a dataset.
     pub async fn enqueue(&self, job: &NewJob) -> Result<JobRecord, StoreError> {
         const SQL: &str = "INSERT INTO jobs (id, tenant_id, kind, state, priority, spec, model_id, model, dataset_id, \
              max_attempts, run_at, created_at) \
              SELECT $1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, now_ms, now_ms FROM clock RETURNING *";
+        const INSERT_DATASET: &str = "INSERT INTO job_datasets (tenant_id, job_id, dataset_id) VALUES ($1, $2, $3)";
         write!(self, |tx| {
             let model: Option<ModelId> =
                 sqlx::query_scalar(LOCK_MODEL).bind(&self.tenant).bind(&job.model).fetch_optional(&mut *tx).await?;
             let model = model.ok_or_else(|| Kind::Model.not_found(&job.model))?;
-            let mut dataset: Option<DatasetId> = None;
-            if let Some(name) = &job.dataset {
-                dataset =
+            let mut datasets: Vec<DatasetId> = Vec::new();
+            // By name, so that two jobs which read the same datasets lock them in the same order.
+            for name in &job.datasets {
+                let dataset: Option<DatasetId> =
                     sqlx::query_scalar(LOCK_DATASET).bind(&self.tenant).bind(name).fetch_optional(&mut *tx).await?;
-                if dataset.is_none() {
-                    return Err(Kind::Dataset.not_found(name));
-                }
+                datasets.push(dataset.ok_or_else(|| Kind::Dataset.not_found(name))?);
             }
             let queued: JobRecord = sqlx::query_as(SQL)
                 .bind(JobId::new())
@@ -108,10 +109,13 @@ impl Store {
                 .bind(Json(&job.spec))
                 .bind(model)
                 .bind(&job.model)
-                .bind(dataset)
+                .bind(datasets.first())
                 .bind(job.max_attempts)
                 .fetch_one(&mut *tx)
                 .await?;
+            for dataset in &datasets {
+                sqlx::query(INSERT_DATASET).bind(&self.tenant).bind(&queued.id).bind(dataset).execute(&mut *tx).await?;
+            }
             append_event!(tx, &queued.id, EventKind::Queued, json!({}));
             queued
         })

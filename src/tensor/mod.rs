@@ -8,9 +8,11 @@ mod float;
 mod layer;
 mod layout;
 mod matrix;
+mod statistics;
 
 pub use codebook::{Codebook, CodebookError, MAX_LEVELS};
 pub use float::{FloatData, FloatType};
 pub use layer::LayerContext;
 pub use layout::Layout;
 pub use matrix::{Matrix, MatrixError, Values};
+pub use statistics::{Moments, Statistics, StatisticsBuilder};

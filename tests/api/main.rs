@@ -22,3 +22,4 @@ mod models;
 mod operations;
 mod predictions;
 mod program;
+mod searches;

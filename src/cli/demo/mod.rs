@@ -68,7 +68,7 @@ fn show(address: SocketAddr, keep: bool) -> Result<(), CliError> {
     client.upload("datasets", DATASET_NAME, DATA)?;
     let uploaded = grouped(MODEL.len() as u64);
     say(&format!(
-        "Uploaded {MODEL_NAME} (2 convolutions, 2 dense layers; {uploaded} bytes) and 3,000 images of MNIST.\n"
+        "Uploaded {MODEL_NAME} (2 convolutions, 2 dense layers; {uploaded} bytes) and 5,000 images of MNIST.\n"
     ))?;
 
     let job: Value = serde_json::from_str(JOB).map_err(CliError::failed)?;

@@ -21,6 +21,15 @@ pub enum RecipeError {
         /// Path of the stage.
         stage: String,
     },
+    /// A target size for what is trained: the settings that meet it would have to be found by training for each.
+    #[error("target and finetune cannot be combined: fine-tune at a sparsity of your own, or let a search find one")]
+    TargetAndFinetune,
+    /// A weighting for a quantiser that has none.
+    #[error("{stage}: only cws has a weighting")]
+    Weighting {
+        /// Path of the stage.
+        stage: String,
+    },
     /// A tolerance for a quantiser that has none.
     #[error("{stage}: only ecsq has a tolerance")]
     Tolerance {
@@ -48,6 +57,9 @@ pub(super) fn check_quantize(stage: &str, quantize: &Stage<QuantizeFields>) -> R
     }
     if fields.tolerance.is_some() && fields.method.is_some_and(|method| method != Method::Ecsq) {
         return Err(RecipeError::Tolerance { stage: stage.to_owned() });
+    }
+    if fields.weighting.is_some() && fields.method.is_some_and(|method| method != Method::Cws) {
+        return Err(RecipeError::Weighting { stage: stage.to_owned() });
     }
     Ok(())
 }

@@ -8,9 +8,9 @@ use serde::de::value::StrDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::stage::Overlay;
-use super::{CodebookScope, CodecChoice, Encode, FreeUnits, Goal, Plain, Quantize};
+use super::{CodebookScope, CodecChoice, Encode, FreeUnits, Goal, Plain, Quantize, Rounding, Weighting};
 use crate::codec::CodecId;
-use crate::prune::{Criterion, Prune, Scope, Sparsity};
+use crate::prune::{Criterion, Pattern, Prune, Scope, Sparsity};
 use crate::quantize::{Bits, Budget, Cws, Ecsq, Levels, Method, Pws, Quantizer, Tolerance, Uq};
 
 /// What a recipe says of pruning.
@@ -30,6 +30,10 @@ pub struct PruneFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "service", schema(inline, default = "tensor"))]
     pub scope: Option<Scope>,
+    /// Instead of `sparsity` and `scope`: `n:m` keeps n of every m consecutive weights of a row, such as `2:4`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "service", schema(value_type = Option<String>, example = "2:4"))]
+    pub pattern: Option<Pattern>,
 }
 
 /// What a recipe says of weight sharing.
@@ -58,6 +62,15 @@ pub struct QuantizeFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "service", schema(value_type = Option<f64>, exclusive_minimum = 0, maximum = 1, default = 1e-4))]
     pub tolerance: Option<Tolerance>,
+    /// How a weight takes one of the shared values. `feedback` looks at a layer's inputs, and does not apply to unified codebooks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "service", schema(inline, default = "nearest"))]
+    pub rounding: Option<Rounding>,
+    /// `cws` only: how much each weight counts where the values are chosen. `hessian` looks at a layer's inputs, and does not apply
+    /// to unified codebooks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "service", schema(inline, default = "none"))]
+    pub weighting: Option<Weighting>,
 }
 
 /// What a recipe says of the encoding.
@@ -105,6 +118,7 @@ impl PruneFields {
             criterion: self.criterion.unwrap_or_default(),
             sparsity: self.sparsity.unwrap_or_default(),
             scope: self.scope.unwrap_or_default(),
+            pattern: self.pattern,
         }
     }
 }
@@ -125,7 +139,12 @@ impl QuantizeFields {
                 tolerance: self.tolerance.unwrap_or_default(),
             }),
         };
-        Quantize { quantizer, codebook: self.codebook.unwrap_or_default() }
+        Quantize {
+            quantizer,
+            codebook: self.codebook.unwrap_or_default(),
+            rounding: self.rounding.unwrap_or_default(),
+            weighting: self.weighting.unwrap_or_default(),
+        }
     }
 }
 
@@ -153,22 +172,28 @@ impl Overlay for PruneFields {
     fn overlay(&mut self, over: &Self) {
         self.criterion = over.criterion.or(self.criterion);
         self.sparsity = over.sparsity.or(self.sparsity);
+        if over.sparsity.is_some() || over.scope.is_some() || over.pattern.is_some() {
+            self.pattern = over.pattern;
+        }
         self.scope = over.scope.or(self.scope);
     }
 }
 
 impl Overlay for QuantizeFields {
-    /// `levels` and `bits` are one setting: either replaces both. A change of method drops the other's tolerance.
+    /// `levels` and `bits` are one setting: either replaces both. A change of method drops the other's tolerance and
+    /// weighting.
     fn overlay(&mut self, over: &Self) {
         if over.levels.is_some() || over.bits.is_some() {
             (self.levels, self.bits) = (over.levels, over.bits);
         }
         if over.method.is_some_and(|method| method != self.method.unwrap_or_default()) {
-            self.tolerance = None;
+            (self.tolerance, self.weighting) = (None, None);
         }
         self.method = over.method.or(self.method);
         self.codebook = over.codebook.or(self.codebook);
         self.tolerance = over.tolerance.or(self.tolerance);
+        self.rounding = over.rounding.or(self.rounding);
+        self.weighting = over.weighting.or(self.weighting);
     }
 }
 

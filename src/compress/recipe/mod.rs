@@ -4,24 +4,33 @@
 //! wins over an earlier one and the last matching glob over the ones before it, field by field; [`Recipe::resolve`]
 //! says what comes of it for one layer. A stage that no level mentions is off, so the empty recipe is lossless.
 
+mod calibrate;
 mod error;
 mod fields;
+mod finetune;
 mod preset;
 mod settings;
 mod stage;
+mod target;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_path_to_error::Track;
 
+use crate::prune::{Criterion, Prune, Sparsity};
 use stage::Overlay;
 
+pub use calibrate::Calibrate;
 pub use error::RecipeError;
 pub use fields::{EncodeFields, PruneFields, QuantizeFields};
+pub use finetune::{Finetune, Glob, LossKind, OptimizerKind, RateSchedule};
 pub use preset::Preset;
-pub use settings::{CodebookScope, CodecChoice, Encode, FreeUnits, Goal, LayerSettings, Plain, Quantize};
+pub use settings::{
+    CodebookScope, CodecChoice, Encode, FreeUnits, Goal, LayerSettings, Plain, Quantize, Rounding, Weighting,
+};
 pub use stage::Stage;
+pub use target::Target;
 
 /// Pruning, at one level of a recipe.
 pub type PruneStage = Stage<PruneFields>;
@@ -50,6 +59,18 @@ pub struct Recipe {
     /// How the result is written.
     #[serde(skip_serializing_if = "EncodeFields::is_empty")]
     encode: EncodeFields,
+    /// The size that the whole file is not to exceed, which needs data; left out, it follows from the other fields.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "service", schema(inline))]
+    target: Option<Target>,
+    /// Settings of the methods that look at a layer's inputs, which need data; left out, the defaults.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "service", schema(inline))]
+    calibrate: Option<Calibrate>,
+    /// Training after pruning and after sharing, which needs data; left out, none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "service", schema(inline))]
+    finetune: Option<Finetune>,
     /// Seed of every random choice.
     #[serde(skip_serializing_if = "is_zero")]
     seed: u64,
@@ -135,6 +156,57 @@ impl Recipe {
         serde_json::to_string(self).expect("a recipe has string keys and no failing field")
     }
 
+    /// The recipe with the members of `over` laid over it: an object is merged member by member, anything else, null too,
+    /// takes the place of what was there.
+    ///
+    /// # Errors
+    /// [`RecipeError`] where what comes of it is no recipe.
+    pub fn with(&self, over: &serde_json::Value) -> Result<Self, RecipeError> {
+        let mut recipe = serde_json::to_value(self).expect("a recipe has string keys and no failing field");
+        merge(&mut recipe, over);
+        Self::from_json(&recipe.to_string())
+    }
+
+    /// Settings of the methods that look at a layer's inputs.
+    pub fn calibrate(&self) -> Calibrate {
+        self.calibrate.unwrap_or_default()
+    }
+
+    /// The size that the whole file is not to exceed.
+    pub fn target(&self) -> Option<Target> {
+        self.target
+    }
+
+    /// Whether a layer may be pruned or shared by a method that looks at its inputs.
+    pub fn calibrates(&self) -> bool {
+        let rules = self.by_op.values().map(|rule| (&rule.prune, &rule.quantize));
+        let rules = rules.chain(self.layers.iter().map(|rule| (&rule.prune, &rule.quantize)));
+        self.target.is_some()
+            || rules.chain([(&self.prune, &self.quantize)]).any(|(prune, quantize)| {
+                let criterion = prune.fields().and_then(|fields| fields.criterion);
+                let rounding = quantize.fields().and_then(|fields| fields.rounding);
+                let weighting = quantize.fields().and_then(|fields| fields.weighting);
+                criterion.is_some_and(Criterion::needs_data)
+                    || rounding == Some(Rounding::Feedback)
+                    || weighting == Some(Weighting::Hessian)
+            })
+    }
+
+    /// Training after pruning and after sharing, if any.
+    pub fn finetune(&self) -> Option<&Finetune> {
+        self.finetune.as_ref()
+    }
+
+    /// Seed of every random choice.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Whether it asks for what only data can tell.
+    pub fn needs_data(&self) -> bool {
+        self.finetune.is_some() || self.calibrates()
+    }
+
     /// What the recipe asks of the layer `name`, whose weights the operator type `op` reads. Works for tensors that are
     /// not compressed too, of which only [`Encode::plain`] matters; their `op` may be empty.
     pub fn resolve(&self, name: &str, op: &str) -> LayerSettings {
@@ -150,7 +222,16 @@ impl Recipe {
         for rule in self.layers.iter().filter(|rule| rule.pattern.matches(name)) {
             level.overlay(&rule.level());
         }
-        level.settings(self.seed)
+        let mut settings = level.settings(self.seed);
+        if self.target.is_some() && !settings.skip {
+            // What a target chooses for a layer may lose something.
+            settings.prune.get_or_insert(Prune {
+                criterion: Criterion::Obs,
+                sparsity: Sparsity::NONE,
+                ..Prune::default()
+            });
+        }
+        settings
     }
 
     /// The entries of `by_op` and `layers` that none of `layers` (name and operator type of each) falls under, as a
@@ -163,6 +244,9 @@ impl Recipe {
 
     /// Checks what no single field can, and lays the fields over the preset.
     fn check(mut self) -> Result<Self, RecipeError> {
+        if self.target.is_some() && self.finetune.is_some() {
+            return Err(RecipeError::TargetAndFinetune);
+        }
         error::check_quantize("quantize", &self.quantize)?;
         for (op, rule) in &self.by_op {
             error::check_quantize(&format!("by_op.{op}.quantize"), &rule.quantize)?;
@@ -221,6 +305,19 @@ impl<'de> Deserialize<'de> for Recipe {
 impl Serialize for Recipe {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         Self::serialize(self, serializer)
+    }
+}
+
+fn merge(target: &mut serde_json::Value, over: &serde_json::Value) {
+    let serde_json::Value::Object(over) = over else {
+        *target = over.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = serde_json::json!({});
+    }
+    for (name, value) in over {
+        merge(&mut target[name], value);
     }
 }
 

@@ -52,6 +52,7 @@ impl Preset {
             criterion: Some(Criterion::Magnitude),
             sparsity: Sparsity::new(sparsity).ok(),
             scope: Some(Scope::Global),
+            pattern: None,
         };
         let quantize = QuantizeFields {
             method: Some(Method::Uq),

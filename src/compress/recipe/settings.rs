@@ -26,6 +26,34 @@ pub struct Quantize {
     pub quantizer: Quantizer,
     /// Who shares the codebook.
     pub codebook: CodebookScope,
+    /// How a weight takes one of the shared values.
+    pub rounding: Rounding,
+    /// How much each weight counts where the values are chosen.
+    pub weighting: Weighting,
+}
+
+/// How much each weight counts where the shared values are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Weighting {
+    /// All alike.
+    #[default]
+    None,
+    /// By the mean square of its input on a calibration set: the diagonal of the layer's Hessian.
+    Hessian,
+}
+
+/// How a weight takes one of the shared values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Rounding {
+    /// As the quantiser says, each weight on its own: mostly the nearest value.
+    #[default]
+    Nearest,
+    /// Weights of a row make up for each other's errors, so that the layer's outputs on a calibration set change least.
+    Feedback,
 }
 
 /// Who shares a codebook.

@@ -44,10 +44,13 @@ fn every_field_reaches_the_settings() {
             criterion: Criterion::Magnitude,
             sparsity: Sparsity::new(0.9).unwrap(),
             scope: Scope::Global,
+            pattern: None,
         }),
         quantize: Some(Quantize {
             quantizer: Quantizer::Pws(Pws { levels: levels(32), seed: 7 }),
             codebook: CodebookScope::Unified,
+            rounding: Rounding::Nearest,
+            weighting: Weighting::None,
         }),
         encode: Encode {
             codec: CodecChoice::Only(CodecId::Sham),
@@ -147,7 +150,10 @@ fn what_is_wrong_is_named_with_its_field_and_value() {
         (r#"{"prune": {"sparsity": 1.0}}"#, "prune.sparsity: sparsity must be at least 0 and below 1, found 1"),
         (r#"{"prune": {"sparsity": "high"}}"#, "prune.sparsity: invalid type: string \"high\", expected f64"),
         (r#"{"prune": "some"}"#, "prune: invalid value: string \"some\", expected an object, null or \"none\""),
-        (r#"{"prune": {"criterion": "size"}}"#, "prune.criterion: unknown variant `size`, expected `magnitude`"),
+        (
+            r#"{"prune": {"criterion": "size"}}"#,
+            "prune.criterion: unknown variant `size`, expected one of `magnitude`, `wanda`, `obs`",
+        ),
         (r#"{"quantize": {"levels": 0}}"#, "quantize.levels: levels must be 1 to 65535, found 0"),
         (r#"{"quantize": {"levels": 70000}}"#, "quantize.levels: levels must be 1 to 65535, found 70000"),
         (r#"{"quantize": {"levels": -1}}"#, "quantize.levels: levels must be 1 to 65535, found -1"),

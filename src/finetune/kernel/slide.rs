@@ -139,7 +139,9 @@ mod tests {
             dilations: [1, dilation],
             pads: [0, pad],
         };
-        for slide in [shape(5, 3, 3, 1, 1, 0), shape(5, 5, 3, 1, 1, 1), shape(7, 3, 3, 3, 2, 2), shape(2, 4, 5, 1, 2, 5)] {
+        for slide in
+            [shape(5, 3, 3, 1, 1, 0), shape(5, 5, 3, 1, 1, 1), shape(7, 3, 3, 3, 2, 2), shape(2, 4, 5, 1, 2, 5)]
+        {
             let mut met = Vec::new();
             slide.each_tap(|tap, run| {
                 met.extend((0..run.len).map(|i| (tap, run.output + i, run.input + i * run.stride)));

@@ -37,8 +37,7 @@ pub(super) fn choose(condition: &IntTensor, a: &IntTensor, b: &IntTensor) -> Res
     let dims = broadcast(&broadcast(&condition.dims, &a.dims)?, &b.dims)?;
     let (condition, a, b) = (expand(condition, &dims)?, expand(a, &dims)?, expand(b, &dims)?);
     let pairs = a.data.iter().zip(b.data.iter());
-    let data: Vec<i64> =
-        condition.data.iter().zip(pairs).map(|(&c, (&a, &b))| if c != 0 { a } else { b }).collect();
+    let data: Vec<i64> = condition.data.iter().zip(pairs).map(|(&c, (&a, &b))| if c != 0 { a } else { b }).collect();
     Ok(IntTensor { dims, data: data.into() })
 }
 

@@ -57,8 +57,11 @@ impl Operator for BatchNorm {
                 return Err(OperatorError::Mismatch { left: dims, right: vec![channels] });
             }
         }
-        let shifts: Vec<(f64, f64)> =
-            mean.iter().zip(&variance).map(|(&mean, &variance)| (mean, (variance + self.epsilon).sqrt().recip())).collect();
+        let shifts: Vec<(f64, f64)> = mean
+            .iter()
+            .zip(&variance)
+            .map(|(&mean, &variance)| (mean, (variance + self.epsilon).sqrt().recip()))
+            .collect();
         let area = count(&dims[2..])?.max(1);
         Ok(vec![Value::Float(by_channel(x, scale, bias, shifts, area))])
     }

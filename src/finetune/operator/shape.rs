@@ -50,11 +50,14 @@ pub(super) fn parse(node: &Node<'_>) -> Result<Box<dyn Operator>, TuneError> {
         "Unsqueeze" => Change::Unsqueeze { axes: listed("axes") },
         "Transpose" => {
             let order = listed("perm");
-            let places = |order: Vec<i64>| order.iter().map(|&axis| usize::try_from(axis).ok()).collect::<Option<Vec<_>>>();
+            let places =
+                |order: Vec<i64>| order.iter().map(|&axis| usize::try_from(axis).ok()).collect::<Option<Vec<_>>>();
             let order = order.map(|order| places(order).ok_or_else(|| node.missing("perm"))).transpose()?;
             Change::Transpose { order }
         }
-        "Concat" => Change::Concat { axis: node.ints("axis").map(|_| node.int("axis", 0)).ok_or(node.missing("axis"))? },
+        "Concat" => {
+            Change::Concat { axis: node.ints("axis").map(|_| node.int("axis", 0)).ok_or(node.missing("axis"))? }
+        }
         "Cast" => Change::Cast { to: kind_of(node, node.int("to", 0))? },
         "Shape" => Change::Shape { start: node.int("start", 0), end: node.has("end").then(|| node.int("end", 0)) },
         _ => Change::Identity,

@@ -227,13 +227,7 @@ fn split(value: &Value, at: i64, sizes: Option<Vec<i64>>, parts: usize) -> Resul
     sizes.iter().map(&mut part).collect()
 }
 
-fn pad(
-    value: &Value,
-    mode: Mode,
-    pads: &[i64],
-    fill: f64,
-    axes: Option<Vec<i64>>,
-) -> Result<Value, OperatorError> {
+fn pad(value: &Value, mode: Mode, pads: &[i64], fill: f64, axes: Option<Vec<i64>>) -> Result<Value, OperatorError> {
     let rank = value.dims().len();
     let axes = axes.unwrap_or_else(|| (0..rank as i64).collect());
     if pads.len() != 2 * axes.len() {
@@ -259,7 +253,9 @@ fn pad(
                 Mode::Reflect => Some(if entry < 0 { -entry } else { 2 * (extent - 1) - entry }),
             };
             let entry = entry.filter(|entry| (0..extent).contains(entry));
-            entry.map(|entry| entry as usize).ok_or(OperatorError::Range { what: "a padding", found: before.max(after) })
+            entry
+                .map(|entry| entry as usize)
+                .ok_or(OperatorError::Range { what: "a padding", found: before.max(after) })
         });
         result = take(&result, at, entries.collect::<Result<_, _>>()?, fill)?;
     }

@@ -229,7 +229,13 @@ impl HardSigmoid {
 impl Function for HardSigmoid {
     fn value<T: Scalar>(&self, x: T) -> T {
         let y = T::of(self.alpha) * x + T::of(self.beta);
-        if y < T::ZERO { T::ZERO } else if y > T::ONE { T::ONE } else { y }
+        if y < T::ZERO {
+            T::ZERO
+        } else if y > T::ONE {
+            T::ONE
+        } else {
+            y
+        }
     }
 
     fn slope<T: Scalar>(&self, _: T, y: T) -> T {

@@ -84,7 +84,7 @@ impl Convolution {
     }
 
     /// The shape of the input with the channels before the spatial axes.
-    fn channels_first<D: DimLike>(&self, input: &[D]) -> TVec<D> {
+    pub(super) fn channels_first<D: DimLike>(&self, input: &[D]) -> TVec<D> {
         let mut shape: TVec<D> = input.into();
         if self.channels_last && shape.len() == 3 {
             shape.swap(1, 2);
@@ -129,7 +129,7 @@ impl Convolution {
         Axis { input, output, taps, stride, dilation, pad }
     }
 
-    fn windows(&self, input: &[usize], output: &[usize]) -> Windows {
+    pub(super) fn windows(&self, input: &[usize], output: &[usize]) -> Windows {
         let mut axes = [Axis::UNIT; 3];
         let offset = axes.len() - self.kernel.len();
         for axis in 0..self.kernel.len() {
@@ -262,7 +262,7 @@ impl Direct<'_> {
 }
 
 /// A batch of samples of `length` x `channels` as channels x `length`.
-fn channels_first(x: &[f32], channels: usize, length: usize) -> Vec<f32> {
+pub(super) fn channels_first(x: &[f32], channels: usize, length: usize) -> Vec<f32> {
     let mut out = vec![0.0; x.len()];
     for (x, out) in x.chunks_exact(channels * length).zip(out.chunks_exact_mut(channels * length)) {
         turn(x, channels, out, length);

@@ -126,7 +126,7 @@ impl Linear {
     }
 
     /// Whether a Gemm bias of this shape has one value for each unit.
-    fn is_per_unit(&self, shape: &[usize]) -> bool {
+    pub(crate) fn is_per_unit(&self, shape: &[usize]) -> bool {
         let units = self.weight.outputs();
         match *shape {
             [n] | [1, n] if self.units_last => n == units,

@@ -4,6 +4,7 @@
 //! weight stays as it is encoded. What differs between operators is the [`Kernel`]. A [`Lookup`] takes rows of a weight
 //! instead of multiplying by it.
 
+mod columns;
 mod convolution;
 mod direct;
 mod indices;

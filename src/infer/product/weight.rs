@@ -85,6 +85,16 @@ impl SharedWeight {
         (!transposed || matches!(held, Held::Coded(_))).then_some(Self { held, transposed })
     }
 
+    /// Whether this use multiplies by the transpose of what is held.
+    pub(crate) fn is_transposed(&self) -> bool {
+        self.transposed
+    }
+
+    /// What tells the held matrix from others.
+    pub(crate) fn address(&self) -> *const () {
+        self.held.address()
+    }
+
     /// Output units of this use.
     pub(crate) fn outputs(&self) -> usize {
         let (rows, cols) = self.held.shape();

@@ -8,10 +8,9 @@ use crate::artifact::Artifact;
 use crate::benchmark::{self, BenchmarkError, BenchmarkReport, Contender, Samples};
 use crate::evaluate::Dataset;
 use crate::infer::{InferError, Predictor, Residency, unsupported_operators};
-use crate::jobs::progress::Part;
 use crate::jobs::{BenchmarkSpec, ExecuteError, Refusal, Work};
 use crate::model::Model;
-use crate::progress::Progress;
+use crate::progress::{Part, Progress};
 use crate::storage::NewMetric;
 
 use super::evaluate::{Measurement, refused_or_failed as of_evaluation};

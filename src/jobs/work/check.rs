@@ -4,21 +4,26 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::compress::{self, Estimate, Recipe};
+use crate::compress::{self, CompressError, Estimate, Recipe};
+use crate::evaluate::Split;
 use crate::jobs::{BenchmarkSpec, ExecuteError, Work};
 use crate::progress::Progress;
+use crate::search::Search;
 
 use super::benchmark::check_benchmark;
 use super::compress::refused_or_failed;
+use super::data::SplitFiles;
 use super::evaluate::Measurement;
 use super::inspect::open_model;
 
 /// Checks a job and, where it compresses, estimates what comes out.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(in crate::jobs) struct Check {
     pub(super) model: PathBuf,
     pub(super) recipe: Option<Recipe>,
     pub(super) benchmark: Option<BenchmarkSpec>,
+    pub(super) search: Option<Search>,
+    pub(super) data: Option<SplitFiles>,
     pub(super) measurement: Option<Measurement>,
 }
 
@@ -32,6 +37,15 @@ impl Work for Check {
         }
         if let Some(benchmark) = &self.benchmark {
             check_benchmark(benchmark, &model)?;
+        }
+        if let Some(search) = &self.search {
+            search.check().map_err(super::search::refused_or_failed)?;
+        }
+        match (&self.data, &self.recipe) {
+            (Some(data), None) => data.check(&model, Split::Validation)?,
+            (Some(data), Some(_)) => data.check(&model, Split::Train)?,
+            (None, Some(recipe)) if recipe.needs_data() => return Err(refused_or_failed(CompressError::NeedsData)),
+            (None, _) => {}
         }
         self.recipe.as_ref().map(|recipe| compress::estimate(&model, recipe)).transpose().map_err(refused_or_failed)
     }

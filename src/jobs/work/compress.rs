@@ -4,14 +4,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::artifact::ArtifactError;
-use crate::compress::{self, CompressError, Recipe, Report};
-use crate::jobs::progress::Part;
+use crate::compress::{self, CompressError, Recipe, Report, TrainingData, TrainingStore};
+use crate::evaluate::Split;
 use crate::jobs::{ExecuteError, Refusal, Work};
-use crate::model::ModelError;
-use crate::progress::Progress;
+use crate::progress::{Part, Progress};
 use crate::storage::{Compression, NewMetric};
 
+use super::data::SplitFiles;
 use super::evaluate::Measurement;
 use super::inspect::open_model;
 
@@ -23,6 +22,9 @@ const COMPRESSION_SHARE: f64 = 0.7;
 pub(super) struct Compress {
     pub(super) model: PathBuf,
     pub(super) recipe: Recipe,
+    pub(super) data: Option<SplitFiles>,
+    /// Where checkpoints are kept until the job is over.
+    pub(super) folder: PathBuf,
     pub(super) out: PathBuf,
     pub(super) measurement: Option<Measurement>,
 }
@@ -33,8 +35,24 @@ impl Work for Compress {
     fn run(&self, progress: &dyn Progress) -> Result<Self::Answer, ExecuteError> {
         progress.check().map_err(|_| ExecuteError::Cancelled)?;
         let model = open_model(&self.model)?;
+        let open = |split| match &self.data {
+            Some(data) if self.recipe.needs_data() => data.open(split),
+            _ => Ok(None),
+        };
+        let (train, validation) = (open(Split::Train)?, open(Split::Validation)?);
+        let training = match &train {
+            Some(train) => Some(TrainingData {
+                train: train.samples(&model)?,
+                validation: validation.as_ref().map(|file| file.samples(&model)).transpose()?,
+                folder: Some(self.folder.clone()),
+                start: None,
+                store: TrainingStore::default(),
+            }),
+            None => None,
+        };
         let compress = |progress: &dyn Progress| {
-            compress::compress(&model, &self.recipe, &self.out, progress).map_err(refused_or_failed)
+            compress::compress_with(&model, &self.recipe, training.as_ref(), &self.out, progress)
+                .map_err(refused_or_failed)
         };
         let Some(measurement) = &self.measurement else {
             return Ok((compress(progress)?, Vec::new()));
@@ -54,10 +72,8 @@ impl Work for Compress {
 pub(super) fn refused_or_failed(error: CompressError) -> ExecuteError {
     match error {
         CompressError::Cancelled => ExecuteError::Cancelled,
-        CompressError::Model(ModelError::Io(_)) | CompressError::Artifact(ArtifactError::Io(_)) => {
-            ExecuteError::failed(error)
-        }
-        CompressError::Unmatched { .. } => Refusal::InvalidRecipe.because(error),
+        error if error.is_of_the_machine() => ExecuteError::failed(error),
+        CompressError::Unmatched { .. } | CompressError::NeedsData => Refusal::InvalidRecipe.because(error),
         CompressError::Model(_) => Refusal::InvalidModel.because(error),
         error => Refusal::NotCompressible.because(error),
     }

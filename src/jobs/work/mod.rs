@@ -4,13 +4,16 @@
 mod benchmark;
 mod check;
 mod compress;
+mod data;
 mod evaluate;
 mod inspect;
+mod search;
 
 use std::sync::Arc;
 
 use tempfile::TempPath;
 
+use crate::search::SearchEnd;
 use crate::storage::{Compression, JobRecord, Lease, Storage, StoreError};
 
 pub use inspect::{InspectDataset, InspectModel};
@@ -21,13 +24,15 @@ use super::progress::JobProgress;
 use super::{BenchmarkSpec, EvaluationSpec, ExecuteError, Executor, JobResult, JobSpec, Refusal};
 use benchmark::{Benchmark, VersionFile};
 use compress::Compress;
+use data::SplitFiles;
 use evaluate::{Evaluate, Measurement};
+use search::SearchWork;
 
 /// What there is to check of a job before it is queued.
 pub(super) async fn check(storage: &Storage, spec: &JobSpec) -> Result<Check, StoreError> {
     let model = storage.store.model(spec.model()).await?;
     let versions = match spec {
-        JobSpec::Compress(_) => vec![],
+        JobSpec::Compress(_) | JobSpec::Search(_) => vec![],
         JobSpec::Evaluate(spec) => vec![spec.version.unwrap_or(model.default_version)],
         JobSpec::Benchmark(spec) => vec![spec.baseline, spec.version.unwrap_or(model.default_version)],
     };
@@ -38,15 +43,21 @@ pub(super) async fn check(storage: &Storage, spec: &JobSpec) -> Result<Check, St
         Some(evaluation) => Some(measurement(storage, evaluation).await?),
         None => None,
     };
-    let (recipe, benchmark) = match spec {
-        JobSpec::Compress(spec) => (Some(spec.recipe.clone()), None),
-        JobSpec::Evaluate(_) => (None, None),
+    let data = match spec.data() {
+        Some(splits) => Some(SplitFiles::find(storage, splits).await?),
+        None => None,
+    };
+    let mut check = Check { model: storage.blobs.path(&model.sha256), data, measurement, ..Check::default() };
+    match spec {
+        JobSpec::Compress(spec) => check.recipe = Some(spec.recipe.clone()),
+        JobSpec::Evaluate(_) => {}
         JobSpec::Benchmark(spec) => {
             let version = Some(spec.version.unwrap_or(model.default_version));
-            (None, Some(BenchmarkSpec { version, ..spec.clone() }))
+            check.benchmark = Some(BenchmarkSpec { version, ..spec.clone() });
         }
-    };
-    Ok(Check { model: storage.blobs.path(&model.sha256), recipe, benchmark, measurement })
+        JobSpec::Search(spec) => check.search = Some(spec.search.clone()),
+    }
+    Ok(check)
 }
 
 /// Does the work of a claimed job.
@@ -69,11 +80,17 @@ pub(super) async fn execute(
             let work = Compress {
                 model: storage.blobs.path(&model.sha256),
                 recipe: spec.recipe.clone(),
+                data: match &spec.data {
+                    Some(splits) => Some(SplitFiles::find(storage, splits).await.map_err(gone_or_failed)?),
+                    None => None,
+                },
+                folder: storage.blobs.work_folder(&job.id),
                 out: out.to_path_buf(),
                 measurement,
             };
             let (report, metrics) = executor.execute_job(work, progress).await?;
-            let compression = Compression { recipe: spec.recipe, report, metrics, make_default: spec.make_default };
+            let (recipe, make_default) = (spec.recipe, spec.make_default);
+            let compression = Compression { recipe, report, search: None, metrics, make_default };
             Ok(Done::Compressed { file: out, compression: Box::new(compression) })
         }
         JobSpec::Evaluate(spec) => {
@@ -86,7 +103,13 @@ pub(super) async fn execute(
                 measurement: measurement(storage, &spec.evaluation).await.map_err(gone_or_failed)?,
             };
             let metrics = executor.execute_job(work, progress).await?;
-            Ok(Done::Measured(Box::new(JobResult { version: number, report: None, benchmark: None, metrics })))
+            Ok(Done::Measured(Box::new(JobResult {
+                version: number,
+                report: None,
+                search: None,
+                benchmark: None,
+                metrics,
+            })))
         }
         JobSpec::Benchmark(spec) => {
             let number = spec.version.unwrap_or(model.default_version);
@@ -104,9 +127,26 @@ pub(super) async fn execute(
             Ok(Done::Measured(Box::new(JobResult {
                 version: number,
                 report: None,
+                search: None,
                 benchmark: Some(benchmark),
                 metrics,
             })))
+        }
+        JobSpec::Search(spec) => {
+            let out = storage.blobs.staging_file().map_err(ExecuteError::failed)?;
+            let work = SearchWork {
+                model: storage.blobs.path(&model.sha256),
+                search: spec.search,
+                data: SplitFiles::find(storage, &spec.job.data).await.map_err(gone_or_failed)?,
+                folder: storage.blobs.work_folder(&job.id),
+                out: out.to_path_buf(),
+            };
+            let (search, report, metrics) = executor.execute_job(work, progress).await?;
+            let chosen = search.trials.iter().find(|trial| trial.number == search.chosen);
+            let recipe = chosen.map(|trial| trial.recipe.clone()).unwrap_or_default();
+            let make_default = spec.job.make_default && search.is_within_bound;
+            let compression = Compression { recipe, report, search: Some(search), metrics, make_default };
+            Ok(Done::Compressed { file: out, compression: Box::new(compression) })
         }
     }
 }
@@ -118,6 +158,16 @@ pub(super) enum Done {
 }
 
 impl Done {
+    /// Whether it is what a search had found when it was told to stop.
+    pub(super) fn is_partial(&self) -> bool {
+        match self {
+            Self::Compressed { compression, .. } => {
+                compression.search.as_ref().is_some_and(|search| search.ended == SearchEnd::Cancelled)
+            }
+            Self::Measured(_) => false,
+        }
+    }
+
     /// Stores it, and ends the job as succeeded.
     pub(super) async fn store(self, storage: &Storage, lease: &Lease) -> Result<JobRecord, StoreError> {
         match self {

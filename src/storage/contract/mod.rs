@@ -100,7 +100,7 @@ fn new_job(model: &str) -> NewJob {
         priority: 0,
         spec: json!({"asked": "for"}),
         model: model.to_owned(),
-        dataset: None,
+        datasets: Default::default(),
         max_attempts: 3,
     }
 }
@@ -115,7 +115,7 @@ fn evaluation_result() -> JobResult {
         split: Some("test".to_owned()),
         samples: 4,
     };
-    JobResult { version: 0, report: None, benchmark: None, metrics: vec![metric] }
+    JobResult { version: 0, report: None, benchmark: None, metrics: vec![metric], search: None }
 }
 
 /// The kinds of a job's events, which must count up from 1.

@@ -47,13 +47,14 @@ fn compression(metrics: Vec<NewMetric>) -> Compression {
         codebooks: Vec::new(),
         kept: Vec::new(),
         unit_groups: Vec::new(),
+        calibration: None,
         notes: Vec::new(),
         graph_bytes: 10,
         container_bytes: 10,
         plain_bytes: 8,
         seconds: 0.25,
     };
-    Compression { recipe: Recipe::default(), report, metrics, make_default: true }
+    Compression { recipe: Recipe::default(), report, metrics, make_default: true, search: None }
 }
 
 /// The row of the second layer.

@@ -61,7 +61,7 @@ async fn a_job_of_nothing_is_refused() {
         let job = storage.store.enqueue(&new_job("missing")).await;
         assert!(matches!(job, Err(StoreError::NotFound { kind: Kind::Model, .. })), "{job:?}");
         add_model(&storage, "net").await;
-        let job = NewJob { dataset: Some("missing".to_owned()), ..new_job("net") };
+        let job = NewJob { datasets: ["missing".to_owned()].into(), ..new_job("net") };
         let job = storage.store.enqueue(&job).await;
         assert!(matches!(job, Err(StoreError::NotFound { kind: Kind::Dataset, .. })), "{job:?}");
         assert_eq!(claim(&storage, LONG).await, None);

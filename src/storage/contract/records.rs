@@ -136,7 +136,7 @@ async fn a_dataset_that_a_job_reads_cannot_be_deleted() {
     with_storage(async |storage| {
         add_model(&storage, "net").await;
         storage.add_dataset(stage(&storage, b"data").await, &new_dataset("data")).await.expect("a dataset");
-        let job = NewJob { dataset: Some("data".to_owned()), ..new_job("net") };
+        let job = NewJob { datasets: ["data".to_owned()].into(), ..new_job("net") };
         let job = storage.store.enqueue(&job).await.expect("a job");
         let refused = storage.delete_dataset("data").await;
         assert!(matches!(refused, Err(StoreError::InUse { kind: Kind::Dataset, jobs: 1, .. })), "{refused:?}");

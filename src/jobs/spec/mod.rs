@@ -1,5 +1,7 @@
 //! What a job is asked to do, as it stands in `POST /api/v1/jobs`, and what it answers.
 
+mod search;
+
 use std::collections::BTreeMap;
 
 use serde::de::{DeserializeOwned, Error as _};
@@ -11,9 +13,12 @@ use utoipa::openapi::{Ref, RefOr, Schema};
 
 use crate::benchmark::{BenchmarkReport, Settings};
 use crate::compress::{Recipe, Report};
-use crate::evaluate::{DataMap, Metric};
+use crate::evaluate::{DataMap, DataSplits, Metric};
 use crate::infer::Residency;
+use crate::search::SearchReport;
 use crate::storage::NewMetric;
+
+pub use search::{SearchJob, SearchSpec};
 
 /// A job to queue.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -25,6 +30,8 @@ pub enum JobSpec {
     Evaluate(EvaluateSpec),
     /// Times a version beside another.
     Benchmark(BenchmarkSpec),
+    /// Searches for the smallest version within an allowed loss.
+    Search(SearchSpec),
 }
 
 /// Kinds of jobs.
@@ -34,11 +41,12 @@ pub enum JobKind {
     Compress,
     Evaluate,
     Benchmark,
+    Search,
 }
 
 impl JobKind {
     /// All of them.
-    const ALL: [Self; 3] = [Self::Compress, Self::Evaluate, Self::Benchmark];
+    const ALL: [Self; 4] = [Self::Compress, Self::Evaluate, Self::Benchmark, Self::Search];
 
     /// The name of its specification in the description of the API.
     fn spec_name(self) -> &'static str {
@@ -46,6 +54,7 @@ impl JobKind {
             Self::Compress => "CompressSpec",
             Self::Evaluate => "EvaluateSpec",
             Self::Benchmark => "BenchmarkSpec",
+            Self::Search => "SearchSpec",
         }
     }
 
@@ -55,6 +64,7 @@ impl JobKind {
             Self::Compress => "compress",
             Self::Evaluate => "evaluate",
             Self::Benchmark => "benchmark",
+            Self::Search => "search",
         }
     }
 }
@@ -67,6 +77,9 @@ pub struct CompressSpec {
     pub model: String,
     /// How to compress.
     pub recipe: Recipe,
+    /// What a recipe that calibrates or fine-tunes learns from: the training split, and the validation split to stop by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataSplits>,
     /// Measures version 0 and the new version, on the same samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation: Option<EvaluationSpec>,
@@ -163,6 +176,7 @@ impl<'de> Deserialize<'de> for JobSpec {
             JobKind::Compress => members_of(members).map(Self::Compress),
             JobKind::Evaluate => members_of(members).map(Self::Evaluate),
             JobKind::Benchmark => members_of(members).map(Self::Benchmark),
+            JobKind::Search => members_of(members).map(Self::Search),
         }
     }
 }
@@ -187,6 +201,7 @@ impl ToSchema for JobSpec {
                 JobKind::Compress => with_members::<CompressSpec>(schemas),
                 JobKind::Evaluate => with_members::<EvaluateSpec>(schemas),
                 JobKind::Benchmark => with_members::<BenchmarkSpec>(schemas),
+                JobKind::Search => with_members::<SearchSpec>(schemas),
             };
             schemas.push((kind.spec_name().to_owned(), with_kind(of_members, kind)));
         }
@@ -215,6 +230,7 @@ impl JobSpec {
             Self::Compress(_) => JobKind::Compress,
             Self::Evaluate(_) => JobKind::Evaluate,
             Self::Benchmark(_) => JobKind::Benchmark,
+            Self::Search(_) => JobKind::Search,
         }
     }
 
@@ -224,6 +240,7 @@ impl JobSpec {
             Self::Compress(spec) => &spec.model,
             Self::Evaluate(spec) => &spec.model,
             Self::Benchmark(spec) => &spec.model,
+            Self::Search(spec) => &spec.job.model,
         }
     }
 
@@ -233,7 +250,23 @@ impl JobSpec {
             Self::Compress(spec) => spec.evaluation.as_ref(),
             Self::Evaluate(spec) => Some(&spec.evaluation),
             Self::Benchmark(spec) => spec.evaluation.as_ref(),
+            Self::Search(_) => None,
         }
+    }
+
+    /// What it learns from and selects by, if it does.
+    pub fn data(&self) -> Option<&DataSplits> {
+        match self {
+            Self::Compress(spec) => spec.data.as_ref(),
+            Self::Search(spec) => Some(&spec.job.data),
+            Self::Evaluate(_) | Self::Benchmark(_) => None,
+        }
+    }
+
+    /// Every mapping that it has, which must each name a dataset, with where it stands.
+    pub fn maps(&self) -> impl Iterator<Item = (&'static str, &DataMap)> {
+        let evaluation = self.evaluation().map(|evaluation| ("evaluation.data", &evaluation.data));
+        evaluation.into_iter().chain(self.data().into_iter().flat_map(DataSplits::maps).map(|map| ("data", map)))
     }
 
     /// A higher one is claimed first.
@@ -242,6 +275,7 @@ impl JobSpec {
             Self::Compress(spec) => spec.priority,
             Self::Evaluate(spec) => spec.priority,
             Self::Benchmark(spec) => spec.priority,
+            Self::Search(spec) => spec.job.priority,
         }
     }
 }
@@ -265,6 +299,9 @@ pub struct JobResult {
     /// Sizes, of a compression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Report>,
+    /// Trials, front and choice, of a search.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<SearchReport>,
     /// Times and memory, of a benchmark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub benchmark: Option<BenchmarkReport>,

@@ -1,0 +1,122 @@
+//! Layers pruned and shared with the help of data, the whole network in view: what a recipe asks for beyond what each
+//! layer's own weights tell.
+
+mod calibrated;
+#[cfg(feature = "finetune")]
+mod finetuned;
+#[cfg(feature = "finetune")]
+mod gradual;
+#[cfg(feature = "finetune")]
+mod run;
+#[cfg(feature = "finetune")]
+mod shared;
+#[cfg(test)]
+mod tests;
+#[cfg(feature = "finetune")]
+mod tuned;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use super::layer::{Prepared, Task};
+use super::pipeline::Job;
+use super::{Calibration, CompressError, EpochReport};
+use crate::calibrate::RatePoint;
+use crate::evaluate::Samples;
+use crate::model::Model;
+use crate::progress::Progress;
+
+/// What calibration and fine-tuning learn from, and what they select by.
+pub struct TrainingData<'a> {
+    /// To calibrate and to fine-tune on.
+    pub train: Samples<'a>,
+    /// To stop and to choose by; none: nothing is chosen.
+    pub validation: Option<Samples<'a>>,
+    /// A folder of its own for checkpoints, from which a compression that was cut off goes on, and for the fine-tuned weights;
+    /// none: nothing is kept.
+    pub folder: Option<PathBuf>,
+    /// The folder of an earlier compression of the same model, whose fine-tuned weights take the place of the upload's.
+    pub start: Option<PathBuf>,
+    /// What compressions of one model on the same data have in common.
+    pub store: TrainingStore,
+}
+
+/// What compressions of one model on the same data have in common: outputs of frozen layers and of the upload, sample by
+/// sample. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct TrainingStore {
+    #[cfg(feature = "finetune")]
+    rows: std::sync::Arc<crate::finetune::Store>,
+}
+
+/// A network whose layers were pruned, and perhaps shared, with the help of data.
+pub(super) struct Adapted {
+    /// The upload with the tensors that changed.
+    pub model: Model,
+    /// The layers pruned and shared, in the order of the tasks; none where the usual quantisers are to share them.
+    pub layers: Option<Vec<Prepared>>,
+    /// What each epoch of fine-tuning was like.
+    pub training: Vec<EpochReport>,
+    /// Remarks for people.
+    pub notes: Vec<String>,
+    /// What calibration saw and chose.
+    pub calibration: Option<Calibration>,
+}
+
+/// The settings that a target chose, by the names of the layers.
+pub(super) type Rates = HashMap<String, RatePoint>;
+
+/// What every layer that a product multiplies by loses at every setting.
+///
+/// # Errors
+/// As [`adapt`].
+pub(super) fn measure_rates(
+    job: &Job<'_>,
+    tasks: &[Task],
+    progress: &dyn Progress,
+) -> Result<Vec<(String, Vec<RatePoint>)>, CompressError> {
+    let Some(data) = job.data else { return Err(CompressError::NeedsData) };
+    calibrated::measure_rates(job, tasks, data, progress)
+}
+
+/// Does what the recipe asks for that needs data; `None` where it asks for no such thing.
+pub(super) fn adapt(
+    job: &Job<'_>,
+    tasks: &mut [Task],
+    progress: &dyn Progress,
+) -> Result<Option<Adapted>, CompressError> {
+    if !job.recipe.needs_data() {
+        return Ok(None);
+    }
+    let data = job.data.ok_or(CompressError::NeedsData)?;
+    match job.recipe.finetune() {
+        Some(settings) => finetune(job, settings, tasks, data, progress).map(Some),
+        None => calibrated::calibrate(job, tasks, data, progress).map(Some),
+    }
+}
+
+#[cfg(feature = "finetune")]
+use finetuned::finetune;
+
+#[cfg(not(feature = "finetune"))]
+fn finetune(
+    _job: &Job<'_>,
+    _settings: &super::Finetune,
+    _tasks: &mut [Task],
+    _data: &TrainingData,
+    _progress: &dyn Progress,
+) -> Result<Adapted, CompressError> {
+    Err(CompressError::WithoutFinetuning)
+}
+
+/// Whether this build can fine-tune the graph of `model`.
+#[cfg(feature = "finetune")]
+pub fn can_finetune(model: &Model) -> bool {
+    run::network(model).is_ok()
+}
+
+/// Whether this build can fine-tune the graph of `model`: it was made without.
+#[cfg(not(feature = "finetune"))]
+pub fn can_finetune(_model: &Model) -> bool {
+    false
+}

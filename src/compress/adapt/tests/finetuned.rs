@@ -1,0 +1,202 @@
+//! Fine-tuned compressions of a real network on its data.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+
+use super::super::*;
+use crate::artifact::Artifact;
+use crate::compress::{Recipe, Report, TrainingStage, compress_with};
+use crate::evaluate::{DataMap, Dataset, Evaluation, InputMap, Metric, TargetKind, TargetMap};
+use crate::infer::{Predictor, Residency};
+use crate::progress::Silent;
+
+const MODEL: &[u8] = include_bytes!("../../../../tests/fixtures/digits_mlp.onnx");
+const DATA: &[u8] = include_bytes!("../../../../tests/fixtures/digits_val.npz");
+
+/// 450 digits: 300 to train on, 150 to select by.
+struct Digits {
+    model: Model,
+    dataset: Dataset,
+}
+
+impl Digits {
+    fn open() -> Self {
+        let model = Model::from_bytes(Bytes::from_static(MODEL)).unwrap();
+        Self { model, dataset: Dataset::from_bytes(Bytes::from_static(DATA)).unwrap() }
+    }
+
+    fn map(range: (usize, usize)) -> DataMap {
+        let inputs = [("input".to_owned(), InputMap::new("x"))].into();
+        let target = Some(TargetMap { array: "y".into(), kind: TargetKind::Class });
+        DataMap { range: Some(range), inputs, target, ..DataMap::default() }
+    }
+
+    fn data(&self, folder: Option<&Path>, start: Option<&Path>) -> TrainingData<'_> {
+        let samples = |range| {
+            let ports = (self.model.inputs(), self.model.outputs());
+            Samples::open(&self.dataset, &Self::map(range), ports).unwrap()
+        };
+        TrainingData {
+            train: samples((0, 300)),
+            validation: Some(samples((300, 450))),
+            folder: folder.map(Path::to_owned),
+            start: start.map(Path::to_owned),
+            store: TrainingStore::default(),
+        }
+    }
+
+    fn compress(&self, recipe: &str, data: &TrainingData) -> Result<(Report, Vec<u8>), CompressError> {
+        self.compress_telling(recipe, data, &Silent)
+    }
+
+    fn compress_telling(
+        &self,
+        recipe: &str,
+        data: &TrainingData,
+        progress: &dyn Progress,
+    ) -> Result<(Report, Vec<u8>), CompressError> {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let recipe = Recipe::from_json(recipe).unwrap();
+        let report = compress_with(&self.model, &recipe, Some(data), &out, progress)?;
+        Ok((report, std::fs::read(out).unwrap()))
+    }
+
+    /// Accuracy of an artifact on the validation split.
+    fn accuracy(&self, artifact: &[u8]) -> f64 {
+        let artifact = Artifact::from_bytes(artifact.to_vec().into()).unwrap();
+        let predictor = &Predictor::from_artifact(&artifact, Residency::Coded).unwrap();
+        let (map, dataset, metrics) = (&Self::map((300, 450)), &self.dataset, &[Metric::Accuracy][..]);
+        let evaluation = Evaluation { predictor, reference: None, dataset, map, metrics };
+        evaluation.run(&Silent).unwrap().value(Metric::Accuracy).unwrap()
+    }
+}
+
+const PRUNED: &str = r#"{"prune": {"sparsity": 0.85, "scope": "global"}, "encode": {"remove": false}}"#;
+const TUNED: &str = r#"{"prune": {"sparsity": 0.85, "scope": "global"}, "encode": {"remove": false},
+    "finetune": {"epochs": 12, "sharing_epochs": 0, "batch": 32, "learning_rate": 0.005}}"#;
+const SHARED: &str = r#"{"prune": {"sparsity": 0.8, "scope": "global"}, "quantize": {"levels": 3},
+    "encode": {"remove": false, "merge": false},
+    "finetune": {"epochs": 4, "sharing_epochs": 8, "batch": 32, "learning_rate": 0.005}}"#;
+
+#[test]
+fn training_repairs_what_pruning_broke_and_keeps_the_zeros() {
+    let digits = Digits::open();
+    let data = digits.data(None, None);
+    let (_, pruned) = digits.compress(PRUNED, &data).unwrap();
+    let (report, tuned) = digits.compress(TUNED, &data).unwrap();
+    let (before, after) = (digits.accuracy(&pruned), digits.accuracy(&tuned));
+    assert!(after > before + 0.1 && after > 0.9, "{before} became {after}");
+    assert!((report.sparsity - 0.85).abs() < 1e-3, "{}", report.sparsity);
+    assert_eq!(report.training.len(), 12);
+    assert!(report.training[11].loss < report.training[6].loss);
+    assert!(report.training.is_sorted_by(|a, b| a.sparsity <= b.sparsity + 1e-9), "sparsity grows");
+    // The best epoch of those at the final sparsity is what was written.
+    let best = report.training[6..].iter().filter_map(|epoch| epoch.accuracy).fold(0.0, f64::max);
+    assert!((best - after).abs() < 1e-9, "{best} against {after}");
+}
+
+#[test]
+fn shared_values_are_trained_and_stay_as_few() {
+    let digits = Digits::open();
+    let data = digits.data(None, None);
+    let (report, tuned) = digits.compress(SHARED, &data).unwrap();
+    assert!(report.layers.iter().all(|layer| layer.distinct_values <= 4), "three values and zero");
+    let shared: Vec<_> = report.training.iter().filter(|epoch| epoch.stage == TrainingStage::Shared).collect();
+    assert_eq!(shared.len(), 8);
+    let without = SHARED.replace(r#""sharing_epochs": 8"#, r#""sharing_epochs": 0"#);
+    let (_, untrained) = digits.compress(&without, &data).unwrap();
+    assert!(digits.accuracy(&tuned) > digits.accuracy(&untrained), "training the values helps");
+    let unified = SHARED.replace(r#""levels": 3"#, r#""levels": 5, "codebook": "unified""#);
+    let (report, _) = digits.compress(&unified, &data).unwrap();
+    assert_eq!(report.codebooks.len(), 1, "layers go on sharing a codebook whose values moved");
+    let reassigned = SHARED.replace(r#""batch": 32"#, r#""batch": 32, "reassign": true"#);
+    let (report, _) = digits.compress(&reassigned, &data).unwrap();
+    assert!(report.layers.iter().all(|layer| layer.distinct_values <= 4));
+}
+
+#[test]
+fn calibration_goes_before_and_after_training() {
+    let digits = Digits::open();
+    let data = digits.data(None, None);
+    let recipe = r#"{"prune": {"criterion": "obs", "sparsity": 0.8, "scope": "global"},
+        "quantize": {"method": "uq", "levels": 15, "rounding": "feedback"}, "encode": {"remove": false, "merge": false},
+        "finetune": {"epochs": 3, "sharing_epochs": 2, "batch": 32}}"#;
+    let (report, file) = digits.compress(recipe, &data).unwrap();
+    assert!(report.calibration.is_some());
+    assert!((report.sparsity - 0.8).abs() < 0.02, "{}", report.sparsity);
+    assert!(digits.accuracy(&file) > 0.9);
+}
+
+#[test]
+fn frozen_and_skipped_tensors_stay_as_they_were() {
+    let digits = Digits::open();
+    let data = digits.data(None, None);
+    let recipe = r#"{"prune": {"sparsity": 0.5}, "layers": [{"match": "w0", "skip": true}],
+        "finetune": {"epochs": 1, "sharing_epochs": 0, "freeze": ["w1"]}}"#;
+    let (_, file) = digits.compress(recipe, &data).unwrap();
+    let artifact = Artifact::from_bytes(file.into()).unwrap();
+    let predictor = Predictor::from_artifact(&artifact, Residency::Dense);
+    assert!(predictor.is_ok());
+    let none = r#"{"prune": {"sparsity": 0.5}, "finetune": {"epochs": 1, "sharing_epochs": 0, "freeze": ["*"]}}"#;
+    let error = digits.compress(none, &data).unwrap_err();
+    assert!(error.to_string().contains("no tensor is trained"), "{error}");
+}
+
+/// Cancels after some reports.
+struct Impatient {
+    reports: AtomicU32,
+    patience: u32,
+}
+
+impl Progress for Impatient {
+    fn report(&self, _fraction: f64, _stage: &str, _message: &str) {
+        self.reports.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.reports.load(Ordering::Relaxed) > self.patience
+    }
+}
+
+#[test]
+fn a_training_that_was_cut_off_goes_on_to_the_same_bytes() {
+    let digits = Digits::open();
+    let (folder, undisturbed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (_, expected) = digits.compress(SHARED, &digits.data(Some(undisturbed.path()), None)).unwrap();
+    // Cut off in either stage: some ten reports an epoch.
+    let mut cuts = 0;
+    let file = loop {
+        let progress = Impatient { reports: AtomicU32::new(0), patience: 25 };
+        match digits.compress_telling(SHARED, &digits.data(Some(folder.path()), None), &progress) {
+            Ok((_, file)) => break file,
+            Err(CompressError::Cancelled) => cuts += 1,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(cuts < 100, "every run brings it an epoch further");
+    };
+    assert!(cuts >= 3, "{cuts}");
+    assert!(file == expected, "the same bytes after {cuts} cuts");
+}
+
+#[test]
+fn a_later_compression_starts_from_the_weights_of_an_earlier_one() {
+    let digits = Digits::open();
+    let folder = tempfile::tempdir().unwrap();
+    digits.compress(TUNED, &digits.data(Some(folder.path()), None)).unwrap();
+    let more = r#"{"prune": {"sparsity": 0.9, "scope": "global"}, "encode": {"remove": false},
+        "finetune": {"epochs": 2, "sharing_epochs": 0, "batch": 32}}"#;
+    let (report, _) = digits.compress(more, &digits.data(None, Some(folder.path()))).unwrap();
+    assert!(report.training[0].sparsity >= 0.85, "it begins where the other ended: {}", report.training[0].sparsity);
+    assert!((report.sparsity - 0.9).abs() < 1e-3);
+}
+
+#[test]
+fn losses_that_do_not_fit_the_targets_are_refused() {
+    let digits = Digits::open();
+    let recipe = r#"{"finetune": {"epochs": 1, "sharing_epochs": 0, "loss": "mse"}}"#;
+    let error = digits.compress(recipe, &digits.data(None, None)).unwrap_err();
+    assert_eq!(error.to_string(), "the loss mse does not fit targets of kind class");
+}

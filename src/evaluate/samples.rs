@@ -1,0 +1,91 @@
+//! The samples that a mapping selects of a dataset, read in any order: what calibration and fine-tuning learn from.
+
+use super::feed::Feed;
+use super::{Batch, DataMap, Dataset, EvaluateError, TargetKind};
+use crate::model::Port;
+
+/// The samples that a mapping selects of a dataset, as a graph takes them; shared by threads.
+pub struct Samples<'a> {
+    feed: Feed<'a>,
+    target: Option<TargetKind>,
+}
+
+impl<'a> Samples<'a> {
+    /// Binds `map` to a dataset and a graph with these inputs and outputs, without reading a sample.
+    ///
+    /// # Errors
+    /// An [`EvaluateError`] that names the first fault.
+    pub fn open(dataset: &'a Dataset, map: &DataMap, ports: (&[Port], &[Port])) -> Result<Self, EvaluateError> {
+        let (inputs, outputs) = ports;
+        let map = map.complete(dataset, inputs, outputs.first())?;
+        Ok(Self { feed: Feed::new(dataset, &map, inputs)?, target: map.target.map(|target| target.kind) })
+    }
+
+    /// How many there are; at least one.
+    pub fn len(&self) -> usize {
+        self.feed.samples
+    }
+
+    /// Never: a selection without samples is refused.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What their targets are, where there are any.
+    pub fn target(&self) -> Option<TargetKind> {
+        self.target
+    }
+
+    /// Samples that should be read at a time, to bound memory; exactly as many as a graph of a fixed batch takes.
+    pub fn batch(&self) -> usize {
+        self.feed.batch
+    }
+
+    /// Reads samples by their numbers, each below [`Samples::len`], in the order given. For a graph of a fixed batch the
+    /// last one is repeated until the batch is full; [`Batch::samples`] tells how many are meant.
+    ///
+    /// # Errors
+    /// An [`EvaluateError`] where the file cannot be read.
+    ///
+    /// # Panics
+    /// If there are no `numbers`, or one of them is out of range.
+    pub fn read(&self, numbers: &[usize]) -> Result<Batch, EvaluateError> {
+        assert!(numbers.iter().all(|&number| number < self.len()) && !numbers.is_empty(), "numbers of samples");
+        self.feed.read_these(numbers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::{InputMap, Split, TargetMap};
+    use crate::infer::ArrayData;
+    use crate::model::fixture::{npy, npz};
+
+    #[test]
+    fn samples_of_a_split_and_a_range_come_in_any_order() {
+        let numbers: Vec<u8> = (0..10).collect();
+        let split: Vec<u8> = (0..10).map(|i| i % 2).collect();
+        let arrays = ["x", "y"].map(|name| (name, npy("|u1", false, "(10,)", &numbers)));
+        let split = ("split", npy("|u1", false, "(10,)", &split));
+        let members = [&arrays[..], &[split]].concat();
+        let dataset = Dataset::from_bytes(npz(&members, true).into()).unwrap();
+        let target = TargetMap { array: "y".into(), kind: TargetKind::Class };
+        let inputs = [("in".to_owned(), InputMap::new("x"))].into();
+        let map = DataMap { split: Some(Split::Validation), inputs, target: Some(target), ..DataMap::default() };
+        let port = Port { name: "in".into(), datatype: "FP32".into(), dims: vec![None] };
+        let open = |range| Samples::open(&dataset, &DataMap { range, ..map.clone() }, (&[port.clone()], &[]));
+
+        // 1, 3, 5, 7, 9
+        let samples = open(None).unwrap();
+        assert_eq!((samples.len(), samples.target()), (5, Some(TargetKind::Class)));
+        let batch = samples.read(&[4, 0, 1, 2, 4]).unwrap();
+        assert_eq!(batch.target.unwrap().data, ArrayData::U8(vec![9, 1, 3, 5, 9]));
+        assert_eq!(batch.inputs[0].1.data, ArrayData::F32(vec![9.0, 1.0, 3.0, 5.0, 9.0]));
+
+        let middle = open(Some((1, 3))).unwrap();
+        assert_eq!(middle.read(&[0, 1]).unwrap().samples, [3, 5]);
+        let error = open(Some((3, 6))).err().unwrap();
+        assert_eq!(error.to_string(), "no samples from 3 up to 6: there are 5");
+    }
+}

@@ -1,0 +1,75 @@
+//! What a search is asked for.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::members_of;
+use crate::evaluate::DataSplits;
+use crate::search::Search;
+
+/// Searches for the smallest version within an allowed loss, or for the best one within a size. The members of the search
+/// stand beside those of the job.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SearchSpec {
+    #[serde(flatten)]
+    pub job: SearchJob,
+    #[serde(flatten)]
+    pub search: Search,
+}
+
+/// The members of a search that say where it works.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SearchJob {
+    /// The model's name.
+    pub model: String,
+    /// What it learns from, selects by and reports on.
+    pub data: DataSplits,
+    /// Makes the version that is chosen the model's default, if it keeps the bound.
+    #[serde(default)]
+    pub make_default: bool,
+    /// A higher one is claimed first.
+    #[serde(default)]
+    pub priority: i32,
+}
+
+/// The names of the members of [`SearchJob`].
+const JOB_MEMBERS: [&str; 4] = ["model", "data", "make_default", "priority"];
+
+/// By hand, since flattened members cannot be told from unknown ones.
+impl<'de> Deserialize<'de> for SearchSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut search = Map::deserialize(deserializer)?;
+        // A dataset by its name is the shortest way to say where the data are.
+        if let Some(name @ Value::String(_)) = search.remove("dataset") {
+            let data = search.entry("data").or_insert_with(|| Value::Object(Map::new()));
+            if let Value::Object(data) = data {
+                data.entry("dataset").or_insert(name);
+            }
+        }
+        let job = JOB_MEMBERS.iter().filter_map(|name| Some(((*name).to_owned(), search.remove(*name)?)));
+        let job: Map<String, Value> = job.collect();
+        Ok(Self { job: members_of(job)?, search: members_of(search)? })
+    }
+}
+
+impl PartialSchema for SearchSpec {
+    fn schema() -> RefOr<Schema> {
+        let RefOr::T(Schema::Object(mut object)) = SearchJob::schema() else {
+            unreachable!("a structure is an object")
+        };
+        let RefOr::T(Schema::Object(search)) = Search::schema() else { unreachable!("a structure is an object") };
+        object.description = search.description;
+        object.properties.extend(search.properties);
+        Schema::Object(object).into()
+    }
+}
+
+impl ToSchema for SearchSpec {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        SearchJob::schemas(schemas);
+        Search::schemas(schemas);
+    }
+}

@@ -1,0 +1,212 @@
+//! What is searched for: the bound that must hold, where to look, how long.
+
+use serde::{Deserialize, Serialize};
+
+use super::SearchError;
+use super::space::Space;
+use crate::compress::Recipe;
+use crate::evaluate::{Against, Metric};
+
+/// Trials of a search that does not say how many.
+const DEFAULT_TRIALS: usize = 24;
+/// Most trials of a search.
+const MAX_TRIALS: usize = 10_000;
+
+/// A search for the smallest version within an allowed loss, or for the best one within a size. Exactly one bound is given.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Search {
+    /// What the bound is about; left out, `accuracy` for class targets and `mse` for real ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<Metric>,
+    /// By how much the metric may be worse than version 0's on the validation split, in its own unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_drop: Option<f64>,
+    /// By which fraction of version 0's the metric may be worse: 0.02 lets a squared error of 0.2 rise to 0.204.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_relative_drop: Option<f64>,
+    /// The least that the metric must reach, for one of which more is better.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_metric: Option<f64>,
+    /// The most that the metric may come to, for one of which less is better.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_metric: Option<f64>,
+    /// The most bytes that the artifact may have: the best version within them is searched for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_size_bytes: Option<u64>,
+    /// Settings to try; left out, a walk from cheap to dear settings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub space: Option<Space>,
+    /// What all trials have in common.
+    pub recipe: Recipe,
+    /// When to stop.
+    pub budget: SearchBudget,
+}
+
+/// When a search stops, if it does not end before.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct SearchBudget {
+    /// Trials at most.
+    #[cfg_attr(feature = "service", schema(minimum = 1, maximum = 10_000, default = 24))]
+    pub trials: usize,
+    /// No trial begins after this many seconds of work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "service", schema(exclusive_minimum = 0))]
+    pub seconds: Option<f64>,
+}
+
+impl Default for SearchBudget {
+    fn default() -> Self {
+        Self { trials: DEFAULT_TRIALS, seconds: None }
+    }
+}
+
+/// The bound that a trial must keep.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Bound {
+    /// The value of the metric must not be worse than this; the smallest artifact wins.
+    Quality { metric: Metric, worst: f64 },
+    /// The artifact must not have more bytes; the best value of the metric wins.
+    Size { metric: Metric, bytes: u64 },
+}
+
+impl Search {
+    /// Checks what no single field can: that there is one bound, that it makes sense, that the metric has a direction.
+    ///
+    /// # Errors
+    /// [`SearchError::Bounds`], [`SearchError::Field`], [`SearchError::Metric`].
+    pub fn check(&self) -> Result<(), SearchError> {
+        let floats = [
+            ("max_drop", self.max_drop),
+            ("max_relative_drop", self.max_relative_drop),
+            ("min_metric", self.min_metric),
+            ("max_metric", self.max_metric),
+        ];
+        let given = floats.iter().filter(|(_, value)| value.is_some()).map(|(name, _)| *name);
+        let given: Vec<&str> = given.chain(self.max_size_bytes.map(|_| "max_size_bytes")).collect();
+        if given.len() != 1 {
+            return Err(SearchError::Bounds { given: given.join(", ") });
+        }
+        for (name, value) in floats {
+            let is_drop = name.ends_with("drop");
+            if let Some(value) = value.filter(|value| !value.is_finite() || is_drop && *value < 0.0) {
+                return Err(SearchError::Field { field: name, found: value });
+            }
+        }
+        if let Some(seconds) = self.budget.seconds.filter(|seconds| !(*seconds > 0.0 && seconds.is_finite())) {
+            return Err(SearchError::Field { field: "budget.seconds", found: seconds });
+        }
+        if !(1..=MAX_TRIALS).contains(&self.budget.trials) {
+            return Err(SearchError::Field { field: "budget.trials", found: self.budget.trials as f64 });
+        }
+        if let Some(metric) = self.metric {
+            let wrong = match (self.min_metric, self.max_metric) {
+                (Some(_), _) => !more_is_better(metric),
+                (_, Some(_)) => more_is_better(metric),
+                _ => false,
+            };
+            if wrong || metric.against() == Against::Reference && self.relates_to_upload() {
+                return Err(SearchError::Metric { metric, bound: given[0].to_owned() });
+            }
+        }
+        if let Some(space) = &self.space {
+            space.check()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the bound speaks of version 0's own value.
+    fn relates_to_upload(&self) -> bool {
+        self.max_drop.is_some() || self.max_relative_drop.is_some()
+    }
+
+    /// The bound on `metric`, of which version 0 has the value `original` on the validation split.
+    pub(super) fn bound(&self, metric: Metric, original: f64) -> Bound {
+        let sign = if more_is_better(metric) { -1.0 } else { 1.0 };
+        let worst = if let Some(drop) = self.max_drop {
+            original + sign * drop
+        } else if let Some(fraction) = self.max_relative_drop {
+            original + sign * fraction * original.abs()
+        } else if let Some(value) = self.min_metric.or(self.max_metric) {
+            value
+        } else {
+            let bytes = self.max_size_bytes.expect("a checked search has one bound");
+            return Bound::Size { metric, bytes };
+        };
+        Bound::Quality { metric, worst }
+    }
+}
+
+impl Bound {
+    pub(super) fn metric(self) -> Metric {
+        match self {
+            Self::Quality { metric, .. } | Self::Size { metric, .. } => metric,
+        }
+    }
+
+    /// Whether an artifact of `size_bytes` and this value of the metric keeps the bound.
+    pub(super) fn is_kept(self, size_bytes: u64, value: f64) -> bool {
+        match self {
+            // As much rounding as a mean of so many samples has.
+            Self::Quality { metric, worst } => is_at_least_as_good(metric, value, worst),
+            Self::Size { bytes, .. } => size_bytes <= bytes,
+        }
+    }
+}
+
+/// Whether `value` of `metric` is `than` or better, but for rounding in the last places.
+pub(super) fn is_at_least_as_good(metric: Metric, value: f64, than: f64) -> bool {
+    let slack = 1e-12 * than.abs().max(1.0);
+    if more_is_better(metric) { value >= than - slack } else { value <= than + slack }
+}
+
+/// Whether a larger value of `metric` is a better one.
+pub(super) const fn more_is_better(metric: Metric) -> bool {
+    !matches!(metric, Metric::Mse | Metric::Mae)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str) -> Search {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_search_has_one_bound_that_makes_sense() {
+        for (json, expected) in [
+            (
+                "{}",
+                "one bound is needed: max_drop, max_relative_drop, min_metric, max_metric or max_size_bytes; found none",
+            ),
+            (r#"{"max_drop": 0.01, "max_size_bytes": 9}"#, "found max_drop, max_size_bytes"),
+            (r#"{"max_drop": -0.01}"#, "max_drop cannot be -0.01"),
+            (r#"{"min_metric": 0.2, "metric": "mse"}"#, "min_metric is no bound for mse"),
+            (r#"{"max_drop": 0.2, "metric": "agreement"}"#, "max_drop is no bound for agreement"),
+            (r#"{"max_drop": 0.2, "budget": {"trials": 0}}"#, "budget.trials cannot be 0"),
+            (r#"{"max_drop": 0.2, "budget": {"seconds": 0}}"#, "budget.seconds cannot be 0"),
+        ] {
+            let error = parse(json).check().unwrap_err().to_string();
+            assert!(error.contains(expected), "{json}: {error}");
+        }
+        assert!(parse(r#"{"max_drop": 0, "metric": "accuracy"}"#).check().is_ok());
+    }
+
+    #[test]
+    fn bounds_follow_the_direction_of_the_metric() {
+        let worst = |json: &str, metric, original| match parse(json).bound(metric, original) {
+            Bound::Quality { worst, .. } => worst,
+            Bound::Size { bytes, .. } => bytes as f64,
+        };
+        assert_eq!(worst(r#"{"max_drop": 0.25}"#, Metric::Accuracy, 1.0), 0.75);
+        assert_eq!(worst(r#"{"max_drop": 0.25}"#, Metric::Mse, 1.0), 1.25);
+        assert_eq!(worst(r#"{"max_relative_drop": 0.5}"#, Metric::Mse, 0.5), 0.75);
+        assert_eq!(worst(r#"{"max_relative_drop": 0.5}"#, Metric::R2, -0.5), -0.75);
+        let bound = parse(r#"{"max_drop": 0.001}"#).bound(Metric::Accuracy, 0.991);
+        assert!(bound.is_kept(1, 0.991 - 0.001) && !bound.is_kept(1, 0.9898));
+    }
+}

@@ -1,0 +1,94 @@
+//! One trial: a recipe, and what came of it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::compress::Recipe;
+
+/// A recipe that was tried.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+pub struct Trial {
+    /// Counted from 1.
+    pub number: usize,
+    /// What part of the search it belongs to.
+    pub stage: TrialStage,
+    /// The trial whose fine-tuned weights it started from; the upload when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<usize>,
+    /// What was done.
+    pub recipe: Recipe,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Time of the work: compressing and measuring.
+    pub seconds: f64,
+}
+
+/// What part of a search a trial belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum TrialStage {
+    /// A combination of the space that was given.
+    Grid,
+    /// Without training.
+    OneShot,
+    /// Pruned and fine-tuned.
+    FineTuned,
+    /// Fewer shared values for weights that were fine-tuned before.
+    Shared,
+}
+
+/// What came of a trial.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was compressed and measured on the validation split.
+    Measured(Point),
+    /// It could not be.
+    Failed {
+        /// For people.
+        reason: String,
+    },
+}
+
+/// Size and quality of a trial.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+pub struct Point {
+    /// The whole artifact.
+    pub size_bytes: u64,
+    /// Bytes of the upload / `size_bytes`.
+    pub ratio: f64,
+    /// Bytes of all streams and codebooks / (4 x weights), of the compressed layers.
+    pub psi: f64,
+    /// Fraction of the weights that are zero.
+    pub sparsity: f64,
+    /// The metric on the validation split.
+    pub value: f64,
+    /// Whether the bound is kept.
+    pub is_within_bound: bool,
+}
+
+impl Trial {
+    /// Size and quality, where it was measured.
+    pub fn point(&self) -> Option<&Point> {
+        match &self.outcome {
+            Outcome::Measured(point) => Some(point),
+            Outcome::Failed { .. } => None,
+        }
+    }
+
+    /// Whether it was measured and keeps the bound.
+    pub fn is_within_bound(&self) -> bool {
+        self.point().is_some_and(|point| point.is_within_bound)
+    }
+}
+
+/// A trial to make.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Proposal {
+    pub stage: TrialStage,
+    pub from: Option<usize>,
+    pub recipe: Recipe,
+}

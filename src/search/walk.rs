@@ -1,0 +1,245 @@
+//! A search without a space: from cheap settings to dear ones.
+//!
+//! First without training, smaller and smaller until the bound breaks: calibrated to a size where there is a training split,
+//! else by magnitude. Then with training: density is halved, each
+//! time from the fine-tuned weights of a denser trial, until the bound breaks, and bisected from there. Last, the weights
+//! of the best trial share fewer values. What comes next follows from the trials so far, so a search that was cut off goes
+//! on where it was.
+
+use serde_json::{Value, json};
+
+use super::SearchError;
+use super::spec::Bound;
+use super::trial::{Proposal, Trial, TrialStage};
+use crate::compress::Recipe;
+
+/// Ratios that are tried with calibration and without training, in this order.
+const RATIOS: [f64; 7] = [8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0];
+/// Sparsities and levels that are tried without data, in this order.
+const ONE_SHOT: [(f64, u64); 7] = [(0.0, 63), (0.3, 31), (0.5, 15), (0.7, 15), (0.8, 15), (0.9, 15), (0.95, 15)];
+/// Density of the first trial with training where none without kept the bound.
+const FIRST_DENSITY: f64 = 0.2;
+/// The first trial with training is this much sparser than the best without.
+const FIRST_STEP: f64 = 0.4;
+/// Densities beyond which pruning is not worth its bytes.
+const MAX_DENSITY: f64 = 0.9;
+/// Densities that are nearer to each other than this are not told apart.
+const RESOLUTION: f64 = 1.15;
+/// Numbers of shared values, in the order in which they are tried.
+const LEVELS: [u64; 5] = [15, 9, 7, 5, 3];
+
+/// What the walk knows of model and data.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Abilities {
+    /// There is a training split.
+    pub calibrates: bool,
+    /// There is one, and the graph can be trained.
+    pub finetunes: bool,
+}
+
+/// The next trial; `None` at the end of the walk.
+pub(super) fn next(
+    common: &Recipe,
+    bound: Bound,
+    abilities: Abilities,
+    trials: &[Trial],
+) -> Result<Option<Proposal>, SearchError> {
+    let wants_quality = matches!(bound, Bound::Quality { .. });
+    let walk = Walk { common, bound, wants_quality, abilities, trials };
+    if let Some(proposal) = walk.one_shot()? {
+        return Ok(Some(proposal));
+    }
+    if !abilities.finetunes {
+        return Ok(None);
+    }
+    match walk.fine_tuned()? {
+        Some(proposal) => Ok(Some(proposal)),
+        None => walk.shared(),
+    }
+}
+
+struct Walk<'a> {
+    common: &'a Recipe,
+    bound: Bound,
+    /// The smallest within a quality is wanted, not the best within a size.
+    wants_quality: bool,
+    abilities: Abilities,
+    trials: &'a [Trial],
+}
+
+impl Walk<'_> {
+    fn of(&self, stage: TrialStage) -> impl Iterator<Item = &Trial> {
+        self.trials.iter().filter(move |trial| trial.stage == stage)
+    }
+
+    /// Further without training, as long as harder settings may keep the bound.
+    fn one_shot(&self) -> Result<Option<Proposal>, SearchError> {
+        let made = self.of(TrialStage::OneShot).count();
+        // Of trials that are smaller and smaller, the last that matters breaks the quality, or fits the size.
+        let is_over = self.of(TrialStage::OneShot).any(|trial| trial.is_within_bound() != self.wants_quality);
+        let over = match (self.bound, self.abilities.calibrates) {
+            _ if is_over => None,
+            (Bound::Size { bytes, .. }, true) => (made == 0).then(|| json!({ "target": { "size_bytes": bytes } })),
+            (Bound::Quality { .. }, true) => RATIOS.get(made).map(|ratio| json!({ "target": { "ratio": ratio } })),
+            (_, false) => ONE_SHOT.get(made).map(|&(sparsity, levels)| {
+                let prune = if sparsity > 0.0 { json!({ "sparsity": sparsity }) } else { Value::Null };
+                json!({ "prune": prune, "quantize": { "levels": levels } })
+            }),
+        };
+        let Some(mut over) = over else { return Ok(None) };
+        over["finetune"] = Value::Null;
+        let recipe = self.settings()?.with(&over)?;
+        Ok(Some(Proposal { stage: TrialStage::OneShot, from: None, recipe }))
+    }
+
+    /// What all trials have in common: choices of the walk where the common recipe makes none.
+    fn settings(&self) -> Result<Recipe, SearchError> {
+        let prune = json!({ "criterion": "magnitude", "scope": "global" });
+        let quantize = json!({ "method": "cws", "levels": LEVELS[0] });
+        let encode = json!({ "plain": "f16" });
+        let mut own = json!({ "prune": prune, "quantize": quantize, "encode": encode });
+        if self.abilities.finetunes {
+            own["finetune"] = json!({});
+        }
+        let own = Recipe::from_json(&own.to_string())?;
+        let common = serde_json::to_value(self.common).unwrap_or_default();
+        Ok(own.with(&common)?)
+    }
+
+    /// The next density, started from the sparsest denser trial.
+    fn fine_tuned(&self) -> Result<Option<Proposal>, SearchError> {
+        let tried: Vec<(f64, bool)> = self
+            .of(TrialStage::FineTuned)
+            .filter_map(|trial| Some((density(trial)?, trial.is_within_bound())))
+            .collect();
+        if self.of(TrialStage::FineTuned).count() > tried.len() {
+            // What cannot be trained once cannot be trained at all.
+            return Ok(None);
+        }
+        let first = || {
+            let kept = self.of(TrialStage::OneShot).filter(|trial| trial.is_within_bound()).filter_map(Trial::point);
+            let density = kept.map(|point| 1.0 - point.sparsity).reduce(f64::min);
+            density.map_or(FIRST_DENSITY, |density| (density * FIRST_STEP).min(FIRST_DENSITY))
+        };
+        let Some(wanted) = next_density(&tried, self.wants_quality, first) else { return Ok(None) };
+        let denser = self.of(TrialStage::FineTuned).filter(|trial| density(trial).is_some_and(|d| d > wanted));
+        let from = denser.min_by(|a, b| density(a).partial_cmp(&density(b)).unwrap_or(std::cmp::Ordering::Equal));
+        let recipe = self.settings()?.with(&json!({ "prune": { "sparsity": 1.0 - wanted } }))?;
+        Ok(Some(Proposal { stage: TrialStage::FineTuned, from: from.map(|trial| trial.number), recipe }))
+    }
+
+    /// Fewer values for the weights of the best trial, as long as the bound is kept.
+    fn shared(&self) -> Result<Option<Proposal>, SearchError> {
+        let best = self.of(TrialStage::FineTuned).filter(|trial| trial.is_within_bound());
+        let best = best.min_by_key(|trial| trial.point().map(|point| point.size_bytes));
+        let (Some(best), true) = (best, self.wants_quality) else { return Ok(None) };
+        if self.of(TrialStage::Shared).any(|trial| !trial.is_within_bound()) {
+            return Ok(None);
+        }
+        let used = levels(best).unwrap_or(u64::MAX);
+        let made = self.of(TrialStage::Shared).count();
+        let fewer = LEVELS.into_iter().filter(|levels| *levels < used).nth(made);
+        let Some(levels) = fewer else { return Ok(None) };
+        let over = json!({ "quantize": { "levels": levels }, "finetune": { "epochs": 0 } });
+        let recipe = best.recipe.with(&over)?;
+        Ok(Some(Proposal { stage: TrialStage::Shared, from: Some(best.number), recipe }))
+    }
+}
+
+/// The density to try after those in `tried`, each with whether it kept the bound; `None` once it is known well enough.
+fn next_density(tried: &[(f64, bool)], wants_quality: bool, first: impl Fn() -> f64) -> Option<f64> {
+    let of = |kept: bool| tried.iter().filter(move |(_, is_kept)| *is_kept == kept).map(|(density, _)| *density);
+    if tried.is_empty() {
+        return Some(first().min(MAX_DENSITY));
+    }
+    // The smallest density that keeps a quality, or the largest that fits a size, lies between these two.
+    let (upper, lower) = match wants_quality {
+        true => (of(true).reduce(f64::min), of(false).reduce(f64::max)),
+        false => (of(false).reduce(f64::min), of(true).reduce(f64::max)),
+    };
+    match (lower, upper) {
+        (None, Some(upper)) => Some(upper / 2.0),
+        (Some(lower), None) => (lower * RESOLUTION < MAX_DENSITY).then(|| (lower * 2.0).min(MAX_DENSITY)),
+        (Some(lower), Some(upper)) => (lower * RESOLUTION < upper).then(|| (lower * upper).sqrt()),
+        (None, None) => None,
+    }
+}
+
+/// Fraction of the weights that a trial was told to keep; `None` where it failed.
+fn density(trial: &Trial) -> Option<f64> {
+    trial.point()?;
+    let recipe = serde_json::to_value(&trial.recipe).ok()?;
+    Some(1.0 - recipe["prune"]["sparsity"].as_f64()?)
+}
+
+fn levels(trial: &Trial) -> Option<u64> {
+    serde_json::to_value(&trial.recipe).ok()?["quantize"]["levels"].as_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::Metric;
+    use crate::search::trial::{Outcome, Point};
+
+    const BOUND: Bound = Bound::Quality { metric: Metric::Accuracy, worst: 0.98 };
+
+    /// Walks to the end in a world where `value` tells the metric from density, levels and whether it is trained.
+    fn walk(finetunes: bool, value: impl Fn(f64, u64, bool) -> f64) -> Vec<Trial> {
+        let mut trials = Vec::new();
+        let abilities = Abilities { calibrates: true, finetunes };
+        while let Some(proposal) = next(&Recipe::default(), BOUND, abilities, &trials).unwrap() {
+            let Proposal { stage, from, recipe } = proposal;
+            let number = trials.len() + 1;
+            let mut trial =
+                Trial { number, stage, from, recipe, outcome: Outcome::Failed { reason: String::new() }, seconds: 1.0 };
+            let json = serde_json::to_value(&trial.recipe).unwrap();
+            let by_ratio = json["target"]["ratio"].as_f64().map(|ratio| 4.0 / ratio);
+            let density = by_ratio.unwrap_or_else(|| 1.0 - json["prune"]["sparsity"].as_f64().unwrap_or(0.0));
+            let levels = levels(&trial).unwrap();
+            let value = value(density, levels, stage != TrialStage::OneShot);
+            let size_bytes = (1e6 * density * (4.0 + (levels as f64).log2())) as u64;
+            let is_within_bound = BOUND.is_kept(size_bytes, value);
+            let point = Point { size_bytes, ratio: 1.0, psi: 0.1, sparsity: 1.0 - density, value, is_within_bound };
+            trial.outcome = Outcome::Measured(point);
+            trials.push(trial);
+            assert!(number < 40, "the walk ends");
+        }
+        trials
+    }
+
+    #[test]
+    fn density_is_found_by_halving_and_bisection_and_then_levels_fall() {
+        let trials = walk(true, |density, levels, trained| {
+            let needed = if trained { 0.03 } else { 0.25 };
+            if density >= needed && levels >= 5 { 0.99 } else { 0.9 }
+        });
+        let stages: Vec<TrialStage> = trials.iter().map(|trial| trial.stage).collect();
+        assert!(stages.is_sorted_by_key(|stage| *stage as u8), "{stages:?}");
+        let best = trials.iter().filter(|t| t.is_within_bound()).min_by_key(|t| t.point().unwrap().size_bytes).unwrap();
+        assert_eq!(levels(best), Some(5));
+        let density = density(best).unwrap();
+        assert!((0.03..0.03 * RESOLUTION).contains(&density), "{density}");
+        let from = best.from.unwrap();
+        assert_eq!(trials[from - 1].stage, TrialStage::FineTuned);
+        assert!(trials.iter().filter(|t| t.stage == TrialStage::FineTuned).skip(1).all(|t| t.from.is_some()));
+    }
+
+    #[test]
+    fn without_training_the_walk_ends_where_the_bound_breaks() {
+        let trials = walk(false, |density, _, _| if density >= 0.3 { 0.99 } else { 0.9 });
+        assert_eq!(trials.len(), 3, "ratios of 8, 12 and 16");
+        assert!(!trials[2].is_within_bound());
+    }
+
+    #[test]
+    fn the_largest_density_that_fits_a_size_is_approached_from_both_sides() {
+        let mut tried: Vec<(f64, bool)> = Vec::new();
+        while let Some(density) = next_density(&tried, false, || 0.2) {
+            tried.push((density, density <= 0.11));
+            assert!(tried.len() < 20);
+        }
+        let best = tried.iter().filter(|(_, kept)| *kept).map(|(d, _)| *d).fold(0.0, f64::max);
+        assert!(best <= 0.11 && best * RESOLUTION >= 0.11, "{tried:?}");
+    }
+}

@@ -1,0 +1,191 @@
+//! Searches: what they find and report, what they refuse, and that neither a cancel nor a kill loses a trial.
+
+use serde_json::{Value, json};
+
+use crate::fixtures::{DIGITS, DIGITS_DATA};
+use crate::harness::{PostgresDatabase, TestApp, wait_until};
+use crate::program::Program;
+
+/// The digits by what they are for: 150 each to train, to select by and to report on.
+fn data() -> Value {
+    let range = |from: u32| json!({"dataset": "digits", "range": [from, from + 150]});
+    json!({"train": range(0), "validation": range(150), "test": range(300)})
+}
+
+/// A search through `space` for the smallest version of the digits within `max_drop`.
+fn search(max_drop: f64, space: Value) -> Value {
+    json!({"kind": "search", "model": "digits", "data": data(), "metric": "accuracy", "max_drop": max_drop, "space": space})
+}
+
+/// Many trials of a millisecond each.
+fn long_search() -> Value {
+    let levels: Vec<u32> = (2..202).collect();
+    let mut spec = search(0.5, json!({"levels": levels, "sparsity": [0.1, 0.2, 0.3, 0.4], "exhaustive": true}));
+    spec["budget"] = json!({"trials": 800});
+    spec
+}
+
+fn trials(job: &Value) -> &Vec<Value> {
+    job["result"]["search"]["trials"].as_array().unwrap_or_else(|| panic!("no trials in {job}"))
+}
+
+#[test]
+fn the_smallest_trial_within_the_bound_becomes_a_version_measured_on_the_test_split() {
+    let app = TestApp::with_digits();
+    let space = json!({"sparsity": [0.3, 0.5, 0.7, 0.9], "levels": [7, 31], "exhaustive": true});
+    let job = app.run_job(&search(0.02, space));
+    assert_eq!(job["status"], "succeeded", "{job}");
+    let found = &job["result"]["search"];
+    assert_eq!((&found["ended"], &found["is_within_bound"]), (&json!("complete"), &json!(true)), "{found}");
+    assert_eq!(trials(&job).len(), 8);
+    let size = |trial: &Value| trial["outcome"]["size_bytes"].as_u64().unwrap();
+    let kept = trials(&job).iter().filter(|trial| trial["outcome"]["is_within_bound"] == true);
+    let smallest = kept.min_by_key(|trial| size(trial)).unwrap();
+    assert_eq!(found["chosen"], smallest["number"]);
+    let worst = found["original"].as_f64().unwrap() - 0.02;
+    assert!(smallest["outcome"]["value"].as_f64().unwrap() >= worst - 1e-9);
+
+    let version = app.get("/api/v1/models/digits/versions/1").expect(200).json();
+    assert_eq!(version["size_bytes"].as_u64().unwrap(), size(smallest));
+    let metrics = job["result"]["metrics"].as_array().unwrap();
+    assert!(metrics.iter().all(|metric| metric["split"] == "test" && metric["samples"] == 150), "{metrics:?}");
+    let drops = found["test"]["drops"].as_array().unwrap();
+    let drop = drops.iter().find(|drop| drop["metric"] == "accuracy").unwrap();
+    assert!(drop["low"].as_f64() <= drop["drop"].as_f64() && drop["drop"].as_f64() <= drop["high"].as_f64());
+}
+
+#[test]
+fn trials_that_cannot_win_are_not_made() {
+    let app = TestApp::with_digits();
+    let space = json!({"sparsity": [0.1, 0.3, 0.5, 0.7, 0.9], "levels": [3, 7, 15, 31, 63]});
+    let job = app.run_job(&search(0.02, space.clone()));
+    let made = trials(&job).len();
+    assert!((2..15).contains(&made), "{made} of 25");
+    let mut all = search(0.02, space);
+    all["space"]["exhaustive"] = json!(true);
+    all["budget"] = json!({"trials": 25});
+    let all = app.run_job(&all);
+    let size = |job: &Value| job["result"]["report"]["artifact_bytes"].as_u64().unwrap();
+    assert_eq!(trials(&all).len(), 25);
+    assert!(size(&job) as f64 <= 1.1 * size(&all) as f64, "{} and {}", size(&job), size(&all));
+}
+
+#[test]
+fn a_bound_that_nothing_keeps_gives_the_nearest_and_says_so() {
+    let app = TestApp::with_digits();
+    let mut spec = search(0.0, json!({"sparsity": [0.97, 0.99], "levels": [1]}));
+    spec["make_default"] = json!(true);
+    let job = app.run_job(&spec);
+    assert_eq!(job["status"], "succeeded", "{job}");
+    assert_eq!(job["result"]["search"]["is_within_bound"], false);
+    assert_eq!(app.get("/api/v1/models/digits").expect(200).json()["default_version"], 0);
+}
+
+#[test]
+fn the_best_within_a_size_is_found() {
+    let app = TestApp::with_digits();
+    let mut spec = search(0.0, json!({"sparsity": [0.2, 0.5, 0.8], "levels": [7, 31], "exhaustive": true}));
+    spec.as_object_mut().unwrap().remove("max_drop");
+    spec["max_size_bytes"] = json!(4000);
+    let job = app.run_job(&spec);
+    assert!(job["result"]["report"]["artifact_bytes"].as_u64().unwrap() <= 4000, "{job}");
+    let fits = trials(&job).iter().filter(|trial| trial["outcome"]["size_bytes"].as_u64().unwrap() <= 4000);
+    let best = fits.map(|trial| trial["outcome"]["value"].as_f64().unwrap()).fold(0.0, f64::max);
+    let chosen = job["result"]["search"]["chosen"].as_u64().unwrap();
+    assert_eq!(trials(&job)[chosen as usize - 1]["outcome"]["value"].as_f64().unwrap(), best);
+}
+
+#[test]
+fn searches_that_make_no_sense_are_refused_with_their_fault() {
+    let app = TestApp::with_digits();
+    let refuse = |change: &dyn Fn(&mut Value), code: &str, fault: &str| {
+        let mut spec = search(0.01, json!({"levels": [7]}));
+        change(&mut spec);
+        app.post_json("/api/v1/jobs", &spec).expect_problem(422, code, fault);
+    };
+    refuse(&|spec| spec["max_size_bytes"] = json!(9), "invalid_settings", "found max_drop, max_size_bytes");
+    refuse(&|spec| spec["data"] = json!({"dataset": "digits"}), "data_mismatch", "no validation split");
+    refuse(&|spec| spec["data"]["test"]["range"] = json!([300, 500]), "data_mismatch", "there are 450");
+    refuse(
+        &|spec| drop(spec["data"]["test"].as_object_mut().unwrap().remove("dataset")),
+        "data_mismatch",
+        "data.dataset",
+    );
+    let mut spec = search(0.01, json!("all"));
+    app.post_json("/api/v1/jobs", &spec).expect_problem(422, "invalid_body", r#"no space is named "all""#);
+    spec["space"] = json!({"levels": [0]});
+    app.post_json("/api/v1/jobs", &spec).expect_problem(422, "invalid_body", "space.levels[0]");
+    spec = search(0.01, json!({"levels": [7]}));
+    spec["trails"] = json!(3);
+    app.post_json("/api/v1/jobs", &spec).expect_problem(422, "invalid_body", "unknown field `trails`");
+    spec = search(0.01, json!({"levels": [7]}));
+    spec["data"]["validation"]["dataset"] = json!("missing");
+    app.post_json("/api/v1/jobs", &spec).expect_problem(404, "not_found", "missing");
+}
+
+#[test]
+fn every_dataset_of_an_unfinished_search_is_kept() {
+    let app = TestApp::with_digits();
+    app.upload_dataset("other", DIGITS_DATA).expect(201);
+    let mut spec = long_search();
+    spec["data"]["test"]["dataset"] = json!("other");
+    let job = app.post_json("/api/v1/jobs", &spec).expect(202).json();
+    for name in ["digits", "other"] {
+        app.delete(&format!("/api/v1/datasets/{name}")).expect(409);
+    }
+    app.post(job["urls"]["cancel"].as_str().unwrap(), b"").expect(200);
+    app.wait_for_job(job["id"].as_str().unwrap());
+    app.delete("/api/v1/datasets/other").expect(204);
+}
+
+#[test]
+fn a_cancelled_search_keeps_what_it_found() {
+    let app = TestApp::with_digits();
+    let job = app.post_json("/api/v1/jobs", &long_search()).expect(202).json();
+    let path = format!("/api/v1/jobs/{}", job["id"].as_str().unwrap());
+    let message = || app.get(&path).expect(200).json()["progress"]["message"].as_str().unwrap_or_default().to_owned();
+    wait_until("the third trial", || trial_number(&message()) >= 3);
+    app.post(job["urls"]["cancel"].as_str().unwrap(), b"").expect(200);
+    let ended = app.wait_for_job(job["id"].as_str().unwrap());
+    assert_eq!(ended["status"], "cancelled", "{ended}");
+    assert_eq!(ended["result"]["search"]["ended"], "cancelled");
+    assert!((2..800).contains(&trials(&ended).len()));
+    let version = app.get("/api/v1/models/digits/versions/1").expect(200).json();
+    assert_eq!(version["size_bytes"], ended["result"]["report"]["artifact_bytes"]);
+    assert!(!app.blob_dir().join("work").join(job["id"].as_str().unwrap()).exists(), "its folder is gone");
+}
+
+/// The number in a message such as `trial 12, best so far 4.2 times: ...`.
+fn trial_number(message: &str) -> u32 {
+    let digits: String = message.trim_start_matches("trial ").chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or(0)
+}
+
+#[test]
+fn a_killed_search_goes_on_without_repeating_a_trial() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let database = PostgresDatabase::create();
+    let mut program = Program::start(data_dir.path(), database.as_ref());
+    program.client.upload_model("digits", DIGITS).expect(201);
+    program.client.upload_dataset("digits", DIGITS_DATA).expect(201);
+    let mut spec = long_search();
+    spec["budget"] = json!({"trials": 60});
+    let job = program.client.post_json("/api/v1/jobs", &spec).expect(202).json();
+    let id = job["id"].as_str().unwrap();
+    let log = data_dir.path().join("blobs/work").join(id).join("trials.jsonl");
+    let lines = || std::fs::read_to_string(&log).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
+    wait_until("some trials", || lines().len() > 5);
+    program.kill();
+    let before = lines();
+
+    let program = Program::start(data_dir.path(), database.as_ref());
+    let ended = program.client.wait_for_job(id);
+    assert_eq!(ended["status"], "succeeded", "{ended}");
+    assert_eq!(trials(&ended).len(), 60);
+    assert!(ended["attempt"].as_i64().unwrap() > 1);
+    // The first line tells the search. Times are part of a trial, so one that was made again would differ.
+    for (line, trial) in before[1..].iter().zip(trials(&ended)) {
+        let Ok(line) = serde_json::from_str::<Value>(line) else { break };
+        assert_eq!(&line, trial);
+    }
+}
