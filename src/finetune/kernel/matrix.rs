@@ -88,7 +88,7 @@ mod tests {
         Matrix::new(&a, 2, 3).times(Matrix::new(&b, 2, 3).t(), 1.0, false, &mut out);
         assert_eq!(out, [7.0, 10.0, 16.0, 22.0]);
         Matrix::new(&a, 3, 2).t().times(Matrix::new(&b, 3, 2), 2.0, true, &mut out);
-        assert_eq!(out, [21.0, 42.0, 32.0, 54.0]);
+        assert_eq!(out, [21.0, 46.0, 36.0, 66.0]);
         Matrix::new(&a, 2, 0).times(Matrix::new(&b, 0, 2), 1.0, false, &mut out);
         assert_eq!(out, [0.0; 4]);
     }

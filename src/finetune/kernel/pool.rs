@@ -18,26 +18,14 @@ pub(in crate::finetune) struct Pool {
 
 impl Pool {
     /// The largest element of each window, of several the first, and which element of its plane it is. A window that lies
-    /// in the padding alone gives the lowest number.
+    /// in the padding alone gives the lowest number. NaN counts as the largest.
     pub fn max<T: Scalar>(&self, x: &[T]) -> (Vec<T>, Vec<u32>) {
         let (area, positions) = (self.slide.area(), self.slide.positions());
         let lowest = T::of(f64::NEG_INFINITY);
-        let mut best = vec![(lowest, NONE); positions];
-        let (mut out, mut from) =
-            (Vec::with_capacity(self.planes * positions), Vec::with_capacity(self.planes * positions));
-        for x in x.chunks_exact(area) {
-            best.fill((lowest, NONE));
-            self.slide.each_tap(|_, run| {
-                let mut at = run.input as u32;
-                run.forward(x, &mut best, |best, x| {
-                    if x > best.0 || best.1 == NONE {
-                        *best = (x, at);
-                    }
-                    at += run.stride as u32;
-                });
-            });
-            out.extend(best.iter().map(|best| best.0));
-            from.extend(best.iter().map(|best| best.1));
+        let (mut out, mut from) = (vec![lowest; self.planes * positions], vec![NONE; self.planes * positions]);
+        let planes = out.chunks_exact_mut(positions).zip(from.chunks_exact_mut(positions)).zip(x.chunks_exact(area));
+        for ((out, from), x) in planes {
+            self.slide.each_tap(|_, run| run.choose(x, out, from));
         }
         (out, from)
     }

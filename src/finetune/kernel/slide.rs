@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::finetune::scalar::Scalar;
+
 /// The extents of a sliding window; one of a single spatial axis has a height of 1.
 ///
 /// Invariant: no stride, dilation or extent is zero.
@@ -80,6 +82,28 @@ impl Slide {
 }
 
 impl Run {
+    /// Puts inputs in the place of smaller outputs, and notes in `from` which they are.
+    pub fn choose<T: Scalar>(self, x: &[T], out: &mut [T], from: &mut [u32]) {
+        let (out, from) = (&mut out[self.output..][..self.len], &mut from[self.output..][..self.len]);
+        let (x, stride) = (&x[self.input..][..(self.len - 1) * self.stride + 1], self.stride as u32);
+        let choose = |((i, (out, from)), &x): ((u32, (&mut T, &mut u32)), &T)| {
+            // Written as two selections, which vector instructions have, and not as a branch.
+            let is_kept = x <= *out;
+            *out = if is_kept { *out } else { x };
+            *from = if is_kept { *from } else { self.input as u32 + i * stride };
+        };
+        let outputs = (0..).zip(out.iter_mut().zip(from));
+        match self.stride {
+            1 => outputs.zip(x).for_each(choose),
+            2 => {
+                // The last element has no neighbour to make a pair with.
+                let (pairs, last) = x.as_chunks::<2>();
+                outputs.zip(pairs.iter().map(|pair| &pair[0]).chain(last)).for_each(choose);
+            }
+            stride => outputs.zip(x.iter().step_by(stride)).for_each(choose),
+        }
+    }
+
     /// Calls `each` with every output and the input under it.
     #[inline]
     pub fn forward<T: Copy, O>(self, x: &[T], out: &mut [O], mut each: impl FnMut(&mut O, T)) {

@@ -111,7 +111,7 @@ macro_rules! functions {
 }
 
 functions! {
-    Relu: |x| if x > T::ZERO { x } else { T::ZERO }, |_x, y| if y > T::ZERO { T::ONE } else { T::ZERO };
+    Relu: |x| if x < T::ZERO { T::ZERO } else { x }, |_x, y| if y > T::ZERO { T::ONE } else { T::ZERO };
     HardSwish: |x| x * HardSigmoid::SWISH.value(x),
         |x, _y| HardSigmoid::SWISH.value(x) + x * HardSigmoid::SWISH.slope(x, HardSigmoid::SWISH.value(x));
     Softplus: |x| if x > T::ZERO { x + (-x).exp().ln_1p() } else { x.exp().ln_1p() }, |x, _y| sigmoid(x);
