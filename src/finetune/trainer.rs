@@ -129,12 +129,19 @@ impl Trainer {
         self.step
     }
 
-    /// Computes, once for each sample, what no step changes, as far as [`Settings::cache_bytes`] has room. What `store` has of
-    /// the same network on the same samples, which `name` tells apart, is taken from there.
+    /// Computes, once for each sample, what no step changes, as far as [`Settings::cache_bytes`] has room.
     ///
     /// # Errors
     /// [`TuneError::NoSamples`]; those of reading and running; [`TuneError::Cancelled`].
-    pub fn prepare<'a>(
+    pub fn prepare<'a>(&self, samples: &'a dyn Samples, progress: &dyn Progress) -> Result<Prepared<'a>, TuneError> {
+        self.prepare_from(samples, (&Store::default(), ""), progress)
+    }
+
+    /// The same; what `store` has of the same network on the same samples, which `name` tells apart, is taken from there.
+    ///
+    /// # Errors
+    /// As [`Trainer::prepare`].
+    pub fn prepare_from<'a>(
         &self,
         samples: &'a dyn Samples,
         (store, name): (&Store, &str),
@@ -256,7 +263,11 @@ impl Trainer {
     }
 
     /// The sums over a batch, and the gradients of its mean loss.
-    pub(super) fn gradients(&self, data: &Prepared<'_>, batch: &[usize]) -> Result<(Sums, Vec<(String, Vec<f32>)>), TuneError> {
+    pub(super) fn gradients(
+        &self,
+        data: &Prepared<'_>,
+        batch: &[usize],
+    ) -> Result<(Sums, Vec<(String, Vec<f32>)>), TuneError> {
         let (weights, scale) = (self.weights(), 1.0 / batch.len() as f64);
         let mut sums = Sums::default();
         let mut gradients: Vec<Vec<f32>> = vec![Vec::new(); weights.len()];

@@ -68,7 +68,14 @@ fn steps_of_lenet5_are_those_of_pytorch() {
         let data = Given { dims: vec![1, 28, 28], x, target, len: 12 };
         let (schedule, clip_norm) = (Schedule::Constant, Some(0.1));
         let settings = Settings {
-            optimizer, learning_rate, schedule, clip_norm, weight_decay: 1e-2, batch: 12, micro_batch: 5, ..Settings::default()
+            optimizer,
+            learning_rate,
+            schedule,
+            clip_norm,
+            weight_decay: 1e-2,
+            batch: 12,
+            micro_batch: 5,
+            ..Settings::default()
         };
         let network = lenet5();
         let parameters = Parameters::of(&network);
