@@ -256,7 +256,11 @@ impl Trainer {
     }
 
     /// The sums over a batch, and the gradients of its mean loss.
-    pub(super) fn gradients(&self, data: &Prepared<'_>, batch: &[usize]) -> Result<(Sums, Vec<(String, Vec<f32>)>), TuneError> {
+    pub(super) fn gradients(
+        &self,
+        data: &Prepared<'_>,
+        batch: &[usize],
+    ) -> Result<(Sums, Vec<(String, Vec<f32>)>), TuneError> {
         let (weights, scale) = (self.weights(), 1.0 / batch.len() as f64);
         let mut sums = Sums::default();
         let mut gradients: Vec<Vec<f32>> = vec![Vec::new(); weights.len()];

@@ -275,7 +275,12 @@ fn changes_of_shape() {
     check(x().random("z", &[2, 2, 1, 4], 4).node("Concat", "x z x", "y", &[("axis", Int(-3))]));
     check(x().ints("to", &[4], &[2, 3, 5, 4]).node("Expand", "x to", "y", &[]));
     check(x().ints("times", &[4], &[1, 2, 3, 1]).node("Tile", "x times", "y", &[]));
-    check(x().ints("sizes", &[2], &[1, 2]).node("Split", "x sizes", "a b", &[("axis", Int(1))]).node("Mul", "a b", "y", &[]));
+    check(x().ints("sizes", &[2], &[1, 2]).node("Split", "x sizes", "a b", &[("axis", Int(1))]).node(
+        "Mul",
+        "a b",
+        "y",
+        &[],
+    ));
     let equal = x().node("Split", "x", "a b", &[("axis", Int(3))]).node("Sub", "a b", "y", &[]);
     Graph { opset: 11, ..equal }.assert_gradients();
 }
@@ -291,9 +296,15 @@ fn choices_of_entries() {
         let inputs = if mode == "constant" { "x pads fill" } else { "x pads" };
         check(graph.node("Pad", inputs, "y", &[("mode", Word(mode))]));
     }
-    let image = Graph::new().random("x", &[1, 2, 2, 3], 2).reals("none", &[0], &[]).reals("scales", &[4], &[1.0, 1.0, 2.0, 3.0]);
+    let image = Graph::new().random("x", &[1, 2, 2, 3], 2).reals("none", &[0], &[]).reals(
+        "scales",
+        &[4],
+        &[1.0, 1.0, 2.0, 3.0],
+    );
     let attributes = [
-        ("mode", Word("nearest")), ("coordinate_transformation_mode", Word("asymmetric")), ("nearest_mode", Word("floor")),
+        ("mode", Word("nearest")),
+        ("coordinate_transformation_mode", Word("asymmetric")),
+        ("nearest_mode", Word("floor")),
     ];
     check(image.node("Resize", "x none scales", "y", &attributes));
     let chosen = Graph::new().random("a", &[2, 3], 1).random("b", &[3], 2).ints("c", &[2, 1], &[1, 0]);

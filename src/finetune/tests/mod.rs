@@ -62,7 +62,13 @@ impl Graph {
             proto
         });
         let (attribute, op_type) = (attribute.collect(), op.into());
-        self.nodes.push(NodeProto { op_type, input: names(inputs), output: names(outputs), attribute, ..NodeProto::default() });
+        self.nodes.push(NodeProto {
+            op_type,
+            input: names(inputs),
+            output: names(outputs),
+            attribute,
+            ..NodeProto::default()
+        });
         self
     }
 
@@ -137,7 +143,14 @@ impl Graph {
         let expected = model.into_runnable().unwrap().run(tvec!()).unwrap().remove(0);
         let (dims, values) = self.run().unwrap();
         assert_eq!(dims, expected.shape());
-        let expected = expected.cast_to::<f64>().unwrap().to_plain_array_view::<f64>().unwrap().iter().copied().collect::<Vec<_>>();
+        let expected = expected
+            .cast_to::<f64>()
+            .unwrap()
+            .to_plain_array_view::<f64>()
+            .unwrap()
+            .iter()
+            .copied()
+            .collect::<Vec<_>>();
         for (place, (own, expected)) in values.iter().zip(&expected).enumerate() {
             assert!((own - expected).abs() <= 1e-4 * (1.0 + expected.abs()), "{place}: {own}, tract {expected}");
         }
@@ -154,7 +167,8 @@ impl Graph {
             .collect();
         let names: Vec<String> = slots.keys().map(|name| (*name).to_owned()).collect();
         let loss = |tensors: &[(Vec<usize>, Vec<f64>)]| {
-            let tensors: Vec<Tensor> = tensors.iter().map(|(dims, values)| Tensor::Plain(f64::tensor(dims, values.clone()))).collect();
+            let tensors: Vec<Tensor> =
+                tensors.iter().map(|(dims, values)| Tensor::Plain(f64::tensor(dims, values.clone()))).collect();
             let output = numbers(&program.run_live(&network, Vec::new(), &tensors).unwrap());
             output.iter().zip(factors(output.len())).map(|(value, factor)| value * factor).sum::<f64>()
         };

@@ -2,9 +2,7 @@
 
 use prost::Message;
 use tract_onnx::pb::ModelProto;
-use tract_onnx::prelude::{
-    DatumTypeExt, Framework, InferenceModelExt, IntoRunnable, Tensor as TractTensor, tvec,
-};
+use tract_onnx::prelude::{DatumTypeExt, Framework, InferenceModelExt, IntoRunnable, Tensor as TractTensor, tvec};
 
 use super::Attribute::{Int, Word};
 use super::{Graph, numbers, spaced};
@@ -39,7 +37,8 @@ fn bundled_networks_compute_what_tract_does() {
         let x = TractTensor::from_shape(&dims, &x).unwrap();
         let tract = tract.with_input_fact(0, x.datum_type().fact(&dims).into()).unwrap();
         let run = tract.into_optimized().unwrap().into_runnable().unwrap().run(tvec!(x.into())).unwrap();
-        let expected = run[0].cast_to::<f64>().unwrap().to_plain_array_view::<f64>().unwrap().iter().copied().collect::<Vec<_>>();
+        let expected =
+            run[0].cast_to::<f64>().unwrap().to_plain_array_view::<f64>().unwrap().iter().copied().collect::<Vec<_>>();
         assert_eq!(own.len(), expected.len());
         for (own, expected) in own.iter().zip(expected) {
             assert!((own - expected).abs() < 1e-4 * (1.0 + expected.abs()), "{own}, tract {expected}");
@@ -75,10 +74,7 @@ fn constants_may_come_from_elsewhere() {
 fn graphs_that_cannot_be_trained_are_refused_by_name() {
     let x = || Graph::new().input("x", true);
     let refusal = |graph: Graph| network(&graph).unwrap_err().to_string();
-    assert_eq!(
-        refusal(x().node("LSTM", "x", "y", &[])),
-        "fine-tuning does not support the operator LSTM, of node y"
-    );
+    assert_eq!(refusal(x().node("LSTM", "x", "y", &[])), "fine-tuning does not support the operator LSTM, of node y");
     assert_eq!(
         refusal(x().node("Resize", "x", "y", &[("mode", Word("cubic"))])),
         "fine-tuning does not support mode = cubic of the Resize y"

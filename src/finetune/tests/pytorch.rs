@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::Attribute::{Int, Ints};
 use super::{Given, Graph, Target};
-use crate::finetune::{Network, Optimizer, Parameters, Schedule, Settings, Trainer};
+use crate::finetune::{Network, Optimizer, Parameters, Schedule, Settings, Store, Trainer};
 use crate::progress::Silent;
 
 #[derive(Deserialize)]
@@ -68,12 +68,19 @@ fn steps_of_lenet5_are_those_of_pytorch() {
         let data = Given { dims: vec![1, 28, 28], x, target, len: 12 };
         let (schedule, clip_norm) = (Schedule::Constant, Some(0.1));
         let settings = Settings {
-            optimizer, learning_rate, schedule, clip_norm, weight_decay: 1e-2, batch: 12, micro_batch: 5, ..Settings::default()
+            optimizer,
+            learning_rate,
+            schedule,
+            clip_norm,
+            weight_decay: 1e-2,
+            batch: 12,
+            micro_batch: 5,
+            ..Settings::default()
         };
         let network = lenet5();
         let parameters = Parameters::of(&network);
         let mut trainer = Trainer::new(network, parameters, settings).unwrap();
-        let data = trainer.prepare(&data, &Silent).unwrap();
+        let data = trainer.prepare(&data, (&Store::default(), ""), &Silent).unwrap();
         let (_, gradients) = trainer.gradients(&data, &(0..12).collect::<Vec<_>>()).unwrap();
         for (tensor, gradient) in &gradients {
             let norm = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();

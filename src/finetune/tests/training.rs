@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Attribute::{Int, Ints};
 use super::{Given, Graph, Target, spaced};
 use crate::finetune::{
-    Codebook, Loss, Mask, Network, Optimizer, Parameter, Parameters, Settings, Teacher, Trainer, TuneError, Values,
-    cubic_sparsity,
+    Codebook, Loss, Mask, Network, Optimizer, Parameter, Parameters, Settings, Store, Teacher, Trainer, TuneError,
+    Values, cubic_sparsity,
 };
 use crate::progress::{CancelFlag, Silent};
 
@@ -17,7 +17,8 @@ fn network(softmax: bool) -> Network {
     let graph = graph.node("Conv", "x w1 b1", "a", &[]).node("Relu", "a", "b", &[]);
     let graph = graph.node("MaxPool", "b", "c", &[("kernel_shape", Ints(vec![2, 2])), ("strides", Ints(vec![2, 2]))]);
     let graph = graph.node("Flatten", "c", "d", &[]).node("Gemm", "d w2 b2", "e", &[("transB", Int(1))]);
-    let graph = graph.node("Tanh", "e", "f", &[]).node("Gemm", "f w3", if softmax { "g" } else { "y" }, &[("transB", Int(1))]);
+    let graph =
+        graph.node("Tanh", "e", "f", &[]).node("Gemm", "f w3", if softmax { "g" } else { "y" }, &[("transB", Int(1))]);
     let graph = if softmax { graph.node("Softmax", "g", "y", &[]) } else { graph };
     Network::new(&graph.model("y"), None, &|_| None).unwrap()
 }
@@ -42,7 +43,7 @@ fn keep(_: u64, _: &mut Parameters) -> Result<(), TuneError> {
 }
 
 fn run(trainer: &mut Trainer, data: &Given, epochs: usize) -> f64 {
-    let data = trainer.prepare(data, &Silent).unwrap();
+    let data = trainer.prepare(data, (&Store::default(), ""), &Silent).unwrap();
     (0..epochs).map(|_| trainer.epoch(&data, &mut keep, &Silent).unwrap().loss).last().unwrap_or(f64::NAN)
 }
 
@@ -59,11 +60,14 @@ fn training_learns() {
         Optimizer::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
     ];
     for optimizer in optimizers {
-        let settings = Settings { optimizer, weight_decay: 1e-3, clip_norm: Some(5.0), warmup_steps: 3, epochs: 20, ..settings() };
+        let settings =
+            Settings { optimizer, weight_decay: 1e-3, clip_norm: Some(5.0), warmup_steps: 3, epochs: 20, ..settings() };
         let mut trainer = Trainer::new(network(true), parameters.clone(), settings).unwrap();
-        let before = trainer.evaluate(&trainer.prepare(&data, &Silent).unwrap(), &Silent).unwrap();
+        let before =
+            trainer.evaluate(&trainer.prepare(&data, (&Store::default(), ""), &Silent).unwrap(), &Silent).unwrap();
         run(&mut trainer, &data, 20);
-        let after = trainer.evaluate(&trainer.prepare(&data, &Silent).unwrap(), &Silent).unwrap();
+        let after =
+            trainer.evaluate(&trainer.prepare(&data, (&Store::default(), ""), &Silent).unwrap(), &Silent).unwrap();
         assert!(after.loss < before.loss / 2.0, "{optimizer:?}: {before:?}, {after:?}");
         assert!(after.accuracy.unwrap() > 0.9, "{optimizer:?}: {after:?}");
         assert_eq!((after.samples, after.mse), (90, None));
@@ -109,7 +113,7 @@ fn pruning_between_steps_holds() {
     let parameters = Parameters::of(&network);
     let mut trainer = Trainer::new(network, parameters, settings()).unwrap();
     let data = images(40);
-    let data = trainer.prepare(&data, &Silent).unwrap();
+    let data = trainer.prepare(&data, (&Store::default(), ""), &Silent).unwrap();
     let mut prune = |step: u64, parameters: &mut Parameters| {
         let values = parameters.dense("w2").unwrap();
         let mut sizes: Vec<f32> = values.iter().map(|value| value.abs()).collect();
@@ -138,17 +142,22 @@ fn a_codebook_moves_by_the_sum_over_the_weights_that_share_it() {
         free.set(name, Values::Free { values, mask: None }).unwrap();
         shared.set(name, Values::Shared { codebook: id, symbols }).unwrap();
     }
-    let settings = Settings { optimizer: Optimizer::Sgd { momentum: 0.0, nesterov: false }, learning_rate: 0.1, ..settings() };
+    let settings =
+        Settings { optimizer: Optimizer::Sgd { momentum: 0.0, nesterov: false }, learning_rate: 0.1, ..settings() };
     let data = images(20);
     let free = Trainer::new(network, free, settings.clone()).unwrap();
     let mut shared = Trainer::new(super::training::network(false), shared, settings).unwrap();
     let batch: Vec<usize> = (0..20).collect();
-    let (_, gradients) = free.gradients(&free.prepare(&data, &Silent).unwrap(), &batch).unwrap();
+    let (_, gradients) =
+        free.gradients(&free.prepare(&data, (&Store::default(), ""), &Silent).unwrap(), &batch).unwrap();
     let mut sums = [0.0; 4];
     for (_, gradient) in gradients.iter().filter(|(name, _)| name == "w2" || name == "w3") {
-        symbols(gradient.len()).iter().zip(gradient).for_each(|(&symbol, g)| sums[usize::from(symbol)] += f64::from(*g));
+        symbols(gradient.len())
+            .iter()
+            .zip(gradient)
+            .for_each(|(&symbol, g)| sums[usize::from(symbol)] += f64::from(*g));
     }
-    let prepared = shared.prepare(&data, &Silent).unwrap();
+    let prepared = shared.prepare(&data, (&Store::default(), ""), &Silent).unwrap();
     shared.epoch(&prepared, &mut keep, &Silent).unwrap();
     let after = &shared.parameters().codebooks()[id].values;
     for (symbol, ((after, before), sum)) in after.iter().zip(&codebook.values).zip(sums).enumerate() {
@@ -175,7 +184,9 @@ fn what_is_frozen_stays_and_is_computed_once() {
         let mut trainer = Trainer::new(network, parameters, settings).unwrap();
         run(&mut trainer, &data, 2);
         assert_eq!(dense(&trainer, "w1"), before);
-        assert!(trainer.change(|parameters| parameters.set("w1", Values::Free { values: before, mask: None })).is_err());
+        assert!(
+            trainer.change(|parameters| parameters.set("w1", Values::Free { values: before, mask: None })).is_err()
+        );
         states.push(["w2", "b2", "w3"].map(|name| dense(&trainer, name)));
     }
     assert_eq!(states[0], states[1]);
@@ -189,7 +200,8 @@ fn any_number_of_threads_gives_the_same_bytes() {
         pool.install(|| {
             let network = network(false);
             let parameters = Parameters::of(&network);
-            let mut trainer = Trainer::new(network, parameters, Settings { clip_norm: Some(0.5), ..settings() }).unwrap();
+            let mut trainer =
+                Trainer::new(network, parameters, Settings { clip_norm: Some(0.5), ..settings() }).unwrap();
             run(&mut trainer, &data, 2);
             trainer.state()
         })
@@ -248,7 +260,11 @@ fn a_student_that_is_its_teacher_has_nothing_to_learn() {
     let teacher = Some(Teacher { temperature: 3.0, weight: 0.5 });
     let mut trainer = Trainer::new(network, parameters.clone(), Settings { teacher, ..settings() }).unwrap();
     assert!(run(&mut trainer, &data, 1).abs() < 1e-6);
-    let moved = dense(&trainer, "w2").iter().zip(parameters.dense("w2").unwrap()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let moved = dense(&trainer, "w2")
+        .iter()
+        .zip(parameters.dense("w2").unwrap())
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max);
     assert!(moved < 1e-5, "{moved}");
 
     // A student that was damaged approaches it again.
@@ -274,7 +290,8 @@ fn values_are_learnt_too() {
     let parameters = Parameters::of(&network);
     let mut trainer = Trainer::new(network, parameters, settings).unwrap();
     run(&mut trainer, &data, 80);
-    let metrics = trainer.evaluate(&trainer.prepare(&data, &Silent).unwrap(), &Silent).unwrap();
+    let metrics =
+        trainer.evaluate(&trainer.prepare(&data, (&Store::default(), ""), &Silent).unwrap(), &Silent).unwrap();
     assert!(metrics.mse.unwrap() < 1e-4 && metrics.accuracy.is_none(), "{metrics:?}");
     assert!((dense(&trainer, "b")[0] - 0.5).abs() < 0.02);
 }
@@ -285,7 +302,7 @@ fn bad_samples_are_named() {
     let parameters = Parameters::of(&network);
     let mut trainer = Trainer::new(network, parameters, settings()).unwrap();
     let mut fail = |data: Given| {
-        let data = trainer.prepare(&data, &Silent)?;
+        let data = trainer.prepare(&data, (&Store::default(), ""), &Silent)?;
         trainer.epoch(&data, &mut keep, &Silent).map(|_| ())
     };
     let classes = |list: Vec<i64>| Some(Target::Classes(list));
@@ -310,8 +327,10 @@ fn bad_parameters_are_named() {
         change(&mut parameters);
         Trainer::new(network, parameters, settings()).unwrap_err().to_string()
     };
-    let free = |dims: &[usize], len: usize, is_frozen: bool| {
-        Parameter { dims: dims.to_vec(), values: Values::Free { values: vec![0.0; len], mask: None }, is_frozen }
+    let free = |dims: &[usize], len: usize, is_frozen: bool| Parameter {
+        dims: dims.to_vec(),
+        values: Values::Free { values: vec![0.0; len], mask: None },
+        is_frozen,
     };
     assert_eq!(refusal(&|p| p.insert("z", free(&[1], 1, false))), "the graph has no tensor z that can be trained");
     assert_eq!(
@@ -321,10 +340,7 @@ fn bad_parameters_are_named() {
     assert_eq!(refusal(&|p| p.insert("w3", free(&[3, 8], 23, false))), "values of w3 are 23, not 24");
     assert_eq!(refusal(&|p| p.tensors.values_mut().for_each(|t| t.is_frozen = true)), "no tensor is trained");
     let share = |codebook: usize| Values::Shared { codebook, symbols: vec![2; 24] };
-    assert_eq!(
-        refusal(&|p| p.tensors.get_mut("w3").unwrap().values = share(1)),
-        "w3 refers to codebook 1 of 0"
-    );
+    assert_eq!(refusal(&|p| p.tensors.get_mut("w3").unwrap().values = share(1)), "w3 refers to codebook 1 of 0");
     let book = |values: &[f32], zero| Codebook { values: values.to_vec(), zero };
     assert_eq!(
         refusal(&|p| {
@@ -348,7 +364,7 @@ fn a_cancelled_epoch_stops() {
     let parameters = Parameters::of(&network);
     let mut trainer = Trainer::new(network, parameters, settings()).unwrap();
     let (data, flag, steps) = (images(100), CancelFlag::default(), AtomicU64::new(0));
-    let data = trainer.prepare(&data, &flag).unwrap();
+    let data = trainer.prepare(&data, (&Store::default(), ""), &flag).unwrap();
     let mut hook = |step: u64, _: &mut Parameters| {
         flag.cancel();
         steps.store(step, Ordering::Relaxed);
