@@ -7,11 +7,11 @@
 //! Chellapilla, Puri, Simard, "High performance convolutional neural networks for document processing", IWFHR 2006.
 
 use super::matrix::Matrix;
-use super::slide::{Run, Slide};
+use super::slide::Slide;
 use crate::finetune::scalar::Scalar;
 
 /// Patches are unfolded for so many images at a time that a product has about this many columns.
-const COLUMNS: usize = 512;
+const COLUMNS: usize = 256;
 /// An unfolded matrix has at most this many elements, if a single image allows it.
 const MAX_UNFOLDED: usize = 1 << 20;
 
@@ -37,9 +37,9 @@ impl Convolution {
             out.fill(T::ZERO);
             self.each_plane(|input, output, row| {
                 let (x, out) = (&x[input..][..self.slide.area()], &mut out[output..][..self.slide.positions()]);
-                self.slide.each_tap(|tap, run| {
-                    let w = w[row * self.slide.taps() + tap];
-                    run.forward(x, out, |out, x| *out += w * x);
+                self.slide.each_tap(|number, tap| {
+                    let w = w[row * self.slide.taps() + number];
+                    tap.forward(x, out, |out, x| *out += w * x);
                 });
             });
         } else {
@@ -77,9 +77,9 @@ impl Convolution {
         if self.is_depthwise() {
             return self.each_plane(|input, output, row| {
                 let (dx, dy) = (&mut dx[input..][..self.slide.area()], &dy[output..][..self.slide.positions()]);
-                self.slide.each_tap(|tap, run| {
-                    let w = w[row * self.slide.taps() + tap];
-                    run.backward(dy, dx, |dx, dy| *dx += w * dy);
+                self.slide.each_tap(|number, tap| {
+                    let w = w[row * self.slide.taps() + number];
+                    tap.backward(dy, dx, |dx, dy| *dx += w * dy);
                 });
             });
         }
@@ -97,9 +97,9 @@ impl Convolution {
             for (place, image) in images.enumerate() {
                 let channels = dx[self.input_at(image, group)..].chunks_exact_mut(self.slide.area());
                 for (channel, dx) in channels.take(self.group_inputs()).enumerate() {
-                    self.slide.each_tap(|tap, run| {
-                        let row = (channel * self.slide.taps() + tap) * positions + place * self.slide.positions();
-                        run.backward(&columns[row..][..self.slide.positions()], dx, |dx, dy| *dx += dy);
+                    self.slide.each_tap(|number, tap| {
+                        let row = (channel * self.slide.taps() + number) * positions + place * self.slide.positions();
+                        tap.backward(&columns[row..][..self.slide.positions()], dx, |dx, dy| *dx += dy);
                     });
                 }
             }
@@ -112,7 +112,7 @@ impl Convolution {
         if self.is_depthwise() {
             return self.each_plane(|input, output, row| {
                 let (x, dy) = (&x[input..][..self.slide.area()], &dy[output..][..self.slide.positions()]);
-                self.slide.each_tap(|tap, run| dw[row * self.slide.taps() + tap] += dot(run, x, dy));
+                self.slide.each_tap(|number, tap| dw[row * self.slide.taps() + number] += tap.dot(x, dy));
             });
         }
         let (mut columns, mut packed) = (Vec::new(), Vec::new());
@@ -203,9 +203,9 @@ impl Convolution {
         for (place, image) in images.enumerate() {
             let channels = x[self.input_at(image, group)..].chunks_exact(self.slide.area());
             for (channel, x) in channels.take(self.group_inputs()).enumerate() {
-                self.slide.each_tap(|tap, run| {
-                    let row = (channel * self.slide.taps() + tap) * total + place * positions;
-                    run.forward(x, &mut columns[row..][..positions], |out, x| *out = x);
+                self.slide.each_tap(|number, tap| {
+                    let row = (channel * self.slide.taps() + number) * total + place * positions;
+                    tap.copy(x, &mut columns[row..][..positions]);
                 });
             }
         }
@@ -234,13 +234,6 @@ impl Convolution {
         }
         packed
     }
-}
-
-/// The sum of products of the outputs and the inputs under them.
-fn dot<T: Scalar>(run: Run, x: &[T], dy: &[T]) -> T {
-    let dy = &dy[run.output..][..run.len];
-    let x = x[run.input..].iter().step_by(run.stride);
-    dy.iter().zip(x).fold(T::ZERO, |sum, (&dy, &x)| sum + dy * x)
 }
 
 /// The sum in eight lanes, which compilers turn into vectors.

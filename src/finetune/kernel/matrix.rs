@@ -50,6 +50,18 @@ impl<'a, T: Scalar> Matrix<'a, T> {
             }
             return;
         }
+        // The library copies the right matrix element by element where its rows are not contiguous, the left one where its
+        // columns are not. Where the right one is much the larger, the transposed product is cheaper.
+        if other.col_stride != 1 && m * (k + 2 * n) < n * k {
+            let mut turned = vec![T::ZERO; m * n];
+            other.t().times_as_is(self.t(), scale, false, &mut turned);
+            return put_transposed(&turned, n, add, out);
+        }
+        self.times_as_is(other, scale, add, out);
+    }
+
+    fn times_as_is(self, other: Matrix<'_, T>, scale: f64, add: bool, out: &mut [T]) {
+        let (m, k, n) = (self.rows, self.cols, other.cols);
         // SAFETY: every view lies inside its slice, by construction; `out` is row-major and borrowed mutably.
         unsafe {
             gemm::gemm(
@@ -77,6 +89,18 @@ impl<'a, T: Scalar> Matrix<'a, T> {
     }
 }
 
+/// Puts the transpose of `from`, whose columns are the rows of `out` of `cols` elements, into `out`, or adds it.
+fn put_transposed<T: Scalar>(from: &[T], cols: usize, add: bool, out: &mut [T]) {
+    let rows = out.len() / cols;
+    for (row, out) in out.chunks_exact_mut(cols).enumerate() {
+        let from = from[row..].iter().step_by(rows);
+        match add {
+            true => out.iter_mut().zip(from).for_each(|(out, &from)| *out += from),
+            false => out.iter_mut().zip(from).for_each(|(out, &from)| *out = from),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +115,18 @@ mod tests {
         assert_eq!(out, [21.0, 46.0, 36.0, 66.0]);
         Matrix::new(&a, 2, 0).times(Matrix::new(&b, 0, 2), 1.0, false, &mut out);
         assert_eq!(out, [0.0; 4]);
+    }
+
+    #[test]
+    fn a_large_transposed_matrix_on_the_right_changes_nothing() {
+        let a: Vec<f64> = (0..8).map(f64::from).collect();
+        let b: Vec<f64> = (0..400).map(|i| f64::from(i % 7)).collect();
+        let mut out = vec![1.0; 200];
+        Matrix::new(&a, 2, 4).times(Matrix::new(&b, 100, 4).t(), 2.0, true, &mut out);
+        for (place, out) in out.iter().enumerate() {
+            let (row, col) = (place / 100, place % 100);
+            let sum: f64 = (0..4).map(|i| a[row * 4 + i] * b[col * 4 + i]).sum();
+            assert_eq!(*out, 1.0 + 2.0 * sum);
+        }
     }
 }

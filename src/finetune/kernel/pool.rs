@@ -25,7 +25,7 @@ impl Pool {
         let (mut out, mut from) = (vec![lowest; self.planes * positions], vec![NONE; self.planes * positions]);
         let planes = out.chunks_exact_mut(positions).zip(from.chunks_exact_mut(positions)).zip(x.chunks_exact(area));
         for ((out, from), x) in planes {
-            self.slide.each_tap(|_, run| run.choose(x, out, from));
+            self.slide.each_tap(|_, tap| tap.choose(x, out, from));
         }
         (out, from)
     }
@@ -50,7 +50,7 @@ impl Pool {
         let (area, positions, shares) = (self.slide.area(), self.slide.positions(), self.shares::<T>(include_pad));
         let mut out = vec![T::ZERO; self.planes * positions];
         for (out, x) in out.chunks_exact_mut(positions).zip(x.chunks_exact(area)) {
-            self.slide.each_tap(|_, run| run.forward(x, out, |out, x| *out += x));
+            self.slide.each_tap(|_, tap| tap.forward(x, out, |out, x| *out += x));
             out.iter_mut().zip(&shares).for_each(|(out, &share)| *out = *out * share);
         }
         out
@@ -62,7 +62,7 @@ impl Pool {
         let mut dx = vec![T::ZERO; self.planes * area];
         for (dx, dy) in dx.chunks_exact_mut(area).zip(dy.chunks_exact(positions)) {
             let dy: Vec<T> = dy.iter().zip(&shares).map(|(&dy, &share)| dy * share).collect();
-            self.slide.each_tap(|_, run| run.backward(&dy, dx, |dx, dy| *dx += dy));
+            self.slide.each_tap(|_, tap| tap.backward(&dy, dx, |dx, dy| *dx += dy));
         }
         dx
     }
@@ -76,7 +76,8 @@ impl Pool {
                 *cells = self.padded_cells(0, place / width) * self.padded_cells(1, place % width);
             });
         } else {
-            self.slide.each_tap(|_, run| cells[run.output..][..run.len].iter_mut().for_each(|cells| *cells += 1));
+            self.slide
+                .each_tap(|_, tap| tap.forward(&vec![(); self.slide.area()], &mut cells, |cells, ()| *cells += 1));
         }
         cells.into_iter().map(|cells| T::of(1.0 / cells.max(1) as f64)).collect()
     }
