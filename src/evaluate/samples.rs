@@ -74,7 +74,8 @@ mod tests {
         let inputs = [("in".to_owned(), InputMap::new("x"))].into();
         let map = DataMap { split: Some(Split::Validation), inputs, target: Some(target), ..DataMap::default() };
         let port = Port { name: "in".into(), datatype: "FP32".into(), dims: vec![None] };
-        let open = |range| Samples::open(&dataset, &DataMap { range, ..map.clone() }, (&[port.clone()], &[]));
+        let open =
+            |range| Samples::open(&dataset, &DataMap { range, ..map.clone() }, (std::slice::from_ref(&port), &[]));
 
         // 1, 3, 5, 7, 9
         let samples = open(None).unwrap();

@@ -13,6 +13,7 @@ mod error;
 mod initializer;
 mod kernel;
 mod loss;
+mod mixup;
 mod network;
 mod node;
 mod operator;

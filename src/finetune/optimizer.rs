@@ -121,6 +121,12 @@ impl Moments {
     }
 }
 
+/// `mean`, or zero where it is next to nothing: the means of weights that get no gradient would fade into numbers on which
+/// arithmetic takes a hundred times longer.
+fn settled(mean: f32) -> f32 {
+    if mean.abs() < 1e-30 { 0.0 } else { mean }
+}
+
 /// How one variable moves in a step.
 #[derive(Clone, Copy)]
 struct Rule {
@@ -154,7 +160,7 @@ impl Rule {
         let [rate, decay, factor, momentum] = [self.rate, self.decay, self.factor, momentum].map(|x| x as f32);
         for ((value, &gradient), velocity) in values.iter_mut().zip(gradient).zip(first) {
             let slope = gradient * factor + decay * *value;
-            *velocity = momentum * *velocity + slope;
+            *velocity = settled(momentum * *velocity + slope);
             *value -= rate * if nesterov { slope + momentum * *velocity } else { *velocity };
         }
     }
@@ -170,8 +176,8 @@ impl Rule {
         let [beta1, beta2, epsilon, factor] = [beta1, beta2, epsilon, self.factor].map(|x| x as f32);
         for (((value, &gradient), first), second) in values.iter_mut().zip(gradient).zip(first).zip(second) {
             let slope = gradient * factor + decay * *value;
-            *first += (1.0 - beta1) * (slope - *first);
-            *second = beta2 * *second + (1.0 - beta2) * slope * slope;
+            *first = settled(*first + (1.0 - beta1) * (slope - *first));
+            *second = settled(beta2 * *second + (1.0 - beta2) * slope * slope);
             *value = *value * shrink - size * *first / (second.sqrt() * scale + epsilon);
         }
     }

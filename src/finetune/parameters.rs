@@ -280,7 +280,7 @@ impl Mask {
 
     /// The mask of these words, if there are as many as `len` needs and nothing is set past it.
     pub(super) fn from_words(words: Vec<u64>, len: usize) -> Option<Self> {
-        let is_tail_clear = len % 64 == 0 || words.last().is_none_or(|word| word >> (len % 64) == 0);
+        let is_tail_clear = len.is_multiple_of(64) || words.last().is_none_or(|word| word >> (len % 64) == 0);
         (words.len() == len.div_ceil(64) && is_tail_clear).then_some(Self { words, len })
     }
 }

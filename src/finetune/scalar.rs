@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 
-use burn_backend::{DType, TensorData};
+use burn_backend::TensorData;
 use burn_flex::FlexTensor;
 
 /// A real number that tensors are made of.
@@ -22,8 +22,6 @@ pub(super) trait Scalar:
     + Neg<Output = Self>
     + AddAssign
 {
-    /// The tensor type of these elements.
-    const DTYPE: DType;
     /// 0.
     const ZERO: Self;
     /// 1.
@@ -59,9 +57,8 @@ pub(super) trait Scalar:
 }
 
 macro_rules! scalar {
-    ($type:ident, $dtype:ident, $exp:ident $exp_m1:ident $ln:ident $ln_1p:ident $tanh:ident $erf:ident $pow:ident) => {
+    ($type:ident, $exp:ident $exp_m1:ident $ln:ident $ln_1p:ident $tanh:ident $erf:ident $pow:ident) => {
         impl Scalar for $type {
-            const DTYPE: DType = DType::$dtype;
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
 
@@ -119,8 +116,8 @@ macro_rules! scalar {
         }
     };
 }
-scalar!(f32, F32, expf expm1f logf log1pf tanhf erff powf);
-scalar!(f64, F64, exp expm1 log log1p tanh erf pow);
+scalar!(f32, expf expm1f logf log1pf tanhf erff powf);
+scalar!(f64, exp expm1 log log1p tanh erf pow);
 
 /// Evaluates `$body` with `$type` standing for the element type of `$tensor`.
 macro_rules! by_type {

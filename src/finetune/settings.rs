@@ -11,6 +11,9 @@ pub struct Settings {
     pub loss: Loss,
     /// Learning from the original network's outputs; none learns from targets alone.
     pub teacher: Option<Teacher>,
+    /// Whether samples are mixed in pairs, and the teacher alone learned from: for inputs of reals, and where nothing is frozen
+    /// in front.
+    pub mixup: bool,
     pub optimizer: Optimizer,
     /// The learning rate at its highest, above 0.
     pub learning_rate: f64,
@@ -83,6 +86,7 @@ impl Default for Settings {
         Self {
             loss: Loss::CrossEntropy,
             teacher: None,
+            mixup: false,
             optimizer: Optimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
             learning_rate: 1e-3,
             schedule: Schedule::Cosine,

@@ -59,9 +59,3 @@ impl<const N: usize> Backward<Flex, N> for Recorded {
         }
     }
 }
-
-/// The sum of two tensors of one shape.
-pub(super) fn add(a: FlexTensor, b: FlexTensor) -> FlexTensor {
-    use burn_backend::ops::FloatTensorOps;
-    <Flex as FloatTensorOps<Flex>>::float_add(a, b)
-}

@@ -13,6 +13,7 @@ use super::cache::{self, Rows, Store};
 use super::error::TuneError;
 use super::guarded;
 use super::loss::{Goal, Sums, loss};
+use super::mixup;
 use super::network::Network;
 use super::optimizer::Memory;
 use super::parameters::Parameters;
@@ -25,6 +26,9 @@ use crate::progress::Progress;
 
 /// Micro-batches whose gradients are in memory at once, whatever the number of threads.
 const WAVE: usize = 8;
+
+/// Gradients by the names of the tensors.
+pub(super) type Gradients = Vec<(String, Vec<f32>)>;
 
 /// A run: a network, what is trained of it, and how far that is.
 #[derive(Debug)]
@@ -129,19 +133,12 @@ impl Trainer {
         self.step
     }
 
-    /// Computes, once for each sample, what no step changes, as far as [`Settings::cache_bytes`] has room.
+    /// Computes, once for each sample, what no step changes, as far as [`Settings::cache_bytes`] has room. What `store` has of
+    /// the same network on the same samples, which a name tells apart, is taken from there.
     ///
     /// # Errors
     /// [`TuneError::NoSamples`]; those of reading and running; [`TuneError::Cancelled`].
-    pub fn prepare<'a>(&self, samples: &'a dyn Samples, progress: &dyn Progress) -> Result<Prepared<'a>, TuneError> {
-        self.prepare_from(samples, (&Store::default(), ""), progress)
-    }
-
-    /// The same; what `store` has of the same network on the same samples, which `name` tells apart, is taken from there.
-    ///
-    /// # Errors
-    /// As [`Trainer::prepare`].
-    pub fn prepare_from<'a>(
+    pub fn prepare<'a>(
         &self,
         samples: &'a dyn Samples,
         (store, name): (&Store, &str),
@@ -234,7 +231,9 @@ impl Trainer {
             progress.check()?;
             let parts: Vec<(Sums, bool)> = wave
                 .par_chunks(self.settings.micro_batch)
-                .map(|micro| guarded(|| self.forward(data, micro, &weights, 1.0).map(|(_, sums, known)| (sums, known))))
+                .map(|micro| {
+                    guarded(|| self.forward(data, micro, &weights, (1.0, None)).map(|(_, sums, known)| (sums, known)))
+                })
                 .collect::<Result<_, _>>()?;
             for (part, known) in parts {
                 sums = sums.plus(part);
@@ -263,11 +262,7 @@ impl Trainer {
     }
 
     /// The sums over a batch, and the gradients of its mean loss.
-    pub(super) fn gradients(
-        &self,
-        data: &Prepared<'_>,
-        batch: &[usize],
-    ) -> Result<(Sums, Vec<(String, Vec<f32>)>), TuneError> {
+    pub(super) fn gradients(&self, data: &Prepared<'_>, batch: &[usize]) -> Result<(Sums, Gradients), TuneError> {
         let (weights, scale) = (self.weights(), 1.0 / batch.len() as f64);
         let mut sums = Sums::default();
         let mut gradients: Vec<Vec<f32>> = vec![Vec::new(); weights.len()];
@@ -299,26 +294,31 @@ impl Trainer {
         scale: f64,
     ) -> Result<(Sums, Vec<Option<FlexTensor>>), TuneError> {
         let leaves: Vec<Tensor> = weights.iter().map(|weight| Tensor::leaf(weight.clone())).collect();
-        let (root, sums, _) = self.forward(data, micro, &leaves, scale)?;
+        let is_mixed = self.settings.mixup && self.teacher.is_some() && data.frozen.is_none();
+        // No two micro-batches of a step begin with the same sample.
+        let mixed = is_mixed.then(|| self.step << 32 | micro[0] as u64 & u64::from(u32::MAX));
+        let (root, sums, _) = self.forward(data, micro, &leaves, (scale, mixed))?;
         let Tensor::Traced(root) = root else { return Err(TuneError::NothingToTrain) };
         let mut gradients = Tape::backward(root);
         let gradient = |leaf: Tensor| Tape::grad_remove(&leaf.traced(), &mut gradients).map(|g| g.to_contiguous());
         Ok((sums, leaves.into_iter().map(gradient).collect()))
     }
 
-    /// The loss of a micro-batch times `scale`, the sums, and whether there were targets.
+    /// The loss of a micro-batch times `scale`, the sums, and whether there were targets. With a number to draw by, its samples
+    /// are mixed where they can be, and compared with the teacher alone.
     fn forward(
         &self,
         data: &Prepared<'_>,
         micro: &[usize],
         weights: &[Tensor],
-        scale: f64,
+        (scale, mixed): (f64, Option<u64>),
     ) -> Result<(Tensor, Sums, bool), TuneError> {
-        let batch = data.samples.read(micro)?;
-        let target = cache::targets(&batch, micro.len())?;
+        let mut batch = data.samples.read(micro)?;
+        let is_mixed = mixed.is_some_and(|number| mixup::mix(&mut batch, micro.len(), self.settings.seed, number));
+        let target = if is_mixed { None } else { cache::targets(&batch, micro.len())? };
         let teacher = match (&self.teacher, &data.teacher) {
-            (Some(_), Some(rows)) => rows.take(micro).pop(),
-            (Some(program), None) => {
+            (Some(_), Some(rows)) if !is_mixed => rows.take(micro).pop(),
+            (Some(program), _) => {
                 let inputs = cache::bind(&self.network, program, batch.clone(), micro.len())?;
                 program.run_frozen(&self.network, inputs)?.pop()
             }

@@ -90,11 +90,6 @@ impl Value {
             Self::Float(_) => Err(OperatorError::WrongType { expected: "integers", found: "reals" }),
         }
     }
-
-    /// Whether gradients pass through this value.
-    pub fn is_traced(&self) -> bool {
-        matches!(self, Self::Float(Tensor::Traced(_)))
-    }
 }
 
 impl Tensor {

@@ -86,7 +86,7 @@ mod tests {
         log.add(&trial).unwrap();
         log.file.write_all(br#"{"number": 2, "st"#).unwrap();
         let (mut log, back) = Log::open(folder.path(), "a").unwrap();
-        assert_eq!(back, [trial.clone()]);
+        assert_eq!(back, std::slice::from_ref(&trial));
         log.add(&Trial { number: 2, ..trial }).unwrap();
         assert_eq!(Log::open(folder.path(), "a").unwrap().1.len(), 2);
         assert!(matches!(Log::open(folder.path(), "b"), Err(SearchError::OtherSearch)));

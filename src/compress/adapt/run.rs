@@ -109,10 +109,10 @@ impl Stage<'_> {
         };
         let (train, validation) = (Feed(&self.data.train), self.data.validation.as_ref().map(Feed));
         let (from, prepared) = (0.1 / f64::from(self.epochs + 1), Part { whole: progress, from: 0.0, to: 0.0 });
-        let train = trainer.prepare_from(&train, (&self.data.store.rows, "train"), &prepared)?;
+        let train = trainer.prepare(&train, (&self.data.store.rows, "train"), &prepared)?;
         let validation = validation.as_ref();
         let validation =
-            validation.map(|samples| trainer.prepare_from(samples, (&self.data.store.rows, "validation"), &prepared));
+            validation.map(|samples| trainer.prepare(samples, (&self.data.store.rows, "validation"), &prepared));
         let validation = validation.transpose()?;
         let Hooks { step, epoch: between } = hooks;
         while trainer.epochs() < u64::from(self.epochs) && !self.has_stalled(&passed) {
@@ -162,6 +162,7 @@ impl Stage<'_> {
         Ok(Settings {
             loss,
             teacher,
+            mixup: self.finetune.mixup,
             optimizer: match optimizer {
                 OptimizerKind::Sgd => momentum,
                 OptimizerKind::Adam => Optimizer::Adam { beta1, beta2, epsilon },

@@ -51,6 +51,9 @@ pub struct Finetune {
     #[serde(deserialize_with = "temperature")]
     #[cfg_attr(feature = "service", schema(exclusive_minimum = 0, maximum = 100, default = 2.0))]
     pub temperature: f64,
+    /// Whether samples are mixed in pairs and version 0's outputs alone are learned from, which keeps a network from learning the
+    /// training split by heart: with distillation, for inputs of reals, and where nothing is frozen in front.
+    pub mixup: bool,
     /// Fraction of the epochs after pruning over which the sparsity grows, by the cubic schedule; 0: at once.
     #[serde(deserialize_with = "fraction")]
     #[cfg_attr(feature = "service", schema(minimum = 0, maximum = 1, default = 0.5))]
@@ -121,6 +124,7 @@ impl Default for Finetune {
             loss: None,
             label_weight: 0.5,
             temperature: 2.0,
+            mixup: false,
             gradual: 0.5,
             patience: None,
             freeze: Vec::new(),

@@ -97,7 +97,7 @@ fn by_channel(x: &Tensor, scale: &Tensor, bias: &Tensor, shifts: Vec<(f64, f64)>
                 for (dx, &x) in dx.iter_mut().zip(x) {
                     by_scale[channel] += *dx * (x - T::of(mean)) * T::of(factor);
                     by_bias[channel] += *dx;
-                    *dx = *dx * slope;
+                    *dx *= slope;
                 }
             }
             let lists = [by_scale, by_bias].map(|list| Some(T::tensor(&[channels], list)));

@@ -66,7 +66,7 @@ fn softmax(x: &Tensor, run: usize, log: bool) -> Tensor {
             for (dx, y) in out.chunks_exact_mut(run).zip(T::view(&result).chunks_exact(run)) {
                 if log {
                     let sum = dx.iter().fold(T::ZERO, |sum, &dy| sum + dy);
-                    dx.iter_mut().zip(y).for_each(|(dx, &y)| *dx = *dx - y.exp() * sum);
+                    dx.iter_mut().zip(y).for_each(|(dx, &y)| *dx -= y.exp() * sum);
                 } else {
                     let sum = dx.iter().zip(y).fold(T::ZERO, |sum, (&dy, &y)| sum + dy * y);
                     dx.iter_mut().zip(y).for_each(|(dx, &y)| *dx = y * (*dx - sum));

@@ -20,17 +20,20 @@ struct Windows {
     input: Vec<usize>,
 }
 
+/// Kernel, stride, dilation, pads and what there is beyond the least, of one axis.
+type Axis = (i64, i64, i64, i64, i64, usize);
+
 fn windows() -> impl Strategy<Value = Windows> {
     let axis = (1i64..4, 1i64..4, 1i64..3, 0i64..3, 0i64..3, 0usize..4);
     prop::collection::vec(axis, 1..=2).prop_map(|axes| {
-        let list = |pick: &dyn Fn(&(i64, i64, i64, i64, i64, usize)) -> i64| axes.iter().map(pick).collect::<Vec<_>>();
+        let list = |pick: fn(&Axis) -> i64| axes.iter().map(pick).collect::<Vec<_>>();
         // A pad is smaller than the kernel, as pools want it.
-        let before = list(&|a| a.3.min(a.0 - 1));
-        let after = list(&|a| a.4.min(a.0 - 1));
+        let before = list(|a: &Axis| a.3.min(a.0 - 1));
+        let after = list(|a: &Axis| a.4.min(a.0 - 1));
         Windows {
-            kernel: list(&|a| a.0),
-            strides: list(&|a| a.1),
-            dilations: list(&|a| a.2),
+            kernel: list(|a: &Axis| a.0),
+            strides: list(|a: &Axis| a.1),
+            dilations: list(|a: &Axis| a.2),
             pads: [before, after].concat(),
             input: axes.iter().map(|a| ((a.0 - 1) * a.2 + 1) as usize + a.5).collect(),
         }

@@ -350,7 +350,9 @@ fn bad_parameters_are_named() {
         "w3 refers to symbol 2 of 2"
     );
     assert_eq!(
-        refusal(&|p| drop(p.add_codebook(book(&[0.5], Some(0))))),
+        refusal(&|p| {
+            p.add_codebook(book(&[0.5], Some(0)));
+        }),
         "symbol 0 of codebook 0 is to be zero, but is 0.5"
     );
     let bad = Settings { learning_rate: f64::NAN, ..settings() };
