@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Attribute::{Int, Ints};
 use super::{Given, Graph, Target, spaced};
 use crate::finetune::{
-    Codebook, Loss, Mask, Network, Optimizer, Parameter, Parameters, Settings, Teacher, Trainer, TuneError,
-    Values, cubic_sparsity,
+    Codebook, Loss, Mask, Network, Optimizer, Parameter, Parameters, Settings, Teacher, Trainer, TuneError, Values,
+    cubic_sparsity,
 };
 use crate::progress::{CancelFlag, Silent};
 
@@ -63,11 +63,9 @@ fn training_learns() {
         let settings =
             Settings { optimizer, weight_decay: 1e-3, clip_norm: Some(5.0), warmup_steps: 3, epochs: 20, ..settings() };
         let mut trainer = Trainer::new(network(true), parameters.clone(), settings).unwrap();
-        let before =
-            trainer.evaluate(&trainer.prepare(&data, &Silent).unwrap(), &Silent).unwrap();
+        let before = trainer.evaluate(&trainer.prepare(&data, &Silent).unwrap(), &Silent).unwrap();
         run(&mut trainer, &data, 20);
-        let after =
-            trainer.evaluate(&trainer.prepare(&data, &Silent).unwrap(), &Silent).unwrap();
+        let after = trainer.evaluate(&trainer.prepare(&data, &Silent).unwrap(), &Silent).unwrap();
         assert!(after.loss < before.loss / 2.0, "{optimizer:?}: {before:?}, {after:?}");
         assert!(after.accuracy.unwrap() > 0.9, "{optimizer:?}: {after:?}");
         assert_eq!((after.samples, after.mse), (90, None));
@@ -148,8 +146,7 @@ fn a_codebook_moves_by_the_sum_over_the_weights_that_share_it() {
     let free = Trainer::new(network, free, settings.clone()).unwrap();
     let mut shared = Trainer::new(super::training::network(false), shared, settings).unwrap();
     let batch: Vec<usize> = (0..20).collect();
-    let (_, gradients) =
-        free.gradients(&free.prepare(&data, &Silent).unwrap(), &batch).unwrap();
+    let (_, gradients) = free.gradients(&free.prepare(&data, &Silent).unwrap(), &batch).unwrap();
     let mut sums = [0.0; 4];
     for (_, gradient) in gradients.iter().filter(|(name, _)| name == "w2" || name == "w3") {
         symbols(gradient.len())
@@ -290,8 +287,7 @@ fn values_are_learnt_too() {
     let parameters = Parameters::of(&network);
     let mut trainer = Trainer::new(network, parameters, settings).unwrap();
     run(&mut trainer, &data, 80);
-    let metrics =
-        trainer.evaluate(&trainer.prepare(&data, &Silent).unwrap(), &Silent).unwrap();
+    let metrics = trainer.evaluate(&trainer.prepare(&data, &Silent).unwrap(), &Silent).unwrap();
     assert!(metrics.mse.unwrap() < 1e-4 && metrics.accuracy.is_none(), "{metrics:?}");
     assert!((dense(&trainer, "b")[0] - 0.5).abs() < 0.02);
 }
