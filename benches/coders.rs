@@ -108,7 +108,7 @@ fn gaussian(case: &Case) -> Matrix {
     if case.sparsity > 0.0 {
         let sparsity = Sparsity::new(case.sparsity).unwrap();
         let context = LayerContext::new("gaussian", case.side, case.side, &weights);
-        let prune = Prune { criterion: Criterion::Magnitude, sparsity, scope: Scope::Tensor };
+        let prune = Prune { criterion: Criterion::Magnitude, sparsity, scope: Scope::Tensor, pattern: None };
         let mask = prune.mask(&context, prune.threshold(&context));
         weights.iter_mut().enumerate().filter(|(i, _)| !mask.is_kept(*i)).for_each(|(_, weight)| *weight = 0.0);
     }

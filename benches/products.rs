@@ -218,8 +218,12 @@ fn gaussian(sparsity: f64, levels: i64) -> Matrix {
         (0..SIDE * SIDE).map(|_| (-2.0 * uniform().ln()).sqrt() * (std::f32::consts::TAU * uniform()).cos()).collect();
     if sparsity > 0.0 {
         let context = LayerContext::new("gaussian", SIDE, SIDE, &weights);
-        let prune =
-            Prune { criterion: Criterion::Magnitude, sparsity: Sparsity::new(sparsity).unwrap(), scope: Scope::Tensor };
+        let prune = Prune {
+            criterion: Criterion::Magnitude,
+            sparsity: Sparsity::new(sparsity).unwrap(),
+            scope: Scope::Tensor,
+            pattern: None,
+        };
         let mask = prune.mask(&context, prune.threshold(&context));
         weights.iter_mut().enumerate().filter(|(i, _)| !mask.is_kept(*i)).for_each(|(_, weight)| *weight = 0.0);
     }
