@@ -11,7 +11,7 @@ use std::time::Instant;
 use prost::Message;
 use tract_onnx::pb::ModelProto;
 use weightpress::evaluate::Dataset;
-use weightpress::finetune::{Batch, Network, Parameters, Samples, Settings, Trainer, TuneError};
+use weightpress::finetune::{Batch, Network, Parameters, Samples, Settings, Store, Trainer, TuneError};
 use weightpress::infer::{Array, ArrayData};
 use weightpress::progress::Silent;
 
@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let parameters = Parameters::of(&network);
     let mut trainer =
         Trainer::new(network, parameters, Settings { epochs: 3, micro_batch: 64, ..Settings::default() })?;
-    let images = trainer.prepare(&images, &Silent)?;
+    let images = trainer.prepare(&images, (&Store::default(), "bench"), &Silent)?;
     for _ in 0..3 {
         let start = Instant::now();
         let stats = trainer.epoch(&images, &mut |_, _| Ok(()), &Silent)?;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::Attribute::{Int, Ints};
 use super::{Given, Graph, Target};
-use crate::finetune::{Network, Optimizer, Parameters, Schedule, Settings, Trainer};
+use crate::finetune::{Network, Optimizer, Parameters, Schedule, Settings, Store, Trainer};
 use crate::progress::Silent;
 
 #[derive(Deserialize)]
@@ -80,7 +80,7 @@ fn steps_of_lenet5_are_those_of_pytorch() {
         let network = lenet5();
         let parameters = Parameters::of(&network);
         let mut trainer = Trainer::new(network, parameters, settings).unwrap();
-        let data = trainer.prepare(&data, &Silent).unwrap();
+        let data = trainer.prepare(&data, (&Store::default(), ""), &Silent).unwrap();
         let (_, gradients) = trainer.gradients(&data, &(0..12).collect::<Vec<_>>()).unwrap();
         for (tensor, gradient) in &gradients {
             let norm = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>().sqrt();

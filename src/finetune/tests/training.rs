@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Attribute::{Int, Ints};
 use super::{Given, Graph, Target, spaced};
 use crate::finetune::{
-    Codebook, Loss, Mask, Network, Optimizer, Parameter, Parameters, Settings, Teacher, Trainer, TuneError, Values,
-    cubic_sparsity,
+    Codebook, Loss, Mask, Network, Optimizer, Parameter, Parameters, Settings, Store, Teacher, Trainer, TuneError,
+    Values, cubic_sparsity,
 };
 use crate::progress::{CancelFlag, Silent};
 
@@ -43,7 +43,7 @@ fn keep(_: u64, _: &mut Parameters) -> Result<(), TuneError> {
 }
 
 fn run(trainer: &mut Trainer, data: &Given, epochs: usize) -> f64 {
-    let data = trainer.prepare(data, &Silent).unwrap();
+    let data = trainer.prepare(data, (&Store::default(), ""), &Silent).unwrap();
     (0..epochs).map(|_| trainer.epoch(&data, &mut keep, &Silent).unwrap().loss).last().unwrap_or(f64::NAN)
 }
 
@@ -63,9 +63,11 @@ fn training_learns() {
         let settings =
             Settings { optimizer, weight_decay: 1e-3, clip_norm: Some(5.0), warmup_steps: 3, epochs: 20, ..settings() };
         let mut trainer = Trainer::new(network(true), parameters.clone(), settings).unwrap();
-        let before = trainer.evaluate(&trainer.prepare(&data, &Silent).unwrap(), &Silent).unwrap();
+        let before =
+            trainer.evaluate(&trainer.prepare(&data, (&Store::default(), ""), &Silent).unwrap(), &Silent).unwrap();
         run(&mut trainer, &data, 20);
-        let after = trainer.evaluate(&trainer.prepare(&data, &Silent).unwrap(), &Silent).unwrap();
+        let after =
+            trainer.evaluate(&trainer.prepare(&data, (&Store::default(), ""), &Silent).unwrap(), &Silent).unwrap();
         assert!(after.loss < before.loss / 2.0, "{optimizer:?}: {before:?}, {after:?}");
         assert!(after.accuracy.unwrap() > 0.9, "{optimizer:?}: {after:?}");
         assert_eq!((after.samples, after.mse), (90, None));
@@ -111,7 +113,7 @@ fn pruning_between_steps_holds() {
     let parameters = Parameters::of(&network);
     let mut trainer = Trainer::new(network, parameters, settings()).unwrap();
     let data = images(40);
-    let data = trainer.prepare(&data, &Silent).unwrap();
+    let data = trainer.prepare(&data, (&Store::default(), ""), &Silent).unwrap();
     let mut prune = |step: u64, parameters: &mut Parameters| {
         let values = parameters.dense("w2").unwrap();
         let mut sizes: Vec<f32> = values.iter().map(|value| value.abs()).collect();
@@ -146,7 +148,8 @@ fn a_codebook_moves_by_the_sum_over_the_weights_that_share_it() {
     let free = Trainer::new(network, free, settings.clone()).unwrap();
     let mut shared = Trainer::new(super::training::network(false), shared, settings).unwrap();
     let batch: Vec<usize> = (0..20).collect();
-    let (_, gradients) = free.gradients(&free.prepare(&data, &Silent).unwrap(), &batch).unwrap();
+    let (_, gradients) =
+        free.gradients(&free.prepare(&data, (&Store::default(), ""), &Silent).unwrap(), &batch).unwrap();
     let mut sums = [0.0; 4];
     for (_, gradient) in gradients.iter().filter(|(name, _)| name == "w2" || name == "w3") {
         symbols(gradient.len())
@@ -154,7 +157,7 @@ fn a_codebook_moves_by_the_sum_over_the_weights_that_share_it() {
             .zip(gradient)
             .for_each(|(&symbol, g)| sums[usize::from(symbol)] += f64::from(*g));
     }
-    let prepared = shared.prepare(&data, &Silent).unwrap();
+    let prepared = shared.prepare(&data, (&Store::default(), ""), &Silent).unwrap();
     shared.epoch(&prepared, &mut keep, &Silent).unwrap();
     let after = &shared.parameters().codebooks()[id].values;
     for (symbol, ((after, before), sum)) in after.iter().zip(&codebook.values).zip(sums).enumerate() {
@@ -287,7 +290,8 @@ fn values_are_learnt_too() {
     let parameters = Parameters::of(&network);
     let mut trainer = Trainer::new(network, parameters, settings).unwrap();
     run(&mut trainer, &data, 80);
-    let metrics = trainer.evaluate(&trainer.prepare(&data, &Silent).unwrap(), &Silent).unwrap();
+    let metrics =
+        trainer.evaluate(&trainer.prepare(&data, (&Store::default(), ""), &Silent).unwrap(), &Silent).unwrap();
     assert!(metrics.mse.unwrap() < 1e-4 && metrics.accuracy.is_none(), "{metrics:?}");
     assert!((dense(&trainer, "b")[0] - 0.5).abs() < 0.02);
 }
@@ -298,7 +302,7 @@ fn bad_samples_are_named() {
     let parameters = Parameters::of(&network);
     let mut trainer = Trainer::new(network, parameters, settings()).unwrap();
     let mut fail = |data: Given| {
-        let data = trainer.prepare(&data, &Silent)?;
+        let data = trainer.prepare(&data, (&Store::default(), ""), &Silent)?;
         trainer.epoch(&data, &mut keep, &Silent).map(|_| ())
     };
     let classes = |list: Vec<i64>| Some(Target::Classes(list));
@@ -362,7 +366,7 @@ fn a_cancelled_epoch_stops() {
     let parameters = Parameters::of(&network);
     let mut trainer = Trainer::new(network, parameters, settings()).unwrap();
     let (data, flag, steps) = (images(100), CancelFlag::default(), AtomicU64::new(0));
-    let data = trainer.prepare(&data, &flag).unwrap();
+    let data = trainer.prepare(&data, (&Store::default(), ""), &flag).unwrap();
     let mut hook = |step: u64, _: &mut Parameters| {
         flag.cancel();
         steps.store(step, Ordering::Relaxed);
