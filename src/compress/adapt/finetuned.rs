@@ -27,7 +27,9 @@ pub(super) fn finetune(
     let Job { model, recipe, .. } = *job;
     let network = run::network(model)?;
     let mut parameters = starting(&network, data)?;
+    let pruned = pruned_at_once(tasks, &parameters)?;
     freeze(&network, model, recipe, settings, &mut parameters);
+    prune_frozen(tasks, &pruned, &mut parameters);
     let (epochs, sharing_epochs) = (f64::from(settings.epochs), f64::from(settings.sharing_epochs));
     let turn = epochs / (epochs + sharing_epochs).max(1.0);
 
@@ -149,6 +151,24 @@ fn take_biases(model: &Model, parameters: &mut Parameters) -> Result<(), Compres
         }
     }
     Ok(())
+}
+
+/// The parameters with every layer pruned as far as the recipe says, by magnitude.
+fn pruned_at_once(tasks: &[Task], parameters: &Parameters) -> Result<Parameters, CompressError> {
+    let mut pruned = parameters.clone();
+    Gradual::new(tasks, &pruned).finish(&mut pruned)?;
+    Ok(pruned)
+}
+
+/// Prunes the layers that are not trained, which nothing else does.
+fn prune_frozen(tasks: &[Task], pruned: &Parameters, parameters: &mut Parameters) {
+    for name in tasks.iter().map(|task| &task.weight.name) {
+        if let (Some(own), Some(pruned)) = (parameters.get(name).cloned(), pruned.get(name))
+            && own.is_frozen
+        {
+            parameters.insert(name, Parameter { values: pruned.values.clone(), ..own });
+        }
+    }
 }
 
 /// The parameters of the upload, or of an earlier compression.

@@ -28,7 +28,8 @@ impl<'a> Gradual<'a> {
     pub(super) fn new(tasks: &'a [Task<'a>], parameters: &Parameters) -> Self {
         let layer = |task: &'a Task<'a>| {
             let prune = task.settings.prune?;
-            let values = parameters.dense(&task.weight.name)?;
+            let is_trained = parameters.get(&task.weight.name).is_some_and(|parameter| !parameter.is_frozen);
+            let values = parameters.dense(&task.weight.name).filter(|_| is_trained)?;
             let start = values.iter().filter(|value| **value == 0.0).count() as f64 / values.len().max(1) as f64;
             Some(Layer { task, prune, start })
         };
