@@ -114,7 +114,7 @@ fn searches_that_make_no_sense_are_refused_with_their_fault() {
     let mut spec = search(0.01, json!("all"));
     app.post_json("/api/v1/jobs", &spec).expect_problem(422, "invalid_body", r#"no space is named "all""#);
     spec["space"] = json!({"levels": [0]});
-    app.post_json("/api/v1/jobs", &spec).expect_problem(422, "invalid_body", "space.levels[0]");
+    app.post_json("/api/v1/jobs", &spec).expect_problem(422, "invalid_body", "space: levels[0]");
     spec = search(0.01, json!({"levels": [7]}));
     spec["trails"] = json!(3);
     app.post_json("/api/v1/jobs", &spec).expect_problem(422, "invalid_body", "unknown field `trails`");

@@ -211,10 +211,12 @@ fn freeze(network: &Network, model: &Model, recipe: &Recipe, settings: &Finetune
     }
 }
 
-/// Every tensor that was trained, as the network computes with it.
+/// Every tensor that was trained or pruned, as the network computes with it.
 fn values(parameters: &Parameters) -> TensorValues {
-    let trained = parameters.tensors().filter(|(_, parameter)| !parameter.is_frozen);
-    let values = trained
+    let is_changed =
+        |parameter: &Parameter| !parameter.is_frozen || matches!(parameter.values, Values::Free { mask: Some(_), .. });
+    let changed = parameters.tensors().filter(|(_, parameter)| is_changed(parameter));
+    let values = changed
         .filter_map(|(name, parameter)| Some((name.to_owned(), (parameter.dims.clone(), parameters.dense(name)?))));
     values.collect()
 }
