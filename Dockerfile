@@ -1,4 +1,4 @@
-# Build: the same command that continuous integration runs.
+# Build: with the profile and the lock file of the tests.
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .

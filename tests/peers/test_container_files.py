@@ -23,10 +23,10 @@ def test_the_image_is_small_safe_and_checks_itself():
     assert "\nVOLUME /data" in final_stage
 
 
-def test_the_image_is_built_by_the_command_that_ci_runs():
-    build = "cargo build --release --locked"
-    assert build in (ROOT / "Dockerfile").read_text()
-    assert build in (ROOT / ".ci" / "run").read_text()
+def test_the_image_is_built_as_the_tests_build_the_program():
+    # The same profile and the same lock file.
+    assert "cargo build --release --locked" in (ROOT / "Dockerfile").read_text()
+    assert "cargo test --release --locked" in (ROOT / ".ci" / "run").read_text()
 
 
 def test_compose_starts_the_service_with_a_data_volume():
