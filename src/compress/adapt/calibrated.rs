@@ -62,7 +62,7 @@ pub(super) fn calibrate(
 /// Measures every setting of every layer in the uncompressed network.
 ///
 /// # Errors
-/// As [`calibrate`].
+/// As [`calibrate()`].
 pub(super) fn measure_rates(
     job: &Job<'_>,
     tasks: &[Task],
