@@ -74,7 +74,7 @@ pub struct JobRecord {
     /// Starts so far; also the fencing token of the lease.
     pub attempt: i64,
     pub max_attempts: i64,
-    /// What it produced: a [`crate::jobs::JobResult`], once it succeeded.
+    /// What it produced: a [`crate::jobs::JobResult`], once it succeeded; of a search that was cancelled, what it had found.
     #[sqlx(json(nullable))]
     pub result: Option<Value>,
     /// Why it failed, once it did.

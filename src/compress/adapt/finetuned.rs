@@ -10,7 +10,7 @@ use super::{Adapted, TrainingData, calibrated};
 use crate::compress::layer::{self, Prepared, Task};
 use crate::compress::meter::Meter;
 use crate::compress::pipeline::Job;
-use crate::compress::{Calibration, CompressError, Finetune, Recipe, Rounding, TrainingStage, joint};
+use crate::compress::{Calibration, CompressError, Finetune, Recipe, TrainingStage, joint};
 use crate::finetune::{Mask, Network, Parameter, Parameters, TuneError, Values};
 use crate::model::{ElementType, Model, ModelError};
 use crate::progress::{Part, Progress};
@@ -74,8 +74,11 @@ pub(super) fn finetune(
     tasks.iter_mut().for_each(|task| task.settings.prune = None);
 
     let quiet = Part { whole: progress, from: turn, to: turn };
-    let (mut layers, mut model_shared) = share(&Job { model: &model_tuned, ..*job }, tasks, data, &quiet)?;
-    take_biases(&model_shared, &mut parameters)?;
+    let (mut layers, corrected) = share(&Job { model: &model_tuned, ..*job }, tasks, data, &quiet)?;
+    if let Some(corrected) = &corrected {
+        take_biases(corrected, &mut parameters)?;
+    }
+    let mut model_shared = corrected.unwrap_or(model_tuned);
     if settings.sharing_epochs > 0 {
         let dense = parameters.clone();
         let codebooks = Codebooks::share(&layers, tasks, &mut parameters);
@@ -123,22 +126,25 @@ fn prune_calibrated(
     Ok(adapted.calibration)
 }
 
-/// Shares the weights of a network whose pruned weights are zero; biases may take up what that changes.
+/// Shares the weights of a network whose pruned weights are zero. Calibrated, biases take up what that changes: then there is
+/// a model with them.
 fn share(
     job: &Job<'_>,
     tasks: &mut [Task],
     data: &TrainingData,
     progress: &dyn Progress,
-) -> Result<(Vec<Prepared>, Model), CompressError> {
-    let by_data = |task: &Task| task.settings.quantize.is_some_and(|quantize| quantize.rounding == Rounding::Feedback);
-    if tasks.iter().any(by_data) {
+) -> Result<(Vec<Prepared>, Option<Model>), CompressError> {
+    if tasks.iter().any(|task| task.settings.quantize.is_some_and(|quantize| quantize.needs_data())) {
         let Adapted { model, layers, .. } = calibrated::calibrate(job, tasks, data, progress)?;
-        return Ok((layers.unwrap_or_default(), model));
+        // Codebooks that are unified are left to the usual quantisers.
+        if let Some(layers) = layers {
+            return Ok((layers, Some(model)));
+        }
     }
     let meter = Meter::new(progress, 1);
     joint::fit_codebooks(job.model, tasks, &meter)?;
     let layers = tasks.iter().map(|task| layer::prepare(job.model, task, &meter));
-    Ok((layers.collect::<Result<_, _>>()?, job.model.with_tensors(HashMap::new())?))
+    Ok((layers.collect::<Result<_, _>>()?, None))
 }
 
 /// The values of `model`'s kept tensors, for those that are trained.

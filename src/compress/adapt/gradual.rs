@@ -94,7 +94,10 @@ impl<'a> Gradual<'a> {
             let context = layer.context(&matrices[name]);
             let known = thresholds.iter().find(|(prune, _)| *prune == layer.prune).map(|(_, threshold)| *threshold);
             let due = due(layer);
-            let mask = due.mask(&context, known.unwrap_or_else(|| due.threshold(&context)));
+            let mask = match due.ranks_rows() {
+                true => due.mask_rows(&context),
+                false => due.mask(&context, known.unwrap_or_else(|| due.threshold(&context))),
+            };
             let kept: Vec<bool> = (0..mask.len()).map(|cell| mask.is_kept(cell)).collect();
             let kept = layer.task.weight.layout.to_tensor(&layer.task.weight.dims, kept);
             let values = parameters.dense(name).unwrap_or_default();

@@ -3,12 +3,10 @@
 #[cfg(feature = "finetune")]
 mod finetuned;
 
-use std::path::Path;
-
 use super::*;
 use crate::artifact::Artifact;
 use crate::compress::{Recipe, Report, compress_with};
-use crate::evaluate::{DataMap, Dataset, Evaluation, InputMap, Metric, TargetKind, TargetMap};
+use crate::evaluate::{DataMap, Dataset, Evaluation, Metric};
 use crate::infer::{Predictor, Residency};
 use crate::model::fixture;
 use crate::progress::Silent;
@@ -223,62 +221,4 @@ fn a_layer_that_no_product_reaches_is_pruned_by_magnitude_and_named() {
     assert!((report.sparsity - 0.5).abs() < 0.01);
     assert!(report.notes.iter().any(|note| note.starts_with("entries: ")), "{:?}", report.notes);
     assert_eq!(report.calibration.unwrap().layers.len(), 1);
-}
-
-/// Prints what calibration alone keeps of networks on MNIST and CIFAR-10. The folder that the variable names holds `models` and
-/// `datasets`; two more variables may name models and recipes, a line each.
-#[test]
-#[ignore = "reads models and data that are no part of the project"]
-fn accuracies_on_images() {
-    let Ok(folder) = std::env::var("WEIGHTPRESS_DATA") else { return };
-    let folder = Path::new(&folder);
-    let recipes = std::env::var("WEIGHTPRESS_RECIPES").unwrap_or_else(|_| format!("{{{}}}", OBS.replace("0.7", "0.9")));
-    let models = std::env::var("WEIGHTPRESS_MODELS").unwrap_or_else(|_| "lenet300_mnist\nlenet5_mnist".into());
-    for name in models.lines() {
-        let (train, test, arrays) = match name.contains("cifar") {
-            true => ("cifar10_train10k", "cifar10_test", ["", ""]),
-            false => ("mnist", "mnist", ["_train", "_test"]),
-        };
-        let model = Model::open(&folder.join(format!("models/{name}.onnx"))).unwrap();
-        let open = |name: &str| Dataset::open(&folder.join(format!("datasets/{name}.npz"))).unwrap();
-        for recipe in recipes.lines() {
-            measure((name, &model), (&open(train), arrays[0]), (&open(test), arrays[1]), recipe);
-        }
-    }
-}
-
-fn measure((name, model): (&str, &Model), train: (&Dataset, &str), test: (&Dataset, &str), recipe: &str) {
-    let map = |suffix: &str, range| DataMap {
-        range,
-        inputs: [("input".to_owned(), InputMap { array: format!("x{suffix}"), scale: 1.0 / 255.0, offset: 0.0 })]
-            .into(),
-        target: Some(TargetMap { array: format!("y{suffix}"), kind: TargetKind::Class }),
-        ..DataMap::default()
-    };
-    let started = std::time::Instant::now();
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("out.safetensors");
-    let samples = Samples::open(train.0, &map(train.1, None), (model.inputs(), model.outputs())).unwrap();
-    let data =
-        TrainingData { train: samples, validation: None, folder: None, start: None, store: TrainingStore::default() };
-    let report = compress_with(model, &Recipe::from_json(recipe).unwrap(), Some(&data), &out, &Silent).unwrap();
-    let seconds = started.elapsed().as_secs_f64();
-    let predictor = Predictor::from_artifact(&Artifact::open(&out).unwrap(), Residency::Packed).unwrap();
-    let accuracy = |range| {
-        let map = &map(test.1, Some(range));
-        let metrics = &[Metric::Accuracy];
-        let evaluation = Evaluation { predictor: &predictor, reference: None, dataset: test.0, map, metrics };
-        evaluation.run(&Silent).unwrap().value(Metric::Accuracy).unwrap()
-    };
-    println!(
-        "{name} {recipe}\n  sparsity {:.4}, {} bytes (ratio {:.1}), accuracy {:.4} first, {:.4} last 5,000; {seconds:.1} s",
-        report.sparsity,
-        report.artifact_bytes,
-        report.ratio,
-        accuracy((0, 5000)),
-        accuracy((5000, 10000)),
-    );
-    for layer in report.calibration.map(|calibration| calibration.layers).unwrap_or_default() {
-        println!("  {}: sparsity {:.3}, output error {:.5}", layer.name, layer.sparsity, layer.output_error);
-    }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, TensorView};
-use safetensors::{SafeTensors, serialize_to_file};
+use safetensors::{SafeTensors, serialize};
 
 use crate::artifact::staged::Staged;
 
@@ -17,7 +17,6 @@ pub(super) type TensorValues = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 /// Writes the weights before they are shared, whole or not at all.
 pub(super) fn save(folder: &Path, tensors: &TensorValues) -> io::Result<()> {
-    std::fs::create_dir_all(folder)?;
     let bytes: BTreeMap<&String, Vec<u8>> = tensors
         .iter()
         .map(|(name, (_, values))| (name, values.iter().flat_map(|v| v.to_le_bytes()).collect()))
@@ -27,9 +26,8 @@ pub(super) fn save(folder: &Path, tensors: &TensorValues) -> io::Result<()> {
         Ok((name.clone(), view))
     };
     let views: HashMap<String, TensorView> = tensors.iter().map(view).collect::<io::Result<_>>()?;
-    let unfinished = folder.join(format!("{TUNED}.part"));
-    serialize_to_file(views, None, &unfinished).map_err(io::Error::other)?;
-    std::fs::rename(unfinished, folder.join(TUNED))
+    let bytes = serialize(views, None).map_err(io::Error::other)?;
+    save_checkpoint(folder, TUNED, &bytes)
 }
 
 /// Reads the weights of an earlier compression.

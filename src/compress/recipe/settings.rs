@@ -44,6 +44,13 @@ pub enum Weighting {
     Hessian,
 }
 
+impl Quantize {
+    /// Whether it looks at a layer's inputs.
+    pub fn needs_data(&self) -> bool {
+        self.rounding == Rounding::Feedback || self.weighting == Weighting::Hessian
+    }
+}
+
 /// How a weight takes one of the shared values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]

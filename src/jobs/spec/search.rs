@@ -73,3 +73,19 @@ impl ToSchema for SearchSpec {
         Search::schemas(schemas);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dataset_may_be_named_alone_and_members_survive_a_round_trip() {
+        let parse = |json: &str| serde_json::from_str::<SearchSpec>(json);
+        let short = parse(r#"{"model": "m", "dataset": "d", "max_drop": 0.01}"#).unwrap();
+        let long = parse(r#"{"model": "m", "data": {"dataset": "d"}, "max_drop": 0.01}"#).unwrap();
+        assert_eq!(short, long);
+        assert_eq!(parse(&serde_json::to_string(&long).unwrap()).unwrap(), long);
+        let error = parse(r#"{"model": "m", "data": {}, "max_dorp": 0.01}"#).unwrap_err().to_string();
+        assert!(error.contains("unknown field `max_dorp`"), "{error}");
+    }
+}

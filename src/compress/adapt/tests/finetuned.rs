@@ -154,6 +154,25 @@ fn frozen_and_skipped_tensors_stay_as_they_were() {
     assert!(error.to_string().contains("no tensor is trained"), "{error}");
 }
 
+#[test]
+fn rows_and_patterns_are_kept_while_training() {
+    let digits = Digits::open();
+    for (prune, kept) in [(r#""sparsity": 0.75, "scope": "row""#, 16), (r#""pattern": "2:4""#, 32)] {
+        let recipe = format!(
+            r#"{{"prune": {{{prune}}}, "encode": {{"reorder": false, "remove": false, "merge": false}},
+                "finetune": {{"epochs": 2, "sharing_epochs": 0, "batch": 32}}}}"#
+        );
+        let (_, file) = digits.compress(&recipe, &digits.data(None, None)).unwrap();
+        let artifact = Artifact::from_bytes(file.into()).unwrap();
+        let stored = artifact.tensors().iter().find(|tensor| tensor.name == "w1").unwrap();
+        let matrix = artifact.matrix(stored).unwrap().unwrap().decode();
+        for row in 0..matrix.rows() {
+            let cells = row * matrix.cols()..(row + 1) * matrix.cols();
+            assert_eq!(cells.filter(|cell| matrix.value(*cell) != 0.0).count(), kept, "row {row} of {prune}");
+        }
+    }
+}
+
 /// Cancels after some reports of training.
 struct Impatient {
     reports: AtomicU32,
