@@ -4,9 +4,10 @@
     benches/deepdta_tables.py FOLDER [METHOD ...]
 
 FOLDER holds `models/` and `datasets/` as docs/how-small.md describes them. Convolutions and embeddings are frozen and not
-compressed, so psi is of the dense layers. Every method is one search over all of its settings (`weightpress search`, exhaustive);
-for each published row the smallest psi is taken whose MSE on the validation split is no worse than the published MSE, and measured
-on the test split. Trials stay in target/deepdta_tables, so a run that is cut off goes on. Needs Python 3.9 and nothing else.
+compressed, so psi is of the dense layers. Methods that differ in nothing but the quantiser are one search over all of their
+settings (`weightpress search`, exhaustive), which prunes and trains once for each sparsity. For each published row the smallest
+psi is taken whose MSE on the validation split is no worse than the published MSE, and measured on the test split. Trials stay in
+target/deepdta_tables, so a run that is cut off goes on. Needs Python 3.9 and nothing else.
 
 Published: Marinò, Ghidoli, Frasca, Malchiodi, "Compression strategies and space-conscious representations for deep neural
 networks", ICPR 2020 (Pr, CWS, PWS, Pr-CWS, Pr-PWS); Marinò, Petrini, Malchiodi, Frasca, "Deep neural networks compression: a
@@ -26,48 +27,45 @@ WORK = ROOT / "target/deepdta_tables"
 # The upload's MSE on the validation split, times 1.02.
 NEAR_UPLOAD = 1.02
 
-# method: published (MSE, psi) rows
+# method: family, quantiser, published (MSE, psi) rows
 PUBLISHED = {
-    "Pr": [(0.2425, 0.2)],
-    "CWS": [(0.2840, 0.063)],
-    "PWS": [(0.2567, 0.237)],
-    "Pr-CWS": [(0.2367, 0.079)],
-    "Pr-PWS": [(0.2671, 0.060)],
-    "uCWS": [(0.2321, 0.1211)],
-    "uPWS": [(0.2581, 0.1217)],
-    "uUQ": [(0.2244, 0.0959)],
-    "uECSQ": [(0.2309, 0.1059)],
-    "Pr-uCWS": [(0.3037, 0.0268), (0.2218, 0.0795)],
-    "Pr-uPWS": [(0.3187, 0.0159), (0.2269, 0.0875)],
-    "Pr-uUQ": [(0.2383, 0.0365), (0.2203, 0.0675)],
-    "Pr-uECSQ": [(0.3127, 0.0271), (0.2199, 0.0887)],
+    "Pr": ("pruned", None, [(0.2425, 0.2)]),
+    "CWS": ("per-layer", "cws", [(0.2840, 0.063)]),
+    "PWS": ("per-layer", "pws", [(0.2567, 0.237)]),
+    "Pr-CWS": ("pruned-per-layer", "cws", [(0.2367, 0.079)]),
+    "Pr-PWS": ("pruned-per-layer", "pws", [(0.2671, 0.060)]),
+    "uCWS": ("unified", "cws", [(0.2321, 0.1211)]),
+    "uPWS": ("unified", "pws", [(0.2581, 0.1217)]),
+    "uUQ": ("unified", "uq", [(0.2244, 0.0959)]),
+    "uECSQ": ("unified", "ecsq", [(0.2309, 0.1059)]),
+    "Pr-uCWS": ("pruned-unified", "cws", [(0.3037, 0.0268), (0.2218, 0.0795)]),
+    "Pr-uPWS": ("pruned-unified", "pws", [(0.3187, 0.0159), (0.2269, 0.0875)]),
+    "Pr-uUQ": ("pruned-unified", "uq", [(0.2383, 0.0365), (0.2203, 0.0675)]),
+    "Pr-uECSQ": ("pruned-unified", "ecsq", [(0.3127, 0.0271), (0.2199, 0.0887)]),
 }
-SPARSITY = [0.9, 0.95, 0.97, 0.98, 0.99]
-LEVELS = [3, 7, 15]
-LEVELS_WITHOUT_PRUNING = [2, 3, 4, 7, 15]
+SPARSITY = [0.8, 0.9, 0.95, 0.97, 0.98]
+LEVELS = [3, 7]
+LEVELS_WITHOUT_PRUNING = [2, 3, 7, 15]
 
 
-def search_of(method):
-    """The common recipe and the space of a method."""
+def search_of(family):
+    """The common recipe and the space of a family of methods."""
+    prunes, unifies = "pruned" in family, "unified" in family
     recipe = {
         "by_op": {"Conv": {"skip": True}, "Gather": {"skip": True}},
         "encode": {"plain": "f16"},
-        "finetune": {"epochs": 12, "sharing_epochs": 8, "batch": 128},
+        "finetune": {"epochs": 12 if prunes else 0, "sharing_epochs": 8, "batch": 128},
     }
-    prunes, quantizer = method.startswith("Pr"), method.removeprefix("Pr").removeprefix("-")
     space = {"exhaustive": True}
     if prunes:
         recipe["prune"] = {"scope": "global"}
         space["sparsity"] = SPARSITY
-    else:
-        recipe["finetune"]["epochs"] = 0
-    if quantizer:
-        scope = "unified" if quantizer.startswith("u") else "per_layer"
-        recipe["quantize"] = {"method": quantizer.removeprefix("u").lower(), "codebook": scope}
-        space["levels"] = LEVELS if prunes else LEVELS_WITHOUT_PRUNING
-    else:
+    if family == "pruned":
         recipe["finetune"]["sharing_epochs"] = 0
-        recipe["finetune"]["epochs"] = 20
+        return recipe, space
+    recipe["quantize"] = {"codebook": "unified" if unifies else "per_layer"}
+    space["levels"] = LEVELS if prunes else LEVELS_WITHOUT_PRUNING
+    space["methods"] = ["cws", "pws", "uq", "ecsq"] if unifies else ["cws", "pws"]
     return recipe, space
 
 
@@ -88,25 +86,38 @@ def run(*arguments):
     return done.stdout
 
 
+def search(family, work, model, folder):
+    """The trials of a family of methods."""
+    recipe, space = search_of(family)
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "recipe.json").write_text(json.dumps(recipe))
+    trials = len(space.get("sparsity", [0])) * len(space.get("levels", [0])) * len(space.get("methods", [0]))
+    printed = run(
+        "search", model, "-o", str(work / "chosen.wp"), *data(folder), "--max-relative-drop", str(NEAR_UPLOAD - 1),
+        "--space", json.dumps(space), "--recipe", str(work / "recipe.json"), "--trials", str(trials),
+        "--work", str(work / "trials"), "--json",
+    )
+    return json.loads(printed)["search"]
+
+
 def main():
     folder = pathlib.Path(sys.argv[1])
     model = str(folder / "models/deepdta_davis.onnx")
     methods = sys.argv[2:] or list(PUBLISHED)
     print("| method | published MSE | psi | ours: psi | of published | MSE validation | MSE test | at 1.02 x the upload: psi | MSE test |")
     print("|---|---|---|---|---|---|---|---|---|")
+    searches = {}
     for method in methods:
-        recipe, space = search_of(method)
-        work = WORK / method
-        work.mkdir(parents=True, exist_ok=True)
-        (work / "recipe.json").write_text(json.dumps(recipe))
-        trials = max(1, len(space.get("sparsity", [0]))) * max(1, len(space.get("levels", [0])))
-        printed = run(
-            "search", model, "-o", str(work / "chosen.wp"), *data(folder), "--max-relative-drop", str(NEAR_UPLOAD - 1),
-            "--space", json.dumps(space), "--recipe", str(work / "recipe.json"), "--trials", str(trials),
-            "--work", str(work / "trials"), "--json",
-        )
-        found = json.loads(printed)["search"]
-        measured = [trial for trial in found["trials"] if trial["outcome"]["state"] == "measured"]
+        family, quantizer, rows = PUBLISHED[method]
+        work = WORK / family
+        if family not in searches:
+            searches[family] = search(family, work, model, folder)
+        found = searches[family]
+        measured = [
+            trial for trial in found["trials"]
+            if trial["outcome"]["state"] == "measured"
+            and quantizer in (None, (trial["recipe"].get("quantize") or {}).get("method"))
+        ]
 
         def best(worst):
             kept = [trial for trial in measured if trial["outcome"]["value"] <= worst]
@@ -118,7 +129,7 @@ def main():
 
         near = best(found["original"] * NEAR_UPLOAD)
         near = f"{near['outcome']['psi']:.4f} | {on_test(near):.4f}" if near else "- | -"
-        for mse, psi in PUBLISHED[method]:
+        for mse, psi in rows:
             trial = best(mse)
             if trial is None:
                 least = min(trial["outcome"]["value"] for trial in measured)

@@ -80,6 +80,35 @@ impl Progress for Part<'_> {
     }
 }
 
+/// Lets an operation be stopped, and keeps what it reports from the whole's progress.
+pub struct CancelOnly<'a>(pub &'a dyn Progress);
+
+impl Progress for CancelOnly<'_> {
+    fn report(&self, _fraction: f64, _stage: &str, _message: &str) {}
+
+    fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}
+
+/// Puts a label in front of what is told to people.
+pub struct Labelled<'a> {
+    /// What listens.
+    pub progress: &'a dyn Progress,
+    /// Set off from the message by a colon.
+    pub label: String,
+}
+
+impl Progress for Labelled<'_> {
+    fn report(&self, fraction: f64, stage: &str, message: &str) {
+        self.progress.report(fraction, stage, &format!("{}: {message}", self.label));
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.progress.is_cancelled()
+    }
+}
+
 /// Work in several shares, side by side or one after the other, whose progress is told as one.
 pub struct Whole<'a> {
     progress: &'a dyn Progress,

@@ -10,11 +10,9 @@ use std::collections::{HashMap, HashSet};
 use tract_onnx::pb;
 use tract_onnx::pb::tensor_proto::DataType;
 
+use crate::infer::NORMALIZATION_EPSILON;
 use crate::model::{self, Model, ModelError, Role, Weight};
 use crate::tensor::{FloatData, FloatType};
-
-/// ONNX's epsilon where a node gives none.
-const EPSILON: f32 = 1e-5;
 
 /// A model without the normalisations that could be folded.
 pub(crate) struct Folded {
@@ -111,7 +109,7 @@ impl<'a> Found<'a> {
                 None => return Ok(None),
             },
         };
-        let epsilon = node.attribute.iter().find(|a| a.name == "epsilon").map_or(EPSILON, |a| a.f);
+        let epsilon = node.attribute.iter().find(|a| a.name == "epsilon").map_or(NORMALIZATION_EPSILON, |a| a.f);
         let factor =
             |(scale, variance): (&f32, &f32)| f64::from(*scale) / (f64::from(*variance) + f64::from(epsilon)).sqrt();
         let scales: Vec<f64> = scale.iter().zip(&variance).map(factor).collect();

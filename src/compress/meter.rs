@@ -1,6 +1,6 @@
 //! Progress of many layers at once, weighted by the weights that were worked on.
 
-use crate::progress::{Cancelled, Progress, Share, Whole};
+use crate::progress::{CancelOnly, Cancelled, Progress, Share, Whole};
 
 /// Counts work done by several threads and reports it in order.
 pub(super) struct Meter<'a> {
@@ -44,15 +44,5 @@ impl Progress for Part<'_> {
 
     fn is_cancelled(&self) -> bool {
         self.share.is_cancelled()
-    }
-}
-
-struct CancelOnly<'a>(&'a dyn Progress);
-
-impl Progress for CancelOnly<'_> {
-    fn report(&self, _fraction: f64, _stage: &str, _message: &str) {}
-
-    fn is_cancelled(&self) -> bool {
-        self.0.is_cancelled()
     }
 }

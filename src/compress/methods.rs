@@ -66,6 +66,11 @@ const ICPR: &str = "Marinò, Ghidoli, Frasca, Malchiodi, \"Compression strategie
 fn criterion(criterion: Criterion) -> MethodDescription {
     let (description, source) = match criterion {
         Criterion::Magnitude => ("Sets the weights of smallest absolute value to zero.", ICPR),
+        Criterion::Lamp => (
+            "Sets the weights to zero whose absolute value is small against the norm of those in their layer that are at least as \
+             large; with the scope `global`, each layer is pruned as far as it can bear and none is emptied.",
+            "Lee, Park, Mo, Ahn, Shin, \"Layer-adaptive sparsity for the magnitude-based pruning\", ICLR 2021, arXiv:2010.07611",
+        ),
         Criterion::Wanda => (
             "Sets the weights to zero whose absolute value times the norm of their input is smallest; needs data.",
             "Sun, Liu, Bair, Kolter, \"A simple and effective pruning approach for large language models\", ICLR 2024, \
@@ -109,7 +114,7 @@ fn quantizer(method: Method) -> MethodDescription {
     let fields: &[&str] = match method {
         Method::Cws => &["levels", "bits", "codebook", "rounding", "weighting"],
         Method::Pws | Method::Uq => &["levels", "bits", "codebook", "rounding"],
-        Method::Ecsq => &["levels", "bits", "codebook", "tolerance", "rounding"],
+        Method::Ecsq => &["levels", "bits", "codebook", "tolerance", "rounding", "weighting"],
     };
     describe(Stage { discriminator: "method", fields }.of::<QuantizeFields>(method), description, source)
 }
@@ -282,7 +287,7 @@ mod tests {
         let described = methods();
         let names =
             |methods: &[MethodDescription]| methods.iter().map(|m| m.name.clone()).collect::<Vec<_>>().join(" ");
-        assert_eq!(names(&described.criteria), "magnitude wanda obs");
+        assert_eq!(names(&described.criteria), "magnitude lamp wanda obs");
         assert_eq!(names(&described.quantizers), "cws pws uq ecsq");
         assert_eq!(names(&described.codecs), "auto dense csr csc index_map ham sham cser rans mix delta pco");
         assert_eq!(

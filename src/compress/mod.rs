@@ -39,9 +39,9 @@ pub use estimate::{Estimate, LayerEstimate, estimate};
 pub use methods::{MethodDescription, Methods, PresetDescription, methods};
 pub use pipeline::{compress, compress_with};
 pub use recipe::{
-    Calibrate, CodebookScope, CodecChoice, Encode, EncodeFields, Finetune, FreeUnits, Glob, Goal, LayerRule,
-    LayerSettings, LossKind, OpRule, OptimizerKind, Plain, Preset, PruneFields, PruneStage, Quantize, QuantizeFields,
-    QuantizeStage, RateSchedule, Recipe, RecipeError, Rounding, Stage, Target, Weighting,
+    Calibrate, CodebookScope, CodecChoice, Encode, EncodeFields, Finetune, FreeUnits, Glob, Goal, ImageChanges,
+    LayerRule, LayerSettings, LossKind, OpRule, OptimizerKind, Plain, Preset, PruneFields, PruneStage, Quantize,
+    QuantizeFields, QuantizeStage, RateSchedule, Recipe, RecipeError, Rounding, Stage, Target, Weighting,
 };
 pub use report::{
     CalibratedLayer, Calibration, CodebookReport, CurvePoint, EpochReport, LayerReport, Report, TrainingStage,
@@ -89,6 +89,9 @@ pub enum CompressError {
         /// Samples at a time.
         batch: usize,
     },
+    /// Images are to be changed where there are none.
+    #[error("finetune.augment needs an input whose samples are images, with two axes or three, and there is none")]
+    NoImages,
     /// The network could not be trained.
     #[cfg(feature = "finetune")]
     #[error(transparent)]

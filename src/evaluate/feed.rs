@@ -124,6 +124,13 @@ impl<'a> Feed<'a> {
         Ok(Self { dataset, inputs, target, runs, first_numbers, samples, batch, is_fixed: fixed.is_some() })
     }
 
+    /// Extents of one sample of what feeds `input`: as the dataset has it, and as the graph takes it.
+    pub(super) fn dims(&self, input: &str) -> Option<[&[usize]; 2]> {
+        let bound = self.inputs.iter().find(|bound| bound.port.name == input)?;
+        let array = self.dataset.arrays().find(|array| array.name == bound.from.array)?;
+        Some([&array.dims[1..], &bound.shape])
+    }
+
     /// Number of batches.
     pub(super) fn batches(&self) -> usize {
         self.samples.div_ceil(self.batch)

@@ -36,6 +36,11 @@ impl<'a> Samples<'a> {
         self.target
     }
 
+    /// Extents of one sample of what feeds `input`: as the dataset has it, and as the graph takes it.
+    pub fn dims(&self, input: &str) -> Option<[&[usize]; 2]> {
+        self.feed.dims(input)
+    }
+
     /// Samples that should be read at a time, to bound memory; exactly as many as a graph of a fixed batch takes.
     pub fn batch(&self) -> usize {
         self.feed.batch
@@ -80,6 +85,7 @@ mod tests {
         // 1, 3, 5, 7, 9
         let samples = open(None).unwrap();
         assert_eq!((samples.len(), samples.target()), (5, Some(TargetKind::Class)));
+        assert_eq!((samples.dims("in"), samples.dims("x")), (Some([&[][..]; 2]), None));
         let batch = samples.read(&[4, 0, 1, 2, 4]).unwrap();
         assert_eq!(batch.target.unwrap().data, ArrayData::U8(vec![9, 1, 3, 5, 9]));
         assert_eq!(batch.inputs[0].1.data, ArrayData::F32(vec![9.0, 1.0, 3.0, 5.0, 9.0]));

@@ -6,9 +6,10 @@
 use super::error::TuneError;
 use super::network::Network;
 use super::optimizer::{Memory, Moments, Variable};
-use super::parameters::{Codebook, Mask, Parameter, Parameters, Values};
+use super::parameters::{Codebook, Parameter, Parameters, Values};
 use super::settings::Settings;
 use super::trainer::Trainer;
+use crate::prune::Mask;
 
 const MAGIC: &[u8; 8] = b"WPTUNE\x00\x01";
 /// Stands for a codebook without a symbol for zero.

@@ -7,6 +7,7 @@
 //! Batches are cut into micro-batches of a fixed size that run side by side; their gradients are summed in order, so
 //! that results do not depend on the number of threads.
 
+mod augment;
 mod cache;
 mod checkpoint;
 mod error;
@@ -32,11 +33,12 @@ mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+pub use augment::Augment;
 pub use cache::Store;
 pub use error::{OperatorError, TuneError};
 pub use network::Network;
-pub use parameters::{Codebook, Mask, Parameter, Parameters, Values};
-pub use samples::{Batch, Samples};
+pub use parameters::{Codebook, Parameter, Parameters, Values};
+pub use samples::{Batch, Image, Samples};
 pub use settings::{Loss, Optimizer, Schedule, Settings, Teacher, cubic_sparsity};
 pub use trainer::{EpochStats, Metrics, Prepared, Trainer};
 

@@ -67,7 +67,7 @@ impl Memory {
                     let parameter = parameters.tensors.get_mut(name).map(|parameter| &mut parameter.values);
                     if let Some(Values::Free { values, mask }) = parameter {
                         rule.apply(values, &gradient, moments);
-                        mask.iter().for_each(|mask| mask.apply(values));
+                        mask.iter().for_each(|mask| mask.zero_others(values));
                     }
                 }
                 Variable::Codebook(id) => {
@@ -91,7 +91,7 @@ fn updates(parameters: &Parameters, gradients: Vec<(String, Vec<f32>)>, decay: f
         let Some(parameter) = parameters.tensors.get(&name) else { continue };
         match &parameter.values {
             Values::Free { mask, .. } => {
-                mask.iter().for_each(|mask| mask.apply(&mut gradient));
+                mask.iter().for_each(|mask| mask.zero_others(&mut gradient));
                 let decay = if parameter.dims.len() > 1 { decay } else { 0.0 };
                 updates.push(Update { variable: Variable::Tensor(name), gradient, decay });
             }

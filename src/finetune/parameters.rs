@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::error::TuneError;
 use super::network::Network;
+use crate::prune::Mask;
 
 /// The tensors that a run changes, or holds at values other than the file's, by name. All others stay as the network has them.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -49,13 +50,6 @@ pub struct Codebook {
     pub values: Vec<f32>,
     /// The symbol of pruned weights, whose value is exactly zero and never moves.
     pub zero: Option<u16>,
-}
-
-/// One bit a weight, set where it survives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mask {
-    words: Vec<u64>,
-    len: usize,
 }
 
 impl Parameters {
@@ -186,8 +180,8 @@ impl Parameters {
             Values::Free { values, mask } => {
                 length("values", values.len())?;
                 if let Some(mask) = mask {
-                    length("mask bits", mask.len)?;
-                    mask.apply(values);
+                    length("mask bits", mask.len())?;
+                    mask.zero_others(values);
                 }
             }
             Values::Shared { codebook, symbols } => {
@@ -216,71 +210,5 @@ impl Codebook {
                 Err(TuneError::ZeroSymbol { codebook: id, symbol, value })
             }
         }
-    }
-}
-
-impl Mask {
-    /// The mask whose bits `survivors` lists.
-    pub fn new(survivors: impl Iterator<Item = bool>) -> Self {
-        let (mut words, mut len) = (Vec::new(), 0);
-        for survives in survivors {
-            if len % 64 == 0 {
-                words.push(0);
-            }
-            words[len / 64] |= u64::from(survives) << (len % 64);
-            len += 1;
-        }
-        Self { words, len }
-    }
-
-    /// The mask that keeps what is not zero.
-    pub fn of(values: &[f32]) -> Self {
-        Self::new(values.iter().map(|&value| value != 0.0))
-    }
-
-    /// Number of weights.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are no weights.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Number of survivors.
-    pub fn kept(&self) -> usize {
-        self.words.iter().map(|word| word.count_ones() as usize).sum()
-    }
-
-    /// Whether weight `i` survives.
-    ///
-    /// # Panics
-    /// If `i` is out of range.
-    pub fn is_kept(&self, i: usize) -> bool {
-        assert!(i < self.len, "weight {i} of {}", self.len);
-        self.words[i / 64] >> (i % 64) & 1 == 1
-    }
-
-    /// Sets to zero what does not survive.
-    pub(super) fn apply(&self, values: &mut [f32]) {
-        for (chunk, word) in values.chunks_mut(64).zip(&self.words) {
-            for (bit, value) in chunk.iter_mut().enumerate() {
-                if word >> bit & 1 == 0 {
-                    *value = 0.0;
-                }
-            }
-        }
-    }
-
-    /// The bits, 64 a word; those past the last weight are clear.
-    pub(super) fn words(&self) -> &[u64] {
-        &self.words
-    }
-
-    /// The mask of these words, if there are as many as `len` needs and nothing is set past it.
-    pub(super) fn from_words(words: Vec<u64>, len: usize) -> Option<Self> {
-        let is_tail_clear = len.is_multiple_of(64) || words.last().is_none_or(|word| word >> (len % 64) == 0);
-        (words.len() == len.div_ceil(64) && is_tail_clear).then_some(Self { words, len })
     }
 }

@@ -18,6 +18,47 @@ pub trait Samples: Sync {
     /// # Errors
     /// [`TuneError::Samples`] where they cannot be read.
     fn read(&self, indices: &[usize]) -> Result<Batch, TuneError>;
+
+    /// How the samples of `input` are images; `None` where they are not.
+    fn image(&self, _input: &str) -> Option<Image> {
+        None
+    }
+}
+
+/// A sample as rows of pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Image {
+    /// Colours, where each has a plane of its own.
+    pub planes: usize,
+    /// Rows.
+    pub height: usize,
+    /// Pixels of a row.
+    pub width: usize,
+    /// Colours, where they are side by side in a pixel.
+    pub channels: usize,
+}
+
+/// Most colours that a last axis is taken for.
+const MAX_CHANNELS: usize = 4;
+
+impl Image {
+    /// What a sample of these extents is as an image: height and width, behind planes or in front of colours.
+    pub fn of(dims: &[usize]) -> Option<Self> {
+        let (planes, height, width, channels) = match *dims {
+            [height, width] => (1, height, width, 1),
+            [height, width, channels] if channels <= MAX_CHANNELS && height > MAX_CHANNELS => {
+                (1, height, width, channels)
+            }
+            [planes, height, width] => (planes, height, width, 1),
+            _ => return None,
+        };
+        (height > 1 && width > 1).then_some(Self { planes, height, width, channels })
+    }
+
+    /// Numbers of a sample.
+    pub fn elements(self) -> usize {
+        self.planes * self.height * self.width * self.channels
+    }
 }
 
 /// Samples as the graph takes them.

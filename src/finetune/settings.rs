@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::augment::Augment;
 use super::error::TuneError;
 
 /// How a run trains.
@@ -11,9 +12,10 @@ pub struct Settings {
     pub loss: Loss,
     /// Learning from the original network's outputs; none learns from targets alone.
     pub teacher: Option<Teacher>,
-    /// Whether samples are mixed in pairs, and the teacher alone learned from: for inputs of reals, and where nothing is frozen
-    /// in front.
+    /// Whether samples are mixed in pairs, and the teacher alone learned from: for inputs of reals.
     pub mixup: bool,
+    /// How images are changed each time that they are trained on.
+    pub augment: Option<Augment>,
     pub optimizer: Optimizer,
     /// The learning rate at its highest, above 0.
     pub learning_rate: f64,
@@ -87,6 +89,7 @@ impl Default for Settings {
             loss: Loss::CrossEntropy,
             teacher: None,
             mixup: false,
+            augment: None,
             optimizer: Optimizer::Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
             learning_rate: 1e-3,
             schedule: Schedule::Cosine,

@@ -50,6 +50,8 @@ pub struct Prepared<'a> {
     samples: &'a dyn Samples,
     frozen: Option<Arc<Rows>>,
     teacher: Option<Arc<Rows>>,
+    /// Samples are changed by chance each time that they are trained on.
+    is_varied: bool,
 }
 
 /// What an epoch was like.
@@ -168,7 +170,18 @@ impl Trainer {
             true => rows(&self.program, format!("{name} {}", self.frozen_digest()))?,
             false => None,
         };
-        Ok(Prepared { samples, frozen, teacher })
+        Ok(Prepared { samples, frozen, teacher, is_varied: false })
+    }
+
+    /// Samples that [`Settings::augment`] and [`Settings::mixup`] change each time, so that nothing is computed ahead for them.
+    ///
+    /// # Errors
+    /// [`TuneError::NoSamples`].
+    pub fn vary<'a>(&self, samples: &'a dyn Samples) -> Result<Prepared<'a>, TuneError> {
+        match samples.is_empty() {
+            true => Err(TuneError::NoSamples),
+            false => Ok(Prepared { samples, frozen: None, teacher: None, is_varied: true }),
+        }
     }
 
     /// What tells the frozen part from others of the same network: the tensors in it and what is read from it.
@@ -211,7 +224,7 @@ impl Trainer {
             self.step += 1;
             hook(self.step, &mut self.parameters)?;
             (total, max_norm, seen) = (total + sums.loss, max_norm.max(norm), seen + batch.len());
-            let message = format!("Epoch {}, loss {:.4}", self.epoch + 1, total / seen as f64);
+            let message = format!("loss {:.4}", total / seen as f64);
             progress.report(seen as f64 / order.len() as f64, "finetune", &message);
         }
         self.epoch += 1;
@@ -294,10 +307,9 @@ impl Trainer {
         scale: f64,
     ) -> Result<(Sums, Vec<Option<FlexTensor>>), TuneError> {
         let leaves: Vec<Tensor> = weights.iter().map(|weight| Tensor::leaf(weight.clone())).collect();
-        let is_mixed = self.settings.mixup && self.teacher.is_some() && data.frozen.is_none();
         // No two micro-batches of a step begin with the same sample.
-        let mixed = is_mixed.then(|| self.step << 32 | micro[0] as u64 & u64::from(u32::MAX));
-        let (root, sums, _) = self.forward(data, micro, &leaves, (scale, mixed))?;
+        let draw = data.is_varied.then(|| self.step << 32 | micro[0] as u64 & u64::from(u32::MAX));
+        let (root, sums, _) = self.forward(data, micro, &leaves, (scale, draw))?;
         let Tensor::Traced(root) = root else { return Err(TuneError::NothingToTrain) };
         let mut gradients = Tape::backward(root);
         let gradient = |leaf: Tensor| Tape::grad_remove(&leaf.traced(), &mut gradients).map(|g| g.to_contiguous());
@@ -305,19 +317,25 @@ impl Trainer {
     }
 
     /// The loss of a micro-batch times `scale`, the sums, and whether there were targets. With a number to draw by, its samples
-    /// are mixed where they can be, and compared with the teacher alone.
+    /// are changed as the settings say; those that are mixed are compared with the teacher alone.
     fn forward(
         &self,
         data: &Prepared<'_>,
         micro: &[usize],
         weights: &[Tensor],
-        (scale, mixed): (f64, Option<u64>),
+        (scale, draw): (f64, Option<u64>),
     ) -> Result<(Tensor, Sums, bool), TuneError> {
         let mut batch = data.samples.read(micro)?;
-        let is_mixed = mixed.is_some_and(|number| mixup::mix(&mut batch, micro.len(), self.settings.seed, number));
+        if let (Some(augment), Some(number)) = (self.settings.augment, draw) {
+            let image = |input: &str| data.samples.image(input);
+            augment.apply(&mut batch, micro.len(), image, (self.settings.seed, number));
+        }
+        let can_mix = self.settings.mixup && self.teacher.is_some();
+        let draw = draw.filter(|_| can_mix);
+        let is_mixed = draw.is_some_and(|number| mixup::mix(&mut batch, micro.len(), self.settings.seed, number));
         let target = if is_mixed { None } else { cache::targets(&batch, micro.len())? };
         let teacher = match (&self.teacher, &data.teacher) {
-            (Some(_), Some(rows)) if !is_mixed => rows.take(micro).pop(),
+            (Some(_), Some(rows)) => rows.take(micro).pop(),
             (Some(program), _) => {
                 let inputs = cache::bind(&self.network, program, batch.clone(), micro.len())?;
                 program.run_frozen(&self.network, inputs)?.pop()

@@ -1,5 +1,5 @@
-//! Neighbours of products taken into them, before tract sees the graph: an activation becomes bounds of the result, a
-//! transposition of the input a way to read it. Max pools are replaced by ours.
+//! Neighbours of products taken into them, before tract sees the graph: a constant that is added becomes a bias, an activation
+//! bounds of the result, a transposition of the input a way to read it. Max pools are replaced by ours.
 //!
 //! tract would fuse an activation into its own products only.
 
@@ -17,6 +17,7 @@ use super::product::{Bounds, Kernel, MaxPool};
 /// Rewrites what stands around `operators` in the main graph of `model`, whose constants are in place.
 pub(super) fn absorb(model: &mut pb::ModelProto, operators: &mut Operators) {
     let Some(graph) = &mut model.graph else { return };
+    absorb_biases(graph, operators);
     absorb_activations(graph, operators);
     absorb_transpositions(graph, operators);
     replace_max_pools(graph, operators);
@@ -31,6 +32,39 @@ fn uses(graph: &pb::GraphProto) -> HashMap<String, usize> {
     }
     graph.output.iter().for_each(|output| *uses.entry(output.name.clone()).or_default() += 1);
     uses
+}
+
+/// A constant, one value a unit, that is added to what a MatMul gives.
+fn absorb_biases(graph: &mut pb::GraphProto, operators: &mut Operators) {
+    let uses = uses(graph);
+    let mut absorbed = HashSet::new();
+    for index in 0..graph.node.len() {
+        let Some(Operator::Product(product)) = operators.get_mut(&graph.node[index].op_type) else { continue };
+        let Kernel::Linear(linear) = &product.kernel else { continue };
+        let node = &graph.node[index];
+        let is_plain = node.input.len() == 1 && linear.units_last && (linear.alpha, linear.beta) == (1.0, 1.0);
+        let ([output], true) = (&node.output[..], is_plain) else { continue };
+        let Some((at, bias)) = added(graph, output).filter(|_| uses.get(output) == Some(&1)) else { continue };
+        let is_per_unit = |tensor: &pb::TensorProto| {
+            tensor.data_type == i32::from(DataType::Float) && tensor.dims == [linear.weight.outputs() as i64]
+        };
+        if graph.initializer.iter().any(|tensor| tensor.name == bias && is_per_unit(tensor)) {
+            let (bias, output) = (bias.to_owned(), graph.node[at].output[0].clone());
+            graph.node[index].input.push(bias);
+            graph.node[index].output[0] = output;
+            absorbed.insert(at);
+        }
+    }
+    remove_nodes(graph, &absorbed);
+}
+
+/// The node that adds something to the value `output`, and what.
+pub(super) fn added<'a>(graph: &'a pb::GraphProto, output: &str) -> Option<(usize, &'a str)> {
+    graph.node.iter().enumerate().find_map(|(at, node)| match (node.op_type.as_str(), &node.input[..]) {
+        ("Add", [a, b]) if a == output && b != output && node.output.len() == 1 => Some((at, b.as_str())),
+        ("Add", [a, b]) if b == output && a != output && node.output.len() == 1 => Some((at, a.as_str())),
+        _ => None,
+    })
 }
 
 fn absorb_activations(graph: &mut pb::GraphProto, operators: &mut Operators) {

@@ -9,12 +9,12 @@ use tract_onnx::pb;
 use tract_onnx::tract_hir::internal::*;
 use tract_onnx::tract_hir::tract_core::plan::{EvalContext, eval};
 
-use super::absorb::absorb;
+use super::absorb::{absorb, added};
 use super::guard::guarded;
 use super::plan::attempt;
 use super::ports::{Ports, ports};
-use super::product::{Held, Kernel, ProductOp, SharedWeight};
-use super::rewrite::{check_indices, install, rewrite};
+use super::product::{Held, Kernel, Normalization, ProductOp, SharedWeight, channels};
+use super::rewrite::{check_indices, install, replace_normalizations, rewrite};
 use super::widen::widen_halves;
 use super::{Array, InferError, restore};
 use crate::codec::{self, CodecId, CompressedMatrix, Head, Words};
@@ -50,6 +50,59 @@ pub(crate) struct Reached<'a> {
     pub(crate) bias: Option<(&'a str, &'a [f32])>,
 }
 
+/// A normalisation that the run has reached, whose statistics are constants of its own.
+pub(crate) struct Normalized<'a> {
+    /// Name and values of the mean of each channel.
+    pub(crate) mean: (&'a str, &'a [f32]),
+    /// Those of the variance.
+    pub(crate) variance: (&'a str, &'a [f32]),
+    /// The activation, of each batch.
+    activations: Vec<&'a TValue>,
+}
+
+/// A batch of what a normalisation reads.
+pub(crate) struct Channels<'a> {
+    /// How many there are.
+    pub(crate) count: usize,
+    /// Values that follow each other in one.
+    pub(crate) area: usize,
+    /// All values, channel behind channel, sample behind sample.
+    pub(crate) values: &'a [f32],
+}
+
+/// The statistics that a normalisation goes on with, one of each a channel.
+pub(crate) struct Moments {
+    pub(crate) mean: Vec<f32>,
+    pub(crate) variance: Vec<f32>,
+}
+
+impl Normalized<'_> {
+    /// What it reads, batch by batch.
+    ///
+    /// # Errors
+    /// [`InferError::Run`] where an activation has no channels.
+    pub(crate) fn channels(&self) -> Result<Vec<Channels<'_>>, InferError> {
+        let batches = self.activations.iter().map(|activation| {
+            let (count, area) = channels(activation.shape())?;
+            Ok(Channels { count, area, values: values_of(activation)? })
+        });
+        let batches: TractResult<_> = batches.collect();
+        batches.map_err(|error| InferError::Run { reason: format!("{error:#}") })
+    }
+}
+
+/// What looks at a run layer by layer, and may change the layers.
+pub(crate) trait Visitor<E> {
+    /// Called at the first product by each weight; the weight that it returns is used there and wherever else the graph multiplies
+    /// by it.
+    fn product(&mut self, reached: &Reached<'_>) -> Result<Option<Renewed>, E>;
+
+    /// Called at each normalisation; the statistics that it returns are used there.
+    fn normalization(&mut self, _reached: &Normalized<'_>) -> Result<Option<Moments>, E> {
+        Ok(None)
+    }
+}
+
 /// What a product goes on with.
 pub(crate) struct Renewed {
     /// The weight: outputs x inputs, row-major.
@@ -80,6 +133,7 @@ impl Layerwise {
         widen_halves(&mut graph);
         absorb(&mut graph, &mut operators);
         check_indices(&mut graph, &mut operators);
+        replace_normalizations(&mut graph, &mut operators);
         let values = values(&inputs, batch.to_vec())?;
         let model = guarded(|| {
             let parsed = tract_onnx::onnx().with_ignore_value_info(true).parse(&graph, None)?;
@@ -119,16 +173,20 @@ impl Layerwise {
         peak.saturating_mul(batches as u64)
     }
 
-    /// Runs all batches, each of the shape that the graph was prepared for. `visit` is called at the first product by each
-    /// weight; the weight that it returns is used there and wherever else the graph multiplies by it.
+    /// Whether normalisations are reached.
+    pub(crate) fn normalizes(&self) -> bool {
+        self.order.iter().any(|&id| self.model.node(id).op_is::<Normalization>())
+    }
+
+    /// Runs all batches, each of the shape that the graph was prepared for, with `visitor` along.
     ///
     /// # Errors
-    /// Those of `visit`; an [`InferError`]; [`Cancelled`](crate::progress::Cancelled).
+    /// Those of `visitor`; an [`InferError`]; [`Cancelled`](crate::progress::Cancelled).
     pub(crate) fn run<E: From<InferError> + From<crate::progress::Cancelled>>(
         &self,
         batches: Vec<Vec<(String, Array)>>,
         progress: &dyn Progress,
-        mut visit: impl FnMut(Reached<'_>) -> Result<Option<Renewed>, E>,
+        visitor: &mut dyn Visitor<E>,
     ) -> Result<(), E> {
         let mut given: Vec<TVec<Option<TValue>>> = Vec::with_capacity(batches.len());
         for batch in batches {
@@ -146,9 +204,10 @@ impl Layerwise {
                 given.iter_mut().map(|batch| batch[ix].take().into_iter().collect()).collect()
             } else {
                 let inputs = self.inputs_of(id, &alive, given.len());
-                match node.op_as::<ProductOp>() {
-                    Some(product) => self.product(product, inputs, &mut renewed, &mut visit)?,
-                    None => {
+                match (node.op_as::<ProductOp>(), node.op_as::<Normalization>()) {
+                    (Some(product), _) => self.product(product, inputs, &mut renewed, visitor)?,
+                    (None, Some(normalization)) => normalize(normalization, inputs, visitor)?,
+                    (None, None) => {
                         let batches = inputs.into_par_iter().map(|inputs| evaluate(node, inputs));
                         batches.collect::<Result<Vec<_>, _>>()?
                     }
@@ -180,7 +239,7 @@ impl Layerwise {
         product: &ProductOp,
         mut inputs: Vec<TVec<TValue>>,
         renewed: &mut HashMap<usize, Option<InPlace>>,
-        visit: &mut impl FnMut(Reached<'_>) -> Result<Option<Renewed>, E>,
+        visitor: &mut dyn Visitor<E>,
     ) -> Result<Vec<TVec<TValue>>, E> {
         let address = product.kernel.weight().address() as usize;
         if let (Some(layer), false, false) =
@@ -189,7 +248,7 @@ impl Layerwise {
             let own_bias = inputs.first().and_then(|inputs| inputs.get(1)).cloned();
             let bias = own_bias.as_ref().and_then(|bias| own(product, bias, layer));
             let activations = inputs.iter().filter_map(|inputs| inputs.first()).collect();
-            let new = visit(Reached { name: &layer.name, kernel: &product.kernel, activations, bias })?;
+            let new = visitor.product(&Reached { name: &layer.name, kernel: &product.kernel, activations, bias })?;
             let held = new.map(|new| InPlace::new(&layer.name, product, new, own_bias.as_ref())).transpose()?;
             renewed.insert(address, held);
         }
@@ -203,6 +262,33 @@ impl Layerwise {
         let run = |inputs: TVec<TValue>| attempt(|| product.eval(&EvalContext::out_of_plan(), inputs));
         Ok(inputs.into_par_iter().map(run).collect::<Result<Vec<_>, _>>()?)
     }
+}
+
+/// Shows a normalisation to `visitor`, and runs it with what that makes of it.
+fn normalize<E: From<InferError>>(
+    normalization: &Normalization,
+    mut inputs: Vec<TVec<TValue>>,
+    visitor: &mut dyn Visitor<E>,
+) -> Result<Vec<TVec<TValue>>, E> {
+    let fail = |error: TractError| InferError::Run { reason: format!("{error:#}") };
+    let statistic = |slot: usize| inputs.first().and_then(|inputs| inputs.get(slot)).cloned();
+    if let (Some(mean), Some(variance)) = (statistic(3), statistic(4)) {
+        let reached = Normalized {
+            mean: (&normalization.mean, values_of(&mean).map_err(fail)?),
+            variance: (&normalization.variance, values_of(&variance).map_err(fail)?),
+            activations: inputs.iter().filter_map(|inputs| inputs.first()).collect(),
+        };
+        if let Some(Moments { mean, variance }) = visitor.normalization(&reached)? {
+            let (mean, variance) = (tensor1(&mean).into_tvalue(), tensor1(&variance).into_tvalue());
+            inputs.iter_mut().for_each(|inputs| (inputs[3], inputs[4]) = (mean.clone(), variance.clone()));
+        }
+    }
+    let run = |inputs: TVec<TValue>| attempt(|| normalization.eval(&EvalContext::out_of_plan(), inputs));
+    Ok(inputs.into_par_iter().map(run).collect::<Result<Vec<_>, _>>()?)
+}
+
+fn values_of(tensor: &TValue) -> TractResult<&[f32]> {
+    tensor.try_as_plain_ram()?.as_slice::<f32>()
 }
 
 /// A weight in the form that products take.
@@ -241,7 +327,7 @@ fn own<'a>(product: &ProductOp, bias: &'a TValue, layer: &'a Layer) -> Option<(&
     let name = layer.bias.as_deref()?;
     let is_plain = product.kernel.factors() == (1.0, 1.0) && bias.len() == units;
     let is_per_unit = product.kernel.adds_per_unit(bias.shape());
-    let values = bias.try_as_plain_ram().ok()?.as_slice::<f32>().ok()?;
+    let values = values_of(bias).ok()?;
     (is_plain && is_per_unit).then_some((name, values))
 }
 
@@ -263,9 +349,13 @@ fn biases(model: &pb::ModelProto) -> HashMap<String, String> {
     let bias = |weight: &Weight| {
         let [usage] = &weight.uses[..] else { return None };
         let node = graph.node.get(usage.node)?;
-        let name = node.input.get(2).filter(|_| node.op_type != "MatMul" && node.op_type != "Gather")?;
-        let is_own = !name.is_empty() && reads.get(name.as_str()) == Some(&1) && is_constant(name);
-        is_own.then(|| (weight.name.clone(), name.clone()))
+        let is_own = |name: &str| !name.is_empty() && reads.get(name) == Some(&1) && is_constant(name);
+        let name = match node.op_type.as_str() {
+            "Gather" => None,
+            "MatMul" => added(graph, node.output.first()?).map(|(_, name)| name),
+            _ => node.input.get(2).map(String::as_str),
+        };
+        name.filter(|name| is_own(name)).map(|name| (weight.name.clone(), name.to_owned()))
     };
     weights.iter().filter_map(bias).collect()
 }

@@ -63,7 +63,7 @@ fn example(operator: &Operator, samples: usize, positions: usize) -> Option<TVal
     match operator {
         Operator::Product(product) => Some(product.kernel.example(samples)),
         Operator::Lookup(lookup) => Some(lookup.example(samples, positions)),
-        Operator::MaxPool(_) | Operator::Indices(_) => None,
+        Operator::MaxPool(_) | Operator::Indices(_) | Operator::Normalization(_) => None,
     }
 }
 

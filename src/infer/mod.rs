@@ -24,8 +24,9 @@ use serde::{Deserialize, Serialize};
 pub use array::{Array, ArrayData, ArrayError, Datatype};
 pub use error::InferError;
 pub use form::{Form, HeldWeight};
-pub(crate) use layerwise::{Layerwise, Reached, Renewed};
+pub(crate) use layerwise::{Channels, Layerwise, Moments, Normalized, Reached, Renewed, Visitor};
 pub use predictor::{Predictor, unsupported_operators};
+pub(crate) use product::NORMALIZATION_EPSILON;
 pub use profile::Profile;
 
 /// How a served version holds its weights in memory.

@@ -13,7 +13,8 @@ use tract_onnx::tract_hir::tract_core::ops::cnn::PaddingSpec;
 
 use super::InferError;
 use super::product::{
-    Bounds, CheckedIndices, Convolution, Direction, Held, Kernel, Linear, Lookup, MaxPool, ProductOp, SharedWeight,
+    Bounds, CheckedIndices, Convolution, Direction, Held, Kernel, Linear, Lookup, MaxPool, NORMALIZATION_EPSILON,
+    Normalization, ProductOp, SharedWeight,
 };
 use crate::model::{self, Use, Weight};
 use crate::tensor::FloatType;
@@ -28,6 +29,7 @@ pub(super) enum Operator {
     Lookup(Lookup),
     MaxPool(MaxPool),
     Indices(CheckedIndices),
+    Normalization(Normalization),
 }
 
 /// Replaces every use of the weights that `open` returns a matrix for, and takes those weights out of the graph.
@@ -134,6 +136,36 @@ pub(super) fn check_indices(model: &mut pb::ModelProto, operators: &mut Operator
     }
 }
 
+/// Puts an operator of ours in the place of every BatchNormalization whose statistics are constants of its own. Constants are
+/// in place.
+pub(super) fn replace_normalizations(model: &mut pb::ModelProto, operators: &mut Operators) {
+    let Some(graph) = &mut model.graph else { return };
+    let mut reads: HashMap<String, usize> = HashMap::new();
+    for node in &graph.node {
+        let inputs = node.input.iter().map(String::as_str).chain(model::captured_names(node));
+        inputs.for_each(|name| *reads.entry(name.to_owned()).or_default() += 1);
+    }
+    let floats = graph.initializer.iter().filter(|tensor| tensor.data_type == i32::from(DataType::Float));
+    let constants: HashSet<String> = floats.map(|tensor| tensor.name.clone()).collect();
+    for (index, node) in graph.node.iter_mut().enumerate() {
+        let ("BatchNormalization", "", [_, _, _, mean, variance]) =
+            (node.op_type.as_str(), node.domain.as_str(), &node.input[..])
+        else {
+            continue;
+        };
+        let is_own = |name: &String| constants.contains(name) && reads.get(name) == Some(&1);
+        let is_training = node.attribute.iter().any(|a| matches!(a.name.as_str(), "training_mode" | "spatial"));
+        if is_training || node.output.len() != 1 || !is_own(mean) || !is_own(variance) {
+            continue;
+        }
+        let epsilon = node.attribute.iter().find(|a| a.name == "epsilon").map_or(NORMALIZATION_EPSILON, |a| a.f);
+        let operator = Normalization { mean: mean.clone(), variance: variance.clone(), epsilon };
+        node.op_type = format!("weightpress.normalization.{index}");
+        node.attribute.clear();
+        operators.insert(node.op_type.clone(), Operator::Normalization(operator));
+    }
+}
+
 /// Puts the operators where the parser left placeholders.
 pub(super) fn install(model: &mut InferenceModel, mut operators: Operators) {
     for node in model.nodes_mut() {
@@ -144,6 +176,7 @@ pub(super) fn install(model: &mut InferenceModel, mut operators: Operators) {
             Some(Operator::Lookup(op)) => node.op = expand(op),
             Some(Operator::MaxPool(op)) => node.op = expand(op),
             Some(Operator::Indices(op)) => node.op = expand(op),
+            Some(Operator::Normalization(op)) => node.op = expand(op),
             None => {}
         }
     }

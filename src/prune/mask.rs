@@ -29,10 +29,35 @@ impl Mask {
         Self { words, len }
     }
 
-    /// The mask of the cells that are marked.
-    pub(super) fn of(kept: &[bool]) -> Self {
-        let word = |kept: &[bool]| kept.iter().enumerate().fold(0, |word, (i, &kept)| word | u64::from(kept) << i);
-        Self { words: kept.chunks(64).map(word).collect(), len: kept.len() }
+    /// The mask whose bits `survivors` lists.
+    pub fn new(survivors: impl Iterator<Item = bool>) -> Self {
+        let (mut words, mut len) = (Vec::new(), 0);
+        for survives in survivors {
+            if len % 64 == 0 {
+                words.push(0);
+            }
+            words[len / 64] |= u64::from(survives) << (len % 64);
+            len += 1;
+        }
+        Self { words, len }
+    }
+
+    /// The mask of the cells that are not zero.
+    pub fn of(values: &[f32]) -> Self {
+        Self::new(values.iter().map(|&value| value != 0.0))
+    }
+
+    /// The mask of these words, if there are as many as `len` needs and nothing is set past it.
+    #[cfg(feature = "finetune")]
+    pub(crate) fn from_words(words: Vec<u64>, len: usize) -> Option<Self> {
+        let is_tail_clear = len.is_multiple_of(64) || words.last().is_none_or(|word| word >> (len % 64) == 0);
+        (words.len() == len.div_ceil(64) && is_tail_clear).then_some(Self { words, len })
+    }
+
+    /// The bits, 64 a word; those past the last cell are clear.
+    #[cfg(feature = "finetune")]
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.words
     }
 
     /// Number of cells.
@@ -71,7 +96,8 @@ impl Mask {
         }
     }
 
-    fn zero_others<T: Copy + Default + Send>(&self, values: &mut [T]) {
+    /// Sets the cells of `values`, one a cell, that do not survive to zero.
+    pub(crate) fn zero_others<T: Copy + Default + Send>(&self, values: &mut [T]) {
         values.par_chunks_mut(CHUNK).zip(self.words.par_chunks(CHUNK / 64)).for_each(|(values, words)| {
             for (values, &word) in values.chunks_mut(64).zip(words) {
                 for (i, value) in values.iter_mut().enumerate() {

@@ -4,9 +4,10 @@
 //! The threshold is the `sparsity` quantile of the saliencies, of one tensor or of all tensors together
 //! ([`ThresholdSearch`]), so that both scopes share one exact selection, whatever the criterion.
 //!
-//! To add a criterion: a file with its `saliencies`, a variant of [`Criterion`], an arm in `Criterion::saliencies`.
+//! To add a criterion: a file with its `saliencies`, a variant of [`Criterion`], an arm in `Criterion::scorer`.
 
 mod keep;
+mod lamp;
 mod magnitude;
 mod mask;
 mod pattern;
@@ -27,6 +28,9 @@ pub use threshold::{Threshold, ThresholdSearch};
 
 /// Saliencies computed at once: a buffer that stays in the first-level cache.
 const CHUNK: usize = 4096;
+
+/// Fills a buffer with the saliencies of a layer's cells from a given one on.
+type Scorer<'a> = Box<dyn Fn(usize, &mut [f32]) + Sync + 'a>;
 
 /// How one layer is pruned.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -49,6 +53,8 @@ pub enum Criterion {
     /// The absolute value of the weight.
     #[default]
     Magnitude,
+    /// The absolute value against the norm of the layer's weights that are at least as large: across layers, no layer is emptied.
+    Lamp,
     /// The absolute value times the norm of the input on a calibration set.
     Wanda,
     /// What its removal costs the layer's outputs on a calibration set, the survivors adjusted to make up for it.
@@ -105,37 +111,40 @@ impl Prune {
     /// The weights of `layer` that survive where [`Prune::ranks_rows`].
     pub fn mask_rows(&self, layer: &LayerContext<'_>) -> Mask {
         let mut saliencies = vec![0.0; layer.weights.len()];
-        for (chunk, out) in saliencies.chunks_mut(CHUNK).enumerate() {
-            self.criterion.saliencies(layer, chunk * CHUNK, out);
-        }
+        self.criterion.scorer(layer)(0, &mut saliencies);
         let keep = self.keep(layer.rows, layer.cols).unwrap_or(Keep::Layer(saliencies.len()));
-        Mask::of(&keep.select(&saliencies, layer.cols))
+        Mask::new(keep.select(&saliencies, layer.cols).into_iter())
     }
 
     /// The weights of `layer` that survive `threshold`.
     pub fn mask(&self, layer: &LayerContext<'_>, threshold: Threshold) -> Mask {
-        Mask::build(layer.weights.len(), threshold, |start, out| self.criterion.saliencies(layer, start, out))
+        Mask::build(layer.weights.len(), threshold, self.criterion.scorer(layer))
     }
 }
 
 impl Criterion {
     /// Every criterion, in the order in which they are listed to people.
-    pub const ALL: [Self; 3] = [Self::Magnitude, Self::Wanda, Self::Obs];
+    pub const ALL: [Self; 4] = [Self::Magnitude, Self::Lamp, Self::Wanda, Self::Obs];
 
     /// Whether it needs a calibration set.
     pub fn needs_data(self) -> bool {
         match self {
-            Self::Magnitude => false,
+            Self::Magnitude | Self::Lamp => false,
             Self::Wanda | Self::Obs => true,
         }
     }
 
-    /// Fills `out` with the saliencies of the cells from `start` on: finite, not negative, larger for a weight that
-    /// matters more. Of `obs`, which ranks no single weights, those that take its place where a layer has no statistics.
-    fn saliencies(self, layer: &LayerContext<'_>, start: usize, out: &mut [f32]) {
+    /// What fills a buffer with the saliencies of the cells of `layer` from a given one on: finite, not negative, larger for a
+    /// weight that matters more. Of `obs`, which ranks no single weights, those that take its place where a layer has no
+    /// statistics.
+    fn scorer<'a>(self, layer: &'a LayerContext<'a>) -> Scorer<'a> {
         match self {
-            Self::Magnitude | Self::Obs => magnitude::saliencies(layer, start, out),
-            Self::Wanda => wanda::saliencies(layer, start, out),
+            Self::Magnitude | Self::Obs => Box::new(|start, out| magnitude::saliencies(layer, start, out)),
+            Self::Lamp => {
+                let norms = lamp::Norms::of(layer);
+                Box::new(move |start, out| norms.saliencies(layer, start, out))
+            }
+            Self::Wanda => Box::new(|start, out| wanda::saliencies(layer, start, out)),
         }
     }
 }

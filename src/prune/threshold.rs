@@ -179,6 +179,7 @@ fn count(
     record: impl Fn(&mut [u64], u32) + Sync,
 ) -> Vec<u64> {
     let len = layer.weights.len();
+    let saliencies_of = criterion.scorer(layer);
     let chunks = len.div_ceil(CHUNK);
     (0..chunks)
         .into_par_iter()
@@ -189,7 +190,7 @@ fn count(
                 let start = chunk * CHUNK;
                 let mut buffer = [0.0; CHUNK];
                 let saliencies = &mut buffer[..CHUNK.min(len - start)];
-                criterion.saliencies(layer, start, saliencies);
+                saliencies_of(start, saliencies);
                 saliencies.iter().for_each(|s| record(&mut counts, s.to_bits()));
                 counts
             },

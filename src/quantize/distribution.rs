@@ -7,21 +7,13 @@
 
 use rayon::prelude::*;
 
+use super::cells::Cells;
 use super::distinct::Distinct;
 use super::keys::{key_of, value_of};
 use crate::tensor::{CodebookError, MAX_LEVELS};
 
 /// Most distinct values that are kept exactly: as many as a codebook can hold.
 pub const EXACT_LIMIT: usize = MAX_LEVELS;
-
-/// Low bits of a key that do not choose its cell.
-const CELL_BITS: u32 = 10;
-
-/// Low bits of a key that do not choose its page.
-const PAGE_BITS: u32 = 20;
-
-/// Cells of a page: an eighth of a binade.
-const PAGE_CELLS: usize = 1 << (PAGE_BITS - CELL_BITS);
 
 /// Weights observed at once: their keys stay in the first-level cache.
 const CHUNK: usize = 4096;
@@ -42,8 +34,10 @@ pub struct Distribution {
 pub(super) struct Point {
     /// Mean of the values.
     pub(super) value: f64,
-    /// Number of weights.
+    /// Number of weights, each counted by how much it matters.
     pub(super) count: u64,
+    /// Number of weights.
+    pub(super) population: u64,
     /// No value lies below.
     pub(super) low: f32,
     /// No value lies above.
@@ -70,7 +64,7 @@ impl Distribution {
 
     /// Number of surviving weights.
     pub fn survivors(&self) -> u64 {
-        self.points.iter().map(|point| point.count).sum()
+        self.points.iter().map(|point| point.population).sum()
     }
 
     /// Whether the values are exact; a fine histogram otherwise.
@@ -143,8 +137,9 @@ impl<'a> Iterator for Runs<'a> {
 
 fn merged(points: &[Point]) -> Point {
     let count = points.iter().map(|p| p.count).sum();
+    let population = points.iter().map(|p| p.population).sum();
     let sum: f64 = points.iter().map(|p| p.value * p.count as f64).sum();
-    Point { value: sum / count as f64, count, low: points[0].low, high: points[points.len() - 1].high }
+    Point { value: sum / count as f64, count, population, low: points[0].low, high: points[points.len() - 1].high }
 }
 
 /// Gathers a [`Distribution`] from one layer or from many: in any order, in memory that the number of weights does not
@@ -197,7 +192,7 @@ impl DistributionBuilder {
         let (lowest, highest, zeros) = (value_of(self.lowest), value_of(self.highest), self.zeros);
         let exact = |(key, count)| {
             let value = value_of(key);
-            Point { value: f64::from(value), count, low: value, high: value }
+            Point { value: f64::from(value), count, population: count, low: value, high: value }
         };
         let (mut points, is_exact): (Vec<Point>, bool) = match self.values {
             Values::Exact(mut distinct) => match distinct.settle() {
@@ -266,73 +261,6 @@ impl DistributionBuilder {
         self.highest = self.highest.max(other.highest);
         self
     }
-}
-
-/// The cells of the histogram, in pages that exist once a value falls into them.
-#[derive(Debug, Clone)]
-struct Cells(Vec<Option<Box<[Cell; PAGE_CELLS]>>>);
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Cell {
-    count: u64,
-    /// Sum of the low bits of the keys.
-    low_bits: u64,
-}
-
-impl Cells {
-    #[inline]
-    fn add(&mut self, key: u32, count: u64) {
-        let page = self.0[(key >> PAGE_BITS) as usize].get_or_insert_with(empty_page);
-        let cell = &mut page[(key >> CELL_BITS) as usize % PAGE_CELLS];
-        cell.count += count;
-        cell.low_bits += u64::from(key % (1 << CELL_BITS)) * count;
-    }
-
-    fn merge(&mut self, other: &Self) {
-        for (to, from) in self.0.iter_mut().zip(&other.0) {
-            let Some(from) = from else { continue };
-            let to = to.get_or_insert_with(empty_page);
-            for (to, from) in to.iter_mut().zip(from.iter()) {
-                to.count += from.count;
-                to.low_bits += from.low_bits;
-            }
-        }
-    }
-
-    fn points(&self) -> Vec<Point> {
-        let pages = self.0.iter().enumerate().filter_map(|(i, page)| Some((i, page.as_deref()?)));
-        let cells =
-            pages.flat_map(|(i, page)| page.iter().enumerate().map(move |(j, cell)| (i * PAGE_CELLS + j, cell)));
-        cells.filter(|(_, cell)| cell.count > 0).map(|(index, cell)| cell.point((index as u32) << CELL_BITS)).collect()
-    }
-}
-
-impl Cell {
-    /// The values of the cell whose first key is `base`: evenly spaced, since they share an exponent.
-    fn point(&self, base: u32) -> Point {
-        let (low, high) = (value_of(base), value_of(base + (1 << CELL_BITS) - 1));
-        let spacing = f64::from(value_of(base + 1)) - f64::from(low);
-        let steps = self.low_bits as f64 / self.count as f64;
-        Point { value: f64::from(low) + steps * spacing, count: self.count, low, high }
-    }
-}
-
-impl Default for Cells {
-    fn default() -> Self {
-        Self(vec![None; 1 << (32 - PAGE_BITS)])
-    }
-}
-
-impl From<Distinct<u32>> for Cells {
-    fn from(distinct: Distinct<u32>) -> Self {
-        let mut cells = Self::default();
-        distinct.into_counts().for_each(|(key, count)| cells.add(key, count));
-        cells
-    }
-}
-
-fn empty_page() -> Box<[Cell; PAGE_CELLS]> {
-    Box::new([Cell::default(); PAGE_CELLS])
 }
 
 #[cfg(test)]

@@ -174,7 +174,8 @@ struct Cluster {
     start: f64,
     points: Range<usize>,
     centroid: f64,
-    count: f64,
+    /// Number of weights.
+    population: f64,
 }
 
 /// The alternation between assignment and update, under a given lambda.
@@ -187,7 +188,8 @@ struct Iteration<'a> {
 impl Iteration<'_> {
     /// Cuts the points into about `cells` runs with as many weights each.
     fn equal_cells(&self, cells: usize) -> Vec<Cluster> {
-        let position = |i: usize| self.moments.position(self.total() * i as f64 / cells as f64);
+        let total = self.moments.count(0..self.points.len());
+        let position = |i: usize| self.moments.position(total * i as f64 / cells as f64);
         let mut ends: Vec<usize> = (0..=cells).map(position).collect();
         ends.dedup();
         let run = |run: &[usize]| self.cluster(f64::from(self.points[run[0]].low), run[0]..run[1]);
@@ -213,7 +215,9 @@ impl Iteration<'_> {
     /// A cluster's cost as a function of the weight is a parabola, all of one width, so each wins on one interval at most
     /// and the winners are the lower hull of a set of lines.
     fn reassign(&self, clusters: &[Cluster], lambda: f64) -> Vec<Cluster> {
-        let price = |cluster: &Cluster| -lambda * libm::log(cluster.count / self.total());
+        // Of a weight that matters as much as they do on average.
+        let each = self.moments.count(0..self.points.len()) / self.total();
+        let price = |cluster: &Cluster| -lambda / each * libm::log(cluster.population / self.total());
         let mut winners: Vec<(f64, &Cluster)> = Vec::with_capacity(clusters.len());
         for cluster in clusters {
             let mut start = f64::NEG_INFINITY;
@@ -238,8 +242,8 @@ impl Iteration<'_> {
     }
 
     fn cluster(&self, start: f64, points: Range<usize>) -> Cluster {
-        let (centroid, count) = (self.moments.mean(points.clone()), self.moments.count(points.clone()));
-        Cluster { start, points, centroid, count }
+        let (centroid, population) = (self.moments.mean(points.clone()), self.moments.population(points.clone()));
+        Cluster { start, points, centroid, population }
     }
 
     fn objective(&self, clusters: &[Cluster], lambda: f64) -> f64 {
@@ -249,12 +253,13 @@ impl Iteration<'_> {
 
     /// Entropy of the values, in bits a weight.
     fn entropy_bits(&self, clusters: &[Cluster]) -> f64 {
-        let shares = clusters.iter().map(|cluster| cluster.count / self.total());
+        let shares = clusters.iter().map(|cluster| cluster.population / self.total());
         shares.map(|share| -share * libm::log2(share)).sum()
     }
 
+    /// Number of weights.
     fn total(&self) -> f64 {
-        self.moments.count(0..self.points.len())
+        self.moments.population(0..self.points.len())
     }
 
     fn variance(&self) -> f64 {
@@ -346,10 +351,10 @@ mod tests {
     fn an_assignment_worked_by_hand() {
         // Two clusters at 0 and 1 with shares 3/4 and 1/4: the bound moves from 1/2 by lambda / 2 * ln 3.
         let points: Vec<Point> = [(0.0, 3), (0.6, 0), (1.0, 1)]
-            .map(|(value, count)| Point { value, count, low: value as f32, high: value as f32 })
+            .map(|(value, count)| Point { value, count, population: count, low: value as f32, high: value as f32 })
             .to_vec();
         let iteration = Iteration { moments: Moments::new(&points), points: &points, tolerance: 0.5 };
-        let cluster = |points, centroid, count| Cluster { start: 0.0, points, centroid, count };
+        let cluster = |points, centroid, population| Cluster { start: 0.0, points, centroid, population };
         let next = iteration.reassign(&[cluster(0..1, 0.0, 3.0), cluster(2..3, 1.0, 1.0)], 0.5);
         assert_eq!(next.len(), 2);
         assert!((next[1].start - (0.5 + 0.25 * 3f64.ln())).abs() < 1e-12, "{}", next[1].start);

@@ -9,6 +9,7 @@
 
 mod assign;
 mod budget;
+mod cells;
 mod cws;
 mod distinct;
 mod distribution;

@@ -15,6 +15,7 @@ pub(super) struct Moments {
 #[derive(Debug, Clone, Copy, Default)]
 struct Sums {
     count: f64,
+    population: f64,
     value: f64,
     square: f64,
 }
@@ -30,6 +31,7 @@ impl Moments {
         for point in points {
             let (count, value) = (point.count as f64, point.value - origin);
             running.count += count;
+            running.population += point.population as f64;
             running.value += count * value;
             running.square += count * value * value;
             sums.push(running);
@@ -43,11 +45,16 @@ impl Moments {
     }
 
     /// Number of weights in the points of `run`.
+    pub(super) fn population(&self, run: Range<usize>) -> f64 {
+        self.sums[run.end].population - self.sums[run.start].population
+    }
+
+    /// The same, each weight counted by how much it matters.
     pub(super) fn count(&self, run: Range<usize>) -> f64 {
         self.sums[run.end].count - self.sums[run.start].count
     }
 
-    /// The first position with at least `count` weights before it.
+    /// The first position with at least `count` before it.
     pub(super) fn position(&self, count: f64) -> usize {
         self.sums.partition_point(|sums| sums.count < count).min(self.len())
     }

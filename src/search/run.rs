@@ -15,7 +15,7 @@ use crate::compress::{self, CompressError, Report, TrainingData, TrainingStore};
 use crate::evaluate::{Against, DataMap, Dataset, EvaluateError, Evaluation, Measured, Metric, Samples, TargetKind};
 use crate::infer::{Predictor, Residency};
 use crate::model::Model;
-use crate::progress::{Part, Progress};
+use crate::progress::{Labelled, Part, Progress};
 
 /// How much of a trial's progress is its compression; the rest is its measurement.
 const COMPRESSION_SHARE: f64 = 0.9;
@@ -158,7 +158,7 @@ impl<'a> Lab<'a> {
         let (started, number) = (Instant::now(), trials.len() + 1);
         let budget = self.search.budget.trials as f64;
         let whole = Part { whole: progress, from: trials.len() as f64 / budget, to: number as f64 / budget };
-        let told = Told { progress: &whole, prefix: self.describe(number, trials) };
+        let told = Labelled { progress: &whole, label: self.describe(number, trials) };
         let mut trial =
             Trial { number, stage, from, recipe, outcome: Outcome::Failed { reason: String::new() }, seconds: 0.0 };
         trial.outcome = match self.measure_trial(&trial, log, &told) {
@@ -265,22 +265,6 @@ impl<'a> Lab<'a> {
             trials,
         };
         Ok(Found { search, report, artifact })
-    }
-}
-
-/// Prefixes what is told to people.
-struct Told<'a> {
-    progress: &'a dyn Progress,
-    prefix: String,
-}
-
-impl Progress for Told<'_> {
-    fn report(&self, fraction: f64, stage: &str, message: &str) {
-        self.progress.report(fraction, stage, &format!("{}: {message}", self.prefix));
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.progress.is_cancelled()
     }
 }
 

@@ -26,7 +26,7 @@ const MAX_DENSITY: f64 = 0.9;
 /// Densities that are nearer to each other than this are not told apart.
 const RESOLUTION: f64 = 1.15;
 /// Numbers of shared values, in the order in which they are tried.
-const LEVELS: [u64; 5] = [15, 9, 7, 5, 3];
+const LEVELS: [u64; 3] = [7, 5, 3];
 
 /// What the walk knows of model and data.
 #[derive(Debug, Clone, Copy)]
@@ -94,7 +94,7 @@ impl Walk<'_> {
 
     /// What all trials have in common: choices of the walk where the common recipe makes none.
     fn settings(&self) -> Result<Recipe, SearchError> {
-        let prune = json!({ "criterion": "magnitude", "scope": "global" });
+        let prune = json!({ "criterion": "lamp", "scope": "global" });
         let quantize = json!({ "method": "cws", "levels": LEVELS[0] });
         let encode = json!({ "plain": "f16" });
         let mut own = json!({ "prune": prune, "quantize": quantize, "encode": encode });

@@ -11,9 +11,10 @@ use crate::compress::layer::{self, Prepared, Task};
 use crate::compress::meter::Meter;
 use crate::compress::pipeline::Job;
 use crate::compress::{Calibration, CompressError, Finetune, Recipe, TrainingStage, joint};
-use crate::finetune::{Mask, Network, Parameter, Parameters, TuneError, Values};
+use crate::finetune::{Network, Parameter, Parameters, TuneError, Values};
 use crate::model::{ElementType, Model, ModelError};
 use crate::progress::{Part, Progress};
+use crate::prune::Mask;
 use crate::tensor::{FloatData, FloatType};
 
 /// Prunes, trains, shares and trains again, as `recipe` says.

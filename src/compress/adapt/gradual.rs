@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::super::layer::Task;
-use crate::finetune::{Mask, Parameters, TuneError, Values, cubic_sparsity};
-use crate::prune::{Prune, Scope, Sparsity, Threshold, ThresholdSearch};
+use crate::finetune::{Parameters, TuneError, Values, cubic_sparsity};
+use crate::prune::{Mask, Prune, Scope, Sparsity, Threshold, ThresholdSearch};
 use crate::tensor::LayerContext;
 
 /// How often masks change while the sparsity grows.

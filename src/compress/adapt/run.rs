@@ -5,15 +5,18 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{CompressError, EpochReport, Finetune, LossKind, OptimizerKind, RateSchedule, TrainingStage};
+use super::super::{
+    CompressError, EpochReport, Finetune, ImageChanges, LossKind, OptimizerKind, RateSchedule, TrainingStage,
+};
 use super::{TrainingData, tuned};
 use crate::evaluate::{self, TargetKind};
 use crate::finetune::{
-    Batch, Loss, Metrics, Network, Optimizer, Parameters, Samples, Schedule, Settings, Teacher, Trainer, TuneError,
+    Augment, Batch, Image, Loss, Metrics, Network, Optimizer, Parameters, Samples, Schedule, Settings, Teacher,
+    Trainer, TuneError,
 };
 use crate::infer::{Array, ArrayData};
 use crate::model::{Model, ModelError};
-use crate::progress::{Part, Progress};
+use crate::progress::{CancelOnly, Labelled, Part, Progress};
 use crate::tensor::FloatData;
 
 /// The graph of `model` as it is trained.
@@ -55,6 +58,10 @@ impl Samples for Feed<'_> {
     fn read(&self, indices: &[usize]) -> Result<Batch, TuneError> {
         let batch = self.0.read(indices).map_err(|error| TuneError::Samples { reason: error.to_string() })?;
         Ok(Batch { inputs: batch.inputs, target: batch.target })
+    }
+
+    fn image(&self, input: &str) -> Option<Image> {
+        self.0.dims(input)?.into_iter().find_map(Image::of)
     }
 }
 
@@ -109,7 +116,10 @@ impl Stage<'_> {
         };
         let (train, validation) = (Feed(&self.data.train), self.data.validation.as_ref().map(Feed));
         let (from, prepared) = (0.1 / f64::from(self.epochs + 1), Part { whole: progress, from: 0.0, to: 0.0 });
-        let train = trainer.prepare(&train, (&self.data.store.rows, "train"), &prepared)?;
+        let train = match self.finetune.mixup || self.finetune.augment.is_some() {
+            true => trainer.vary(&train)?,
+            false => trainer.prepare(&train, (&self.data.store.rows, "train"), &prepared)?,
+        };
         let validation = validation.as_ref();
         let validation =
             validation.map(|samples| trainer.prepare(samples, (&self.data.store.rows, "validation"), &prepared));
@@ -119,9 +129,10 @@ impl Stage<'_> {
             let done = trainer.epochs() as f64 / f64::from(self.epochs);
             let to = (trainer.epochs() + 1) as f64 / f64::from(self.epochs);
             let part = Part { whole: progress, from: from.max(done), to };
-            let told = Told { progress: &part, prefix: self.describe(trainer.epochs() + 1, &passed.history) };
+            let told = Labelled { progress: &part, label: self.describe(trainer.epochs() + 1, &passed.history) };
             let stats = trainer.epoch(&train, &mut |done, parameters| step(done, unfinished, parameters), &told)?;
-            let metrics = validation.as_ref().map(|samples| trainer.evaluate(samples, &Quiet(progress))).transpose()?;
+            let metrics =
+                validation.as_ref().map(|samples| trainer.evaluate(samples, &CancelOnly(progress))).transpose()?;
             passed.history.push(self.report(stats.epoch, stats.loss, metrics.as_ref(), trainer.parameters()));
             if stats.steps >= unfinished && is_better(&passed.history, passed.best) {
                 passed.best = Some(stats.epoch);
@@ -159,10 +170,15 @@ impl Stage<'_> {
         if let Some(batch) = fixed.filter(|batch| *batch != 1) {
             return Err(CompressError::FixedBatch { batch });
         }
+        let feed = Feed(&self.data.train);
+        if self.finetune.augment.is_some() && !self.model.inputs().iter().any(|port| feed.image(&port.name).is_some()) {
+            return Err(CompressError::NoImages);
+        }
         Ok(Settings {
             loss,
             teacher,
             mixup: self.finetune.mixup,
+            augment: self.finetune.augment.map(|ImageChanges { shift, flip }| Augment { shift, flip }),
             optimizer: match optimizer {
                 OptimizerKind::Sgd => momentum,
                 OptimizerKind::Adam => Optimizer::Adam { beta1, beta2, epsilon },
@@ -271,33 +287,6 @@ fn is_better(history: &[EpochReport], best: Option<u64>) -> bool {
         (Some(last), Some(best), ..) => last > best,
         (_, _, Some(last), Some(best)) => last < best,
         _ => true,
-    }
-}
-
-/// Prefixes what is told to people.
-struct Told<'a> {
-    progress: &'a dyn Progress,
-    prefix: String,
-}
-
-impl Progress for Told<'_> {
-    fn report(&self, fraction: f64, stage: &str, _message: &str) {
-        self.progress.report(fraction, stage, &self.prefix);
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.progress.is_cancelled()
-    }
-}
-
-/// Cancels only: a measurement between epochs moves no bar.
-struct Quiet<'a>(&'a dyn Progress);
-
-impl Progress for Quiet<'_> {
-    fn report(&self, _fraction: f64, _stage: &str, _message: &str) {}
-
-    fn is_cancelled(&self) -> bool {
-        self.0.is_cancelled()
     }
 }
 

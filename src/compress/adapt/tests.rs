@@ -25,7 +25,7 @@ fn weights(name: &str, dims: &[i64], seed: u64) -> tract_onnx::pb::TensorProto {
     fixture::floats(name, dims, &noise(seed, dims.iter().product::<i64>() as usize))
 }
 
-/// A grouped convolution, a dense layer with a bias of its own, and one without.
+/// A grouped convolution, a dense layer with a bias of its own, and one whose bias is added behind.
 fn network() -> Model {
     let nodes = vec![
         fixture::with_int(fixture::node("Conv", "image conv.weight conv.bias", "features"), "group", 2),
@@ -33,7 +33,8 @@ fn network() -> Model {
         fixture::node("Flatten", "active", "flat"),
         fixture::with_int(fixture::node("Gemm", "flat fc1.weight fc1.bias", "hidden"), "transB", 1),
         fixture::node("Relu", "hidden", "rectified"),
-        fixture::node("MatMul", "rectified fc2.weight", "logits"),
+        fixture::node("MatMul", "rectified fc2.weight", "products"),
+        fixture::node("Add", "fc2.bias products", "logits"),
     ];
     let tensors = vec![
         weights("conv.weight", &[8, 2, 3, 3], 1),
@@ -41,6 +42,7 @@ fn network() -> Model {
         weights("fc1.weight", &[40, 128], 3),
         weights("fc1.bias", &[40], 4),
         weights("fc2.weight", &[40, 10], 5),
+        weights("fc2.bias", &[10], 6),
     ];
     let mut graph = fixture::graph(nodes, tensors);
     graph.input = vec![fixture::port("image", &[-1, 4, 6, 6])];
@@ -92,12 +94,67 @@ fn a_budget_is_met_exactly_and_beats_magnitude() {
     let names: Vec<&str> = calibration.layers.iter().map(|layer| layer.name.as_str()).collect();
     assert_eq!((calibration.samples, names), (200, vec!["conv.weight", "fc1.weight", "fc2.weight"]));
     let biases: Vec<_> = calibration.layers.iter().map(|layer| layer.corrected_bias.as_deref()).collect();
-    assert_eq!(biases, [Some("conv.bias"), Some("fc1.bias"), None]);
+    assert_eq!(biases, [Some("conv.bias"), Some("fc1.bias"), Some("fc2.bias")]);
     assert!(calibration.layers.iter().all(|layer| layer.curve.len() == crate::calibrate::CURVE.len()));
     let global = r#"{"prune": {"sparsity": 0.7, "scope": "global"}}"#;
     let (_, by_magnitude) = run(&model, &dataset, global).unwrap();
     let (calibrated, plain) = (output_snr_db(&model, &file, &dataset), output_snr_db(&model, &by_magnitude, &dataset));
     assert!(calibrated > plain + 3.0, "{calibrated} dB against {plain} dB");
+}
+
+/// A convolution without a bias and an activation, whose normalisation cannot be folded: with it, and up to it.
+fn normalised_network() -> [Model; 2] {
+    let whole = vec![
+        fixture::node("Conv", "image conv.weight", "features"),
+        fixture::node("Relu", "features", "active"),
+        fixture::node("BatchNormalization", "active scale shift mean variance", "normal"),
+    ];
+    let eight = |name: &str, value: f32| fixture::floats(name, &[8], &[value; 8]);
+    let conv = weights("conv.weight", &[8, 4, 3, 3], 1);
+    let statistics = [eight("scale", 1.0), eight("shift", 0.0), eight("mean", 0.3), eight("variance", 0.2)];
+    let tensors = [&[conv.clone()][..], &statistics].concat();
+    [(whole.clone(), tensors, "normal"), (whole[..2].to_vec(), vec![conv], "active")].map(|(nodes, tensors, output)| {
+        let mut graph = fixture::graph(nodes, tensors);
+        graph.input = vec![fixture::port("image", &[-1, 4, 6, 6])];
+        graph.output = vec![fixture::port(output, &[-1, 8, 4, 4])];
+        fixture::open(graph).unwrap()
+    })
+}
+
+/// Mean and variance of the first channel of the outputs, over all samples.
+fn first_channel(predictor: &Predictor, model: &Model, dataset: &Dataset) -> (f64, f64) {
+    let samples = Samples::open(dataset, &DataMap::default(), (model.inputs(), model.outputs())).unwrap();
+    let inputs = samples.read(&(0..samples.len()).collect::<Vec<_>>()).unwrap().inputs;
+    let data = predictor.run(inputs).unwrap().remove(0).1.data;
+    let values = (0..data.len()).filter(|i| i / 16 % 8 == 0).map(|i| data.get_f64(i));
+    let values: Vec<f64> = values.collect();
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    (mean, values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64)
+}
+
+#[test]
+fn statistics_of_a_normalisation_that_stays_follow_the_layers_in_front() {
+    let ([model, front], dataset) = (normalised_network(), dataset(200));
+    let compressed = |model: &Model, corrects: bool| {
+        let prune = r#"{"criterion": "wanda", "sparsity": 0.8}"#;
+        let recipe = format!(r#"{{"prune": {prune}, "calibrate": {{"bias_correction": {corrects}}}}}"#);
+        let (report, file) = run(model, &dataset, &recipe).unwrap();
+        let artifact = Artifact::from_bytes(file.into()).unwrap();
+        let predictor = Predictor::from_artifact(&artifact, Residency::Coded).unwrap();
+        let note = "mean, variance: estimated again behind the compressed layers";
+        (first_channel(&predictor, model, &dataset), report.notes.iter().any(|found| found == note))
+    };
+    let original = first_channel(&Predictor::from_model(&front).unwrap(), &front, &dataset);
+    let (pruned, _) = compressed(&front, true);
+    let mean = 0.3 + pruned.0 - original.0;
+    let variance = 0.2 * pruned.1 / original.1;
+    let scale = 1.0 / (variance + 1e-5).sqrt();
+    let (found, is_noted) = compressed(&model, true);
+    assert!(is_noted);
+    assert!((found.0 - (pruned.0 - mean) * scale).abs() < 1e-3, "{found:?}");
+    assert!((found.1 / (pruned.1 * scale * scale) - 1.0).abs() < 1e-3, "{found:?}");
+    let (fixed, is_noted) = compressed(&model, false);
+    assert!(!is_noted && (fixed.0 - found.0).abs() > 0.01, "{fixed:?} {found:?}");
 }
 
 #[test]
@@ -136,13 +193,16 @@ fn rounding_with_feedback_is_nearer_to_the_outputs() {
 #[test]
 fn values_weighted_by_the_hessian_are_nearer_to_the_outputs() {
     let (model, dataset) = (network(), dataset(150));
-    let error = |weighting: &str| {
-        let recipe = format!(r#"{{"quantize": {{"levels": 7, "rounding": "feedback", "weighting": "{weighting}"}}}}"#);
-        let (report, _) = run(&model, &dataset, &recipe).unwrap();
-        report.calibration.unwrap().layers.iter().map(|layer| layer.output_error).sum::<f64>()
-    };
-    let (alike, weighted) = (error("none"), error("hessian"));
-    assert!(weighted < 1.1 * alike, "{weighted} against {alike}");
+    for method in ["cws", "ecsq"] {
+        let error = |weighting: &str| {
+            let quantize =
+                format!(r#"{{"method": "{method}", "levels": 7, "rounding": "feedback", "weighting": "{weighting}"}}"#);
+            let (report, _) = run(&model, &dataset, &format!(r#"{{"quantize": {quantize}}}"#)).unwrap();
+            report.calibration.unwrap().layers.iter().map(|layer| layer.output_error).sum::<f64>()
+        };
+        let (alike, weighted) = (error("none"), error("hessian"));
+        assert!(weighted < 1.1 * alike, "{method}: {weighted} against {alike}");
+    }
 }
 
 #[test]

@@ -18,7 +18,8 @@ pub struct Calibrate {
     #[serde(deserialize_with = "damping")]
     #[cfg_attr(feature = "service", schema(exclusive_minimum = 0, maximum = 10, default = 0.01))]
     pub damping: f64,
-    /// Whether a layer's bias, where it has one of its own, takes up by how much its outputs change in the mean.
+    /// Whether a layer's bias, where it has one of its own, takes up by how much its outputs change in the mean, and whether the
+    /// statistics of a normalisation that stays follow the layers in front of it.
     pub bias_correction: bool,
 }
 

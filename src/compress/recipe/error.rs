@@ -25,7 +25,7 @@ pub enum RecipeError {
     #[error("target and finetune cannot be combined: fine-tune at a sparsity of your own, or let a search find one")]
     TargetAndFinetune,
     /// A weighting for a quantiser that has none.
-    #[error("{stage}: only cws has a weighting")]
+    #[error("{stage}: only cws and ecsq have a weighting")]
     Weighting {
         /// Path of the stage.
         stage: String,
@@ -58,7 +58,7 @@ pub(super) fn check_quantize(stage: &str, quantize: &Stage<QuantizeFields>) -> R
     if fields.tolerance.is_some() && fields.method.is_some_and(|method| method != Method::Ecsq) {
         return Err(RecipeError::Tolerance { stage: stage.to_owned() });
     }
-    if fields.weighting.is_some() && fields.method.is_some_and(|method| method != Method::Cws) {
+    if fields.weighting.is_some() && fields.method.is_some_and(|method| matches!(method, Method::Pws | Method::Uq)) {
         return Err(RecipeError::Weighting { stage: stage.to_owned() });
     }
     Ok(())

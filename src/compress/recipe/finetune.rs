@@ -52,8 +52,12 @@ pub struct Finetune {
     #[cfg_attr(feature = "service", schema(exclusive_minimum = 0, maximum = 100, default = 2.0))]
     pub temperature: f64,
     /// Whether samples are mixed in pairs and version 0's outputs alone are learned from, which keeps a network from learning the
-    /// training split by heart: with distillation, for inputs of reals, and where nothing is frozen in front.
+    /// training split by heart: with distillation, for inputs of reals.
     pub mixup: bool,
+    /// Changes images by chance each time that they are trained on, which keeps a network from learning the training split by
+    /// heart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub augment: Option<ImageChanges>,
     /// Fraction of the epochs after pruning over which the sparsity grows, by the cubic schedule; 0: at once.
     #[serde(deserialize_with = "fraction")]
     #[cfg_attr(feature = "service", schema(minimum = 0, maximum = 1, default = 0.5))]
@@ -68,6 +72,20 @@ pub struct Finetune {
     pub freeze: Vec<Glob>,
     /// Whether weights may go over to another of the shared values between epochs.
     pub reassign: bool,
+}
+
+/// Changes of images that leave their targets as they are. A sample of the dataset is an image where it has two axes, height and
+/// width, or three: colours in front of them or, at most four, behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct ImageChanges {
+    /// By how many pixels at most an image is moved, up or down and left or right; its border is repeated.
+    #[serde(deserialize_with = "shift")]
+    #[cfg_attr(feature = "service", schema(maximum = 1_024, default = 0))]
+    pub shift: u32,
+    /// Whether left and right are exchanged, half of the time.
+    pub flip: bool,
 }
 
 /// How a step follows from the gradient.
@@ -125,6 +143,7 @@ impl Default for Finetune {
             label_weight: 0.5,
             temperature: 2.0,
             mixup: false,
+            augment: None,
             gradual: 0.5,
             patience: None,
             freeze: Vec::new(),
@@ -179,6 +198,10 @@ fn batch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     whole(deserializer, 1, 65_536)
 }
 
+fn shift<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    whole(deserializer, 0, 1_024)
+}
+
 pub(super) fn whole<'de, D: Deserializer<'de>>(deserializer: D, min: u32, max: u32) -> Result<u32, D::Error> {
     let value = u32::deserialize(deserializer)?;
     match (min..=max).contains(&value) {
@@ -231,6 +254,7 @@ mod tests {
             (r#"{"learning_rate": 0}"#, "must be above 0 and at most 10, found 0"),
             (r#"{"epochs": 10001}"#, "must be from 0 to 10000, found 10001"),
             (r#"{"gradual": 1.5}"#, "must be from 0 to 1, found 1.5"),
+            (r#"{"augment": {"shift": 2000}}"#, "must be from 0 to 1024, found 2000"),
             (r#"{"freeze": ["["]}"#, r#""[" is not a glob"#),
             (r#"{"momentum": 1}"#, "unknown field `momentum`"),
         ] {

@@ -24,7 +24,7 @@ use stage::Overlay;
 pub use calibrate::Calibrate;
 pub use error::RecipeError;
 pub use fields::{EncodeFields, PruneFields, QuantizeFields};
-pub use finetune::{Finetune, Glob, LossKind, OptimizerKind, RateSchedule};
+pub use finetune::{Finetune, Glob, ImageChanges, LossKind, OptimizerKind, RateSchedule};
 pub use preset::Preset;
 pub use settings::{
     CodebookScope, CodecChoice, Encode, FreeUnits, Goal, LayerSettings, Plain, Quantize, Rounding, Weighting,

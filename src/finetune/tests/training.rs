@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::Attribute::{Int, Ints};
 use super::{Given, Graph, Target, spaced};
 use crate::finetune::{
-    Codebook, Loss, Mask, Network, Optimizer, Parameter, Parameters, Settings, Store, Teacher, Trainer, TuneError,
-    Values, cubic_sparsity,
+    Codebook, Loss, Network, Optimizer, Parameter, Parameters, Settings, Store, Teacher, Trainer, TuneError, Values,
+    cubic_sparsity,
 };
 use crate::progress::{CancelFlag, Silent};
+use crate::prune::Mask;
 
 /// A small convolutional network of three classes on 6 x 6 images.
 fn network(softmax: bool) -> Network {

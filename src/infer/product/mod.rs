@@ -10,6 +10,7 @@ mod direct;
 mod indices;
 mod linear;
 mod lookup;
+mod normalization;
 mod parts;
 mod pool;
 mod weight;
@@ -21,6 +22,7 @@ pub(crate) use convolution::{Convolution, Direction};
 pub(crate) use indices::{CheckedIndices, OutOfRange};
 pub(crate) use linear::Linear;
 pub(crate) use lookup::Lookup;
+pub(crate) use normalization::{NORMALIZATION_EPSILON, Normalization, channels};
 pub(crate) use pool::MaxPool;
 pub(crate) use weight::{Held, SharedWeight};
 

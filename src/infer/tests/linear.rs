@@ -47,6 +47,30 @@ fn gemm_takes_any_batch() {
 }
 
 #[test]
+fn what_is_added_to_a_matmul_is_its_bias_where_it_has_one_value_a_unit() {
+    let shapes: [&[usize]; 3] = [&[6], &[5, 6], &[2, 5, 6]];
+    for (case, shape) in shapes.into_iter().enumerate() {
+        for (bias, is_absorbed) in [(&[4][..], true), (&[1], false), (&[5, 4], false)] {
+            let mut graph = GraphBuilder::new();
+            graph.input("x", &shape.iter().map(|&d| Some(d as i64)).collect::<Vec<_>>());
+            let (weight, bias) = (graph.weight(&[6, 4]), graph.bias(bias));
+            graph.node(named_node("MatMul", &["x", &weight], "products", vec![]));
+            graph.node(named_node("Add", &[&bias, "products"], "sums", vec![]));
+            graph.node(node("Relu", &["sums"], vec![]));
+            graph.output("y");
+            let model = graph.build();
+            assert_agree(&format!("{shape:?}, {bias}"), &model, codec_for(case), &[shape]);
+
+            let mut rewritten = model.clone();
+            let held = |weight: &Weight| Held::Coded(Arc::new(encode(&model, weight, CodecId::Sham)));
+            let mut operators = rewrite(&mut rewritten, |weight| Ok(Some(held(weight)))).unwrap();
+            absorb(&mut rewritten, &mut operators);
+            assert_eq!(rewritten.graph.unwrap().node.len(), if is_absorbed { 1 } else { 3 });
+        }
+    }
+}
+
+#[test]
 fn matmul_agrees_on_either_side_for_activations_of_rank_1_to_4() {
     let shapes: [&[usize]; 4] = [&[6], &[5, 6], &[2, 5, 6], &[2, 3, 5, 6]];
     for (case, shape) in shapes.into_iter().enumerate() {

@@ -1,20 +1,25 @@
 //! A network pruned and shared layer by layer, each layer seeing what the layers before it have become.
 
+mod shaping;
+mod survey;
+
 use std::collections::HashMap;
 
+use shaping::Shaping;
+use survey::{Before, RatesOf};
+
 use super::{Adapted, Job, Rates, TrainingData};
-use crate::artifact::onnx_name;
-use crate::calibrate::{self, CalibrateError, Curve, LIMITS, Limits, Problem, RatePoint};
+use crate::calibrate::{self, CalibrateError, ChannelMoments, Curve, LIMITS, Limits, Problem, RatePoint};
 use crate::compress::layer::{self, Loaded, Prepared, Task};
 use crate::compress::meter::Meter;
 use crate::compress::report::{CalibratedLayer, Calibration, CurvePoint};
 use crate::compress::{Calibrate, CodebookScope, CompressError, joint};
 use crate::evaluate::Samples;
-use crate::infer::{Array, Layerwise, Reached, Renewed};
+use crate::infer::{Array, Layerwise, Reached};
 use crate::model::{Model, Role};
 use crate::progress::{Part, Progress};
-use crate::prune::{Criterion, Keep, Prune, Scope, Sparsity, survivors};
-use crate::tensor::{FloatData, FloatType, Statistics};
+use crate::prune::{Criterion, Prune, Scope, Sparsity};
+use crate::tensor::Statistics;
 
 /// Samples of a batch, where the graph does not say.
 const BATCH: usize = 64;
@@ -36,12 +41,14 @@ pub(super) fn calibrate(
     let settings = recipe.calibrate();
     let Run { graph, batches, samples } = Run::new(model, &settings, data)?;
     let mut walk = Walk::new(model, &settings, rates, tasks);
-    let from = if walk.is_global() { CURVES_SHARE } else { 0.0 };
-    if walk.is_global() {
+    let looks_first = walk.is_global() || settings.bias_correction && graph.normalizes();
+    let from = if looks_first { CURVES_SHARE } else { 0.0 };
+    if looks_first {
         let part = Part { whole: progress, from: 0.0, to: from };
-        let mut curves = walk.curves(&part);
-        graph.run(batches.clone(), progress, |reached| curves.visit(&reached))?;
-        let curves = curves.found;
+        let mut before = walk.before(&part);
+        graph.run(batches.clone(), progress, &mut before)?;
+        let Before { curves, moments, .. } = before;
+        walk.moments = moments;
         walk.share_out(curves);
     }
     // Criteria that look at no data keep their passes over all layers, and unified codebooks theirs.
@@ -54,7 +61,7 @@ pub(super) fn calibrate(
     }
     let mut shaping =
         Shaping { walk: &mut walk, tasks, meter: &meter, layers: HashMap::new(), changed: HashMap::new() };
-    graph.run(batches, progress, |reached| shaping.visit(&reached))?;
+    graph.run(batches, progress, &mut shaping)?;
     let Shaping { layers, changed, .. } = shaping;
     walk.finish(tasks, layers, changed, samples, &meter)
 }
@@ -72,16 +79,9 @@ pub(super) fn measure_rates(
     let settings = job.recipe.calibrate();
     let Run { graph, batches, .. } = Run::new(job.model, &settings, data)?;
     let walk = Walk::new(job.model, &settings, None, tasks);
-    let mut found = Vec::new();
-    graph.run(batches, progress, |reached| {
-        if let Some(&at) = walk.positions.get(reached.name) {
-            let (problem, _) = walk.problem(at, &reached, progress)?;
-            found.push((reached.name.to_owned(), problem.rate_points(progress)?));
-            progress.report(found.len() as f64 / tasks.len() as f64, "calibrate", reached.name);
-        }
-        Ok::<_, CompressError>(None)
-    })?;
-    Ok(found)
+    let mut rates = RatesOf { walk: &walk, progress, found: Vec::new() };
+    graph.run(batches, progress, &mut rates)?;
+    Ok(rates.found)
 }
 
 /// A graph and what it is run on.
@@ -141,6 +141,9 @@ struct Walk<'a> {
     leaves_sharing: bool,
     report: Vec<CalibratedLayer>,
     curves: HashMap<usize, Vec<CurvePoint>>,
+    /// What normalisations read in the uncompressed network, by the name of their mean.
+    moments: HashMap<String, ChannelMoments>,
+    notes: Vec<String>,
     /// Settings that were chosen before.
     rates: Option<&'a Rates>,
     limits: Limits,
@@ -168,6 +171,8 @@ impl<'a> Walk<'a> {
             leaves_sharing: tasks.iter().any(is_unified),
             report: Vec::new(),
             curves: HashMap::new(),
+            moments: HashMap::new(),
+            notes: Vec::new(),
             rates,
             limits: LIMITS,
         }
@@ -198,9 +203,9 @@ impl<'a> Walk<'a> {
         self.settings.bias_correction && reached.bias.is_some()
     }
 
-    fn curves<'b>(&'b self, progress: &'b dyn Progress) -> Curves<'b> {
+    fn before<'b>(&'b self, progress: &'b dyn Progress) -> Before<'b> {
         let total = self.prunes.iter().filter(|prune| prune.is_some_and(is_budgeted)).count();
-        Curves { walk: self, progress, total, found: Vec::new() }
+        Before { walk: self, progress, total, curves: Vec::new(), moments: HashMap::new() }
     }
 
     /// Gives the layers of each budget their survivors. Those that no product reaches are no part of one.
@@ -236,7 +241,7 @@ impl<'a> Walk<'a> {
         samples: usize,
         meter: &Meter,
     ) -> Result<Adapted, CompressError> {
-        let mut notes = Vec::new();
+        let mut notes = self.notes;
         for (position, task) in tasks.iter_mut().enumerate() {
             let name = &task.weight.name;
             let asks = task.settings.prune.is_some_and(|prune| prune.criterion.needs_data());
@@ -270,152 +275,4 @@ impl<'a> Walk<'a> {
 
 fn is_budgeted(prune: Prune) -> bool {
     prune.criterion == Criterion::Obs && prune.scope == Scope::Global && prune.pattern.is_none()
-}
-
-/// The pass over the uncompressed network that measures what each layer loses.
-struct Curves<'a> {
-    walk: &'a Walk<'a>,
-    progress: &'a dyn Progress,
-    total: usize,
-    found: Vec<(usize, Curve)>,
-}
-
-impl Curves<'_> {
-    fn visit(&mut self, reached: &Reached<'_>) -> Result<Option<Renewed>, CompressError> {
-        let Some(&at) = self.walk.positions.get(reached.name) else { return Ok(None) };
-        if !self.walk.prunes[at].is_some_and(is_budgeted) {
-            return Ok(None);
-        }
-        let (problem, _) = self.walk.problem(at, reached, self.progress)?;
-        self.found.push((at, problem.curve(self.progress)?));
-        let done = self.found.len() as f64 / self.total.max(1) as f64;
-        self.progress.report(done, "calibrate", reached.name);
-        Ok(None)
-    }
-}
-
-/// The pass that changes the layers.
-struct Shaping<'a, 'b> {
-    walk: &'a mut Walk<'b>,
-    tasks: &'a [Task<'a>],
-    meter: &'a Meter<'a>,
-    layers: HashMap<usize, Prepared>,
-    /// New elements of tensors of the model, biases above all.
-    changed: HashMap<String, Vec<u8>>,
-}
-
-impl Shaping<'_, '_> {
-    fn visit(&mut self, reached: &Reached<'_>) -> Result<Option<Renewed>, CompressError> {
-        let Some(&at) = self.walk.positions.get(reached.name) else { return Ok(None) };
-        let task = &self.tasks[at];
-        let by_data = task.settings.prune.is_some_and(|prune| prune.criterion.needs_data());
-        if self.walk.leaves_sharing && !by_data {
-            return Ok(None);
-        }
-        let quantize = task.settings.quantize.filter(|_| !self.walk.leaves_sharing);
-        let is_lossy = task.settings.prune.is_some() || quantize.is_some() || self.walk.rates.is_some();
-        if !is_lossy {
-            return Ok(None);
-        }
-        let inner = self.meter.inner();
-        let (problem, statistics) = self.walk.problem(at, reached, &inner)?;
-        let (original, is_centred) = (Loaded::read(self.walk.model, task)?, self.walk.is_centred(reached));
-        let rate = self.walk.rates.and_then(|rates| rates.get(reached.name)).copied();
-        let pruned = self.prune(at, &original, &problem, &statistics)?;
-        self.meter.advance(task.elements(), "prune", reached.name)?;
-        let weights = match self.walk.leaves_sharing {
-            true => {
-                let (dims, layout, mut bytes) = (&task.weight.dims, task.weight.layout, Vec::new());
-                let tensor = FloatData::F32(layout.to_tensor(dims, pruned.to_f32()));
-                tensor.write_le_bytes(task.weight.dtype, &mut bytes);
-                self.changed.insert(reached.name.to_owned(), bytes);
-                pruned.to_f32()
-            }
-            false => {
-                let matrix = match rate {
-                    Some(rate) => problem.descend(pruned.share_uniformly(task, rate.step, self.meter)?, &inner)?,
-                    None => pruned.share_calibrated(task, &problem, self.meter)?,
-                };
-                let weights = (0..matrix.rows() * matrix.cols()).map(|i| matrix.value(i) as f32).collect();
-                let weight_snr_db = original.snr_db(&matrix);
-                self.layers.insert(at, Prepared { matrix, weight_snr_db });
-                weights
-            }
-        };
-        self.meter.advance(task.elements(), "quantize", reached.name)?;
-        let bias = reached.bias.filter(|_| is_centred);
-        let bias = bias.map(|(name, old)| (name, corrected(old, &original.to_f32(), &weights, &statistics)));
-        self.walk.report.push(CalibratedLayer {
-            name: reached.name.to_owned(),
-            columns: statistics.columns(),
-            output_error: problem.relative_error(&weights),
-            sparsity: weights.iter().filter(|&&weight| weight == 0.0).count() as f64 / weights.len().max(1) as f64,
-            corrected_bias: bias.as_ref().map(|(name, _)| (*name).to_owned()),
-            step: rate.map(|rate| rate.step),
-            curve: Vec::new(),
-            points: Vec::new(),
-        });
-        if let Some((name, values)) = &bias {
-            self.changed.insert((*name).to_owned(), self.bias_bytes(name, values));
-        }
-        Ok(Some(Renewed { weights, bias: bias.map(|(_, values)| values) }))
-    }
-
-    /// The weights of a layer with its zeros.
-    fn prune(
-        &self,
-        at: usize,
-        original: &Loaded,
-        problem: &Problem,
-        statistics: &Statistics,
-    ) -> Result<Loaded, CompressError> {
-        let task = &self.tasks[at];
-        let mut pruned = original.clone();
-        let (rows, cols) = self.walk.shapes[at];
-        let rate = self.walk.rates.and_then(|rates| rates.get(&task.weight.name));
-        let keep = rate.map(|rate| Keep::Layer(survivors(rows * cols, rate.sparsity)));
-        if let Some(keep) = keep {
-            pruned.replace(FloatData::F32(problem.solve(keep, &self.meter.inner())?));
-            return Ok(pruned);
-        }
-        let Some(prune) = task.settings.prune else { return Ok(pruned) };
-        if prune.criterion != Criterion::Obs {
-            pruned.prune_with(task, Some(statistics));
-            return Ok(pruned);
-        }
-        let keep = match self.walk.survivors[at] {
-            Some(survivors) => Keep::Layer(survivors),
-            None => prune.keep(rows, cols).unwrap_or(Keep::Layer(rows * cols)),
-        };
-        let weights = problem.solve(keep, &self.meter.inner())?;
-        let dtype = task.weight.dtype;
-        let rounded = weights.into_iter().map(|weight| dtype.round(f64::from(weight)) as f32).collect();
-        pruned.replace(FloatData::F32(rounded));
-        Ok(pruned)
-    }
-
-    /// A bias in the type of its tensor.
-    fn bias_bytes(&self, name: &str, values: &[f32]) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let kept = self.walk.model.kept().iter().find(|kept| kept.name == name);
-        let types = [FloatType::F16, FloatType::Bf16, FloatType::F32, FloatType::F64];
-        let named = types.into_iter().find(|dtype| kept.is_some_and(|kept| kept.dtype == onnx_name(*dtype)));
-        let dtype = named.unwrap_or(FloatType::F32);
-        FloatData::F32(values.to_vec()).write_le_bytes(dtype, &mut bytes);
-        bytes
-    }
-}
-
-/// The bias that takes up by how much the outputs change in the mean.
-fn corrected(bias: &[f32], original: &[f32], weights: &[f32], statistics: &Statistics) -> Vec<f32> {
-    let rows = bias.len();
-    let cols = weights.len() / rows.max(1);
-    let correct = |(row, bias): (usize, &f32)| {
-        let cells = row * cols..(row + 1) * cols;
-        let mean = statistics.group_of(row, rows).mean();
-        let changes = original[cells.clone()].iter().zip(&weights[cells]).zip(mean);
-        let change: f64 = changes.map(|((old, new), mean)| (f64::from(*old) - f64::from(*new)) * mean).sum();
-        (f64::from(*bias) + change) as f32
-    };
-    bias.iter().enumerate().map(correct).collect()
 }
