@@ -89,6 +89,9 @@ pub enum CompressError {
         /// Samples at a time.
         batch: usize,
     },
+    /// Mixed samples, of which only the original's outputs are known, and a loss that does not look at those.
+    #[error("finetune.mixup learns from version 0's outputs: its loss is distillation")]
+    MixupNeedsTeacher,
     /// Images are to be changed where there are none.
     #[error("finetune.augment needs an input whose samples are images, with two axes or three, and there is none")]
     NoImages,

@@ -12,7 +12,7 @@ pub struct Settings {
     pub loss: Loss,
     /// Learning from the original network's outputs; none learns from targets alone.
     pub teacher: Option<Teacher>,
-    /// Whether samples are mixed in pairs, and the teacher alone learned from: for inputs of reals.
+    /// Whether samples, as the frozen part gives them, are mixed in pairs, and the teacher alone learned from: for reals.
     pub mixup: bool,
     /// How images are changed each time that they are trained on.
     pub augment: Option<Augment>,

@@ -36,6 +36,8 @@ pub struct Trainer {
     pub(super) network: Network,
     program: Program,
     teacher: Option<Program>,
+    /// The trained tensors as the network has them, in the program's order.
+    originals: Vec<Tensor>,
     pub(super) settings: Settings,
     pub(super) parameters: Parameters,
     pub(super) memory: Memory,
@@ -98,8 +100,14 @@ impl Trainer {
             Some(_) => Some(guarded(|| Program::new(&network, &Parameters::new(), output))?),
             None => None,
         };
+        let original = |(name, _): &(String, usize)| {
+            let tensor = f32::tensor(&parameters.tensors[name].dims, network.values(name)?);
+            Ok(Tensor::Plain(tensor))
+        };
+        let originals = program.trained.iter().filter(|_| settings.mixup).map(original);
+        let originals = originals.collect::<Result<_, TuneError>>()?;
         let memory = Memory::default();
-        Ok(Self { network, program, teacher, settings, parameters, memory, epoch: 0, step: 0 })
+        Ok(Self { network, program, teacher, originals, settings, parameters, memory, epoch: 0, step: 0 })
     }
 
     /// What is trained, as it is now.
@@ -143,45 +151,65 @@ impl Trainer {
     pub fn prepare<'a>(
         &self,
         samples: &'a dyn Samples,
-        (store, name): (&Store, &str),
+        store: (&Store, &str),
         progress: &dyn Progress,
     ) -> Result<Prepared<'a>, TuneError> {
         if samples.is_empty() {
             return Err(TuneError::NoSamples);
         }
         let mut room = self.settings.cache_bytes;
-        let mut rows = |program: &Program, key: String| -> Result<Option<Arc<Rows>>, TuneError> {
-            if let Some(rows) = store.get(&key) {
-                room = room.saturating_sub(rows.size_bytes());
-                return Ok(Some(rows));
-            }
-            let rows = Rows::compute(&self.network, program, samples, room, progress)?;
-            Ok(rows.map(|(rows, bytes)| {
-                room -= bytes;
-                store.put(key, rows)
-            }))
-        };
         // The teacher's outputs are small and spare the most.
         let teacher = match &self.teacher {
-            Some(program) => rows(program, format!("{name} teacher"))?,
+            Some(program) => self.rows(program, "teacher", (samples, &mut room), store, progress)?,
             None => None,
         };
         let frozen = match self.program.has_frozen_part() {
-            true => rows(&self.program, format!("{name} {}", self.frozen_digest()))?,
+            true => self.rows(&self.program, &self.frozen_digest(), (samples, &mut room), store, progress)?,
             false => None,
         };
         Ok(Prepared { samples, frozen, teacher, is_varied: false })
     }
 
-    /// Samples that [`Settings::augment`] and [`Settings::mixup`] change each time, so that nothing is computed ahead for them.
+    /// The same for samples that [`Settings::augment`] and [`Settings::mixup`] change each time that they are trained on.
     ///
     /// # Errors
-    /// [`TuneError::NoSamples`].
-    pub fn vary<'a>(&self, samples: &'a dyn Samples) -> Result<Prepared<'a>, TuneError> {
-        match samples.is_empty() {
-            true => Err(TuneError::NoSamples),
-            false => Ok(Prepared { samples, frozen: None, teacher: None, is_varied: true }),
+    /// As [`Trainer::prepare`].
+    pub fn prepare_varied<'a>(
+        &self,
+        samples: &'a dyn Samples,
+        store: (&Store, &str),
+        progress: &dyn Progress,
+    ) -> Result<Prepared<'a>, TuneError> {
+        if samples.is_empty() {
+            return Err(TuneError::NoSamples);
         }
+        let mut room = self.settings.cache_bytes;
+        let frozen = match self.settings.augment.is_none() && self.program.has_frozen_part() {
+            true => self.rows(&self.program, &self.frozen_digest(), (samples, &mut room), store, progress)?,
+            false => None,
+        };
+        Ok(Prepared { samples, frozen, teacher: None, is_varied: true })
+    }
+
+    /// What the frozen part of `program`, which `key` tells from others, makes of every sample; `None` where there is no room.
+    fn rows(
+        &self,
+        program: &Program,
+        key: &str,
+        (samples, room): (&dyn Samples, &mut u64),
+        (store, name): (&Store, &str),
+        progress: &dyn Progress,
+    ) -> Result<Option<Arc<Rows>>, TuneError> {
+        let key = format!("{name} {key}");
+        if let Some(rows) = store.get(&key) {
+            *room = room.saturating_sub(rows.size_bytes());
+            return Ok(Some(rows));
+        }
+        let rows = Rows::compute(&self.network, program, samples, *room, progress)?;
+        Ok(rows.map(|(rows, bytes)| {
+            *room -= bytes;
+            store.put(key, rows)
+        }))
     }
 
     /// What tells the frozen part from others of the same network: the tensors in it and what is read from it.
@@ -317,7 +345,8 @@ impl Trainer {
     }
 
     /// The loss of a micro-batch times `scale`, the sums, and whether there were targets. With a number to draw by, its samples
-    /// are changed as the settings say; those that are mixed are compared with the teacher alone.
+    /// are changed as the settings say. Those that are mixed are compared with the teacher alone: with what the network's own
+    /// tensors, in the place of the trained ones, make of them.
     fn forward(
         &self,
         data: &Prepared<'_>,
@@ -330,27 +359,29 @@ impl Trainer {
             let image = |input: &str| data.samples.image(input);
             augment.apply(&mut batch, micro.len(), image, (self.settings.seed, number));
         }
-        let can_mix = self.settings.mixup && self.teacher.is_some();
-        let draw = draw.filter(|_| can_mix);
-        let is_mixed = draw.is_some_and(|number| mixup::mix(&mut batch, micro.len(), self.settings.seed, number));
-        let target = if is_mixed { None } else { cache::targets(&batch, micro.len())? };
-        let teacher = match (&self.teacher, &data.teacher) {
-            (Some(_), Some(rows)) => rows.take(micro).pop(),
-            (Some(program), _) => {
-                let inputs = cache::bind(&self.network, program, batch.clone(), micro.len())?;
-                program.run_frozen(&self.network, inputs)?.pop()
-            }
-            (None, _) => None,
-        };
+        let target = cache::targets(&batch, micro.len())?;
         let boundary = match &data.frozen {
             Some(rows) => rows.take(micro),
             None => {
-                let inputs = cache::bind(&self.network, &self.program, batch, micro.len())?;
+                let inputs = cache::bind(&self.network, &self.program, batch.clone(), micro.len())?;
                 self.program.run_frozen(&self.network, inputs)?
             }
         };
+        let mixes = self.settings.mixup && self.teacher.is_some();
+        let seed = self.settings.seed;
+        let mixed = draw.filter(|_| mixes).and_then(|number| mixup::mixed(&boundary, micro.len(), seed, number));
+        let target = target.filter(|_| mixed.is_none());
+        let teacher = match (&self.teacher, &mixed, &data.teacher) {
+            (None, ..) => None,
+            (Some(_), Some(mixed), _) => Some(self.program.run_live(&self.network, mixed.clone(), &self.originals)?),
+            (Some(_), None, Some(rows)) => rows.take(micro).pop(),
+            (Some(program), None, None) => {
+                let inputs = cache::bind(&self.network, program, batch, micro.len())?;
+                program.run_frozen(&self.network, inputs)?.pop()
+            }
+        };
         let teacher = teacher.as_ref().map(cache::reals).transpose()?;
-        let output = self.program.run_live(&self.network, boundary, weights)?;
+        let output = self.program.run_live(&self.network, mixed.unwrap_or(boundary), weights)?;
         let dims = output.dims();
         let Value::Float(output) = output else {
             return Err(TuneError::InputType { name: "the output".to_owned(), expected: "reals", found: "integers" });

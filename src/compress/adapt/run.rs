@@ -117,7 +117,7 @@ impl Stage<'_> {
         let (train, validation) = (Feed(&self.data.train), self.data.validation.as_ref().map(Feed));
         let (from, prepared) = (0.1 / f64::from(self.epochs + 1), Part { whole: progress, from: 0.0, to: 0.0 });
         let train = match self.finetune.mixup || self.finetune.augment.is_some() {
-            true => trainer.vary(&train)?,
+            true => trainer.prepare_varied(&train, (&self.data.store.rows, "train"), &prepared)?,
             false => trainer.prepare(&train, (&self.data.store.rows, "train"), &prepared)?,
         };
         let validation = validation.as_ref();
@@ -155,6 +155,8 @@ impl Stage<'_> {
         let (beta1, beta2, epsilon) = (0.9, 0.999, 1e-8);
         let target = self.data.train.target();
         let teacher = Teacher { temperature, weight: if target.is_some() { 1.0 - label_weight } else { 1.0 } };
+        // Mixed samples have no targets of their own.
+        let loss = loss.or(self.finetune.mixup.then_some(LossKind::Distillation));
         let (loss, teacher) = match (loss, target) {
             (Some(LossKind::CrossEntropy), Some(TargetKind::Class)) => (Loss::CrossEntropy, None),
             (Some(LossKind::Mse), Some(TargetKind::Value)) | (None, Some(TargetKind::Value)) => (Loss::Mse, None),
@@ -166,6 +168,9 @@ impl Stage<'_> {
             (None | Some(LossKind::Distillation), None) => (Loss::Mse, Some(teacher)),
             (Some(wanted), found) => return Err(CompressError::LossNeeds { wanted, found }),
         };
+        if self.finetune.mixup && teacher.is_none() {
+            return Err(CompressError::MixupNeedsTeacher);
+        }
         let fixed = self.model.inputs().iter().find_map(|input| input.dims.first().copied().flatten());
         if let Some(batch) = fixed.filter(|batch| *batch != 1) {
             return Err(CompressError::FixedBatch { batch });

@@ -52,7 +52,7 @@ pub struct Finetune {
     #[cfg_attr(feature = "service", schema(exclusive_minimum = 0, maximum = 100, default = 2.0))]
     pub temperature: f64,
     /// Whether samples are mixed in pairs and version 0's outputs alone are learned from, which keeps a network from learning the
-    /// training split by heart: with distillation, for inputs of reals.
+    /// training split by heart: with distillation, for inputs of reals. Behind frozen layers, it is their outputs that are mixed.
     pub mixup: bool,
     /// Changes images by chance each time that they are trained on, which keeps a network from learning the training split by
     /// heart.

@@ -10,6 +10,7 @@ use crate::artifact::Artifact;
 use crate::compress::{Recipe, Report, TrainingStage, compress_with};
 use crate::evaluate::{DataMap, Dataset, Evaluation, InputMap, Metric, TargetKind, TargetMap};
 use crate::infer::{Predictor, Residency};
+use crate::model::fixture;
 use crate::progress::Silent;
 
 const MODEL: &[u8] = include_bytes!("../../../../tests/fixtures/digits_mlp.onnx");
@@ -25,6 +26,21 @@ impl Digits {
     fn open() -> Self {
         let model = Model::from_bytes(Bytes::from_static(MODEL)).unwrap();
         Self { model, dataset: Dataset::from_bytes(Bytes::from_static(DATA)).unwrap() }
+    }
+
+    /// The same with samples of 8 x 8 pixels, not of 64 numbers.
+    fn as_images() -> Self {
+        let Self { model, dataset } = Self::open();
+        let samples = Samples::open(&dataset, &Self::map((0, 450)), (model.inputs(), model.outputs())).unwrap();
+        let batch = samples.read(&(0..450).collect::<Vec<_>>()).unwrap();
+        let (x, y) = (&batch.inputs[0].1.data, batch.target.unwrap().data);
+        let pixels: Vec<u8> = (0..450 * 64).flat_map(|i| (x.get_f64(i) as f32).to_le_bytes()).collect();
+        let classes: Vec<u8> = (0..450).map(|i| y.get_f64(i) as u8).collect();
+        let arrays = [
+            ("x", fixture::npy("<f4", false, "(450, 8, 8)", &pixels)),
+            ("y", fixture::npy("|u1", false, "(450,)", &classes)),
+        ];
+        Self { model, dataset: Dataset::from_bytes(fixture::npz(&arrays, false).into()).unwrap() }
     }
 
     fn map(range: (usize, usize)) -> DataMap {
@@ -115,6 +131,43 @@ fn shared_values_are_trained_and_stay_as_few() {
     let reassigned = SHARED.replace(r#""batch": 32"#, r#""batch": 32, "reassign": true"#);
     let (report, _) = digits.compress(&reassigned, &data).unwrap();
     assert!(report.layers.iter().all(|layer| layer.distinct_values <= 4));
+}
+
+#[test]
+fn images_are_changed_by_chance_and_alike_on_any_number_of_threads() {
+    let digits = Digits::as_images();
+    let data = digits.data(None, None);
+    let changed = |augment: &str| {
+        let recipe = SHARED.replace(r#""batch": 32"#, &format!(r#""batch": 32, "augment": {augment}"#));
+        digits.compress(&recipe, &data).unwrap().1
+    };
+    let moved = changed(r#"{"shift": 1}"#);
+    assert!(digits.accuracy(&moved) > 0.7, "{}", digits.accuracy(&moved));
+    assert!(moved != changed(r#"{"shift": 0}"#));
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    assert!(moved == pool.install(|| changed(r#"{"shift": 1}"#)));
+
+    let mixed = SHARED.replace(r#""batch": 32"#, r#""batch": 32, "mixup": true, "loss": "cross_entropy""#);
+    let error = digits.compress(&mixed, &data).unwrap_err();
+    assert!(matches!(error, CompressError::MixupNeedsTeacher), "{error}");
+
+    let vectors = Digits::open();
+    let recipe = SHARED.replace(r#""batch": 32"#, r#""batch": 32, "augment": {"flip": true}"#);
+    let error = vectors.compress(&recipe, &vectors.data(None, None)).unwrap_err();
+    assert!(matches!(error, CompressError::NoImages), "{error}");
+}
+
+#[test]
+fn what_frozen_layers_give_is_mixed() {
+    let digits = Digits::open();
+    let data = digits.data(None, None);
+    let frozen = |mixup: &str| {
+        let settings = format!(r#""batch": 32, "freeze": ["w0"], "loss": "distillation", "mixup": {mixup}"#);
+        digits.compress(&SHARED.replace(r#""batch": 32"#, &settings), &data).unwrap().1
+    };
+    let mixed = frozen("true");
+    assert!(mixed != frozen("false"));
+    assert!(digits.accuracy(&mixed) > 0.6, "{}", digits.accuracy(&mixed));
 }
 
 #[test]
