@@ -60,13 +60,14 @@ pub fn compress_with(
     progress: &dyn Progress,
 ) -> Result<Report, CompressError> {
     let mut notes = check_rules(model, recipe)?;
-    let folded = match recipe.calibrates() && recipe.finetune().is_none() && data.is_some() {
+    let trains_weights = recipe.finetune().is_some() && recipe.target().is_none();
+    let folded = match recipe.calibrates() && !trains_weights && data.is_some() {
         true => calibrate::fold_normalisations(model)?,
         false => None,
     };
     notes.extend(folded.iter().flat_map(|folded| folded.notes.iter().cloned()));
     let model = folded.as_ref().map_or(model, |folded| &folded.model);
-    let job = Job { model, recipe, data, rates: None };
+    let job = Job { model, recipe, data, rates: None, trains: true };
     let mut report = match recipe.target() {
         None => compress_planned(job, out, progress)?,
         Some(target) => {
@@ -86,6 +87,8 @@ pub(super) struct Job<'a> {
     pub data: Option<&'a TrainingData<'a>>,
     /// The settings of layers for which they were chosen.
     pub rates: Option<&'a Rates>,
+    /// Whether fine-tuning is done where the recipe asks for it.
+    pub trains: bool,
 }
 
 /// Compresses with settings that are known.

@@ -17,6 +17,9 @@ const MEASURING_SHARE: f64 = 0.2;
 /// Most files that are written on the way to the size.
 const MOST_ATTEMPTS: usize = 6;
 
+/// The fraction of the size that is left to what training may add to the file.
+const TRAINING_SLACK: f64 = 0.005;
+
 /// A file that leaves no more than this fraction of its size unused is good enough.
 const SLACK: f64 = 0.01;
 
@@ -36,28 +39,40 @@ pub(super) fn compress_to(
     let layers: Vec<&[RatePoint]> = measured.iter().map(|(_, points)| points.as_slice()).collect();
     let folder = tempfile::tempdir_in(folder_of(out)).map_err(ArtifactError::from)?;
     let (file, candidate) = (folder.path().join("best"), folder.path().join("candidate"));
-    let mut budget = Budget::new(&job, target_bytes);
-    let mut best: Option<Report> = None;
+    let trains = job.recipe.finetune().is_some();
+    // Training moves shared values, not symbols, but the codebooks may then take other bytes.
+    let wanted_bytes = if trains { (target_bytes as f64 * (1.0 - TRAINING_SLACK)) as u64 } else { target_bytes };
+    let attempts_to = if trains { MEASURING_SHARE * 2.0 } else { 1.0 };
+    let mut budget = Budget::new(&job, wanted_bytes);
+    let mut best: Option<(Report, Rates)> = None;
     let mut smallest = u64::MAX;
     for attempt in 0..MOST_ATTEMPTS {
         let chosen = choose_rates(&layers, budget.bits);
         let rates: Rates = measured.iter().map(|(name, _)| name.clone()).zip(chosen.iter().copied()).collect();
-        let share = (1.0 - MEASURING_SHARE) / MOST_ATTEMPTS as f64;
+        let share = (attempts_to - MEASURING_SHARE) / MOST_ATTEMPTS as f64;
         let from = MEASURING_SHARE + attempt as f64 * share;
         let part = Part { whole: progress, from, to: from + share };
-        let report = compress_planned(Job { rates: Some(&rates), ..job }, &candidate, &part)?;
+        let report = compress_planned(Job { rates: Some(&rates), trains: false, ..job }, &candidate, &part)?;
         let bytes = report.artifact_bytes;
         smallest = smallest.min(bytes);
-        if bytes <= target_bytes && best.as_ref().is_none_or(|best| best.artifact_bytes < bytes) {
+        if bytes <= wanted_bytes && best.as_ref().is_none_or(|(best, _)| best.artifact_bytes < bytes) {
             std::fs::rename(&candidate, &file).map_err(ArtifactError::from)?;
-            best = Some(report);
+            best = Some((report, rates));
         }
-        let is_near = bytes <= target_bytes && (target_bytes - bytes) as f64 <= SLACK * target_bytes as f64;
+        let is_near = bytes <= wanted_bytes && (wanted_bytes - bytes) as f64 <= SLACK * wanted_bytes as f64;
         if is_near || !budget.learn(chosen.iter().map(|point| point.bits).sum(), bytes) {
             break;
         }
     }
-    let Some(mut report) = best else { return Err(CompressError::Target { target_bytes, smallest_bytes: smallest }) };
+    let too_large = |smallest_bytes| CompressError::Target { target_bytes, smallest_bytes };
+    let Some((mut report, rates)) = best else { return Err(too_large(smallest)) };
+    if trains {
+        let part = Part { whole: progress, from: attempts_to, to: 1.0 };
+        report = compress_planned(Job { rates: Some(&rates), ..job }, &file, &part)?;
+        if report.artifact_bytes > target_bytes {
+            return Err(too_large(report.artifact_bytes));
+        }
+    }
     staged::copy(&file, out).map_err(ArtifactError::from)?;
     let mut points: HashMap<String, Vec<RatePoint>> = measured.into_iter().collect();
     for layer in report.calibration.iter_mut().flat_map(|calibration| &mut calibration.layers) {

@@ -32,9 +32,11 @@ pub enum TrialStage {
     Grid,
     /// Without training.
     OneShot,
+    /// Calibrated to a size, the values that weights share then fine-tuned.
+    Calibrated,
     /// Pruned and fine-tuned.
     FineTuned,
-    /// Fewer shared values for weights that were fine-tuned before.
+    /// Weights that an earlier trial pruned and fine-tuned, shared in another way.
     Shared,
 }
 

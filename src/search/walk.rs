@@ -1,9 +1,10 @@
 //! A search without a space: from cheap settings to dear ones.
 //!
 //! First without training, smaller and smaller until the bound breaks: calibrated to a size where there is a training split,
-//! else by magnitude. Then with training: density is halved, each
-//! time from the fine-tuned weights of a denser trial, until the bound breaks, and bisected from there. Last, the weights
-//! of the best trial share fewer values. What comes next follows from the trials so far, so a search that was cut off goes
+//! else by magnitude. From there on with training: calibrated to sizes that are smaller still, the values that the weights
+//! share then are trained; then the network is pruned while it is trained, the density halved, each time from the fine-tuned
+//! weights of a denser trial, until the bound breaks, and bisected from there. Last, the weights of the best of those share
+//! fewer values. What comes next follows from the trials so far, so a search that was cut off goes
 //! on where it was.
 
 use serde_json::{Value, json};
@@ -26,7 +27,7 @@ const MAX_DENSITY: f64 = 0.9;
 /// Densities that are nearer to each other than this are not told apart.
 const RESOLUTION: f64 = 1.15;
 /// Numbers of shared values, in the order in which they are tried.
-const LEVELS: [u64; 3] = [7, 5, 3];
+const LEVELS: [u64; 4] = [15, 7, 5, 3];
 
 /// What the walk knows of model and data.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +52,9 @@ pub(super) fn next(
     }
     if !abilities.finetunes {
         return Ok(None);
+    }
+    if let Some(proposal) = walk.calibrated()? {
+        return Ok(Some(proposal));
     }
     match walk.fine_tuned()? {
         Some(proposal) => Ok(Some(proposal)),
@@ -92,17 +96,40 @@ impl Walk<'_> {
         Ok(Some(Proposal { stage: TrialStage::OneShot, from: None, recipe }))
     }
 
+    /// A smaller size than without training, at which the shared values are trained.
+    fn calibrated(&self) -> Result<Option<Proposal>, SearchError> {
+        if !self.wants_quality || !self.abilities.calibrates {
+            return Ok(None);
+        }
+        // The fraction of the upload's size that a trial was calibrated to, and whether it kept the bound.
+        let tried = |stage: TrialStage| {
+            self.of(stage).filter_map(|trial| Some((1.0 / target_ratio(trial)?, trial.is_within_bound())))
+        };
+        let kept = tried(TrialStage::OneShot).filter(|(_, is_kept)| *is_kept);
+        let tried: Vec<(f64, bool)> = kept.chain(tried(TrialStage::Calibrated)).collect();
+        if self.of(TrialStage::Calibrated).any(|trial| trial.point().is_none()) {
+            return Ok(None);
+        }
+        let Some(wanted) = next_density(&tried, true, || 1.0 / RATIOS[0]) else { return Ok(None) };
+        let over = json!({ "target": { "ratio": 1.0 / wanted }, "finetune": { "epochs": 0 } });
+        let recipe = self.settings()?.with(&over)?;
+        Ok(Some(Proposal { stage: TrialStage::Calibrated, from: None, recipe }))
+    }
+
     /// What all trials have in common: choices of the walk where the common recipe makes none.
     fn settings(&self) -> Result<Recipe, SearchError> {
         let prune = json!({ "criterion": "lamp", "scope": "global" });
-        let quantize = json!({ "method": "cws", "levels": LEVELS[0] });
+        let common = serde_json::to_value(self.common).unwrap_or_default();
+        let mut quantize = json!({ "method": "cws", "levels": LEVELS[0] });
+        if self.abilities.calibrates && common["quantize"]["method"].is_null() {
+            (quantize["weighting"], quantize["rounding"]) = (json!("hessian"), json!("feedback"));
+        }
         let encode = json!({ "plain": "f16" });
         let mut own = json!({ "prune": prune, "quantize": quantize, "encode": encode });
         if self.abilities.finetunes {
             own["finetune"] = json!({});
         }
         let own = Recipe::from_json(&own.to_string())?;
-        let common = serde_json::to_value(self.common).unwrap_or_default();
         Ok(own.with(&common)?)
     }
 
@@ -170,6 +197,11 @@ fn density(trial: &Trial) -> Option<f64> {
     trial.point()?;
     let recipe = serde_json::to_value(&trial.recipe).ok()?;
     Some(1.0 - recipe["prune"]["sparsity"].as_f64()?)
+}
+
+/// How many times smaller than the upload a trial was told to be.
+fn target_ratio(trial: &Trial) -> Option<f64> {
+    serde_json::to_value(&trial.recipe).ok()?["target"]["ratio"].as_f64()
 }
 
 fn levels(trial: &Trial) -> Option<u64> {

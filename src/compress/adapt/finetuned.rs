@@ -82,7 +82,7 @@ pub(super) fn finetune(
     let mut model_shared = corrected.unwrap_or(model_tuned);
     if settings.sharing_epochs > 0 {
         let dense = parameters.clone();
-        let codebooks = Codebooks::share(&layers, tasks, &mut parameters);
+        let codebooks = Codebooks::share(&layers, tasks, &mut parameters, |task| task.settings.quantize.is_some());
         if !codebooks.is_empty() {
             let part = Part { whole: progress, from: turn, to: 1.0 };
             let shared = stage(TrainingStage::Shared, settings.sharing_epochs, settings.sharing_rate(), 0.0);
@@ -99,6 +99,49 @@ pub(super) fn finetune(
     let layers = against(model, tasks, layers)?;
     run::forget(data.folder.as_deref());
     Ok(Adapted { model: model_shared, layers: Some(layers), training, calibration, notes: Vec::new() })
+}
+
+/// How much of the progress is the calibration, where it goes before the training of shared values.
+const CALIBRATION_SHARE: f64 = 0.1;
+
+/// Calibrates to the settings that were chosen for a size, and trains the values that the grids left, and the biases.
+pub(super) fn tune(
+    job: &Job<'_>,
+    settings: &Finetune,
+    tasks: &mut [Task],
+    data: &TrainingData,
+    progress: &dyn Progress,
+) -> Result<Adapted, CompressError> {
+    let part = Part { whole: progress, from: 0.0, to: CALIBRATION_SHARE };
+    let adapted = calibrated::calibrate(job, tasks, data, &part)?;
+    if settings.sharing_epochs == 0 {
+        return Ok(adapted);
+    }
+    let Adapted { model, layers, calibration, notes, .. } = adapted;
+    let network = run::network(job.model)?;
+    let mut parameters = Parameters::of(&network);
+    take_biases(&model, &mut parameters)?;
+    freeze(&network, job.model, job.recipe, settings, &mut parameters);
+    let layers = layers.unwrap_or_default();
+    let codebooks = Codebooks::share(&layers, tasks, &mut parameters, |_| true);
+    let stage = Stage {
+        kind: TrainingStage::Shared,
+        model: job.model,
+        finetune: settings,
+        data,
+        seed: job.recipe.seed(),
+        epochs: settings.sharing_epochs,
+        rate: settings.sharing_rate(),
+        unfinished: 0.0,
+    };
+    let hooks = Hooks { step: &mut |_, _, _| Ok(()), epoch: &mut |_| Ok(()) };
+    let part = Part { whole: progress, from: CALIBRATION_SHARE, to: 1.0 };
+    let (trained, training) = stage.run(parameters, hooks, &part)?;
+    let layers = codebooks.layers(layers, tasks, &trained)?;
+    let layers = against(job.model, tasks, layers)?;
+    let model = changed(job.model, &values(&trained))?;
+    run::forget(data.folder.as_deref());
+    Ok(Adapted { model, layers: Some(layers), training, calibration, notes })
 }
 
 /// Prunes by a criterion that looks at a layer's inputs, which leaves nothing more to prune.

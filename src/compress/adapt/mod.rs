@@ -41,10 +41,12 @@ pub struct TrainingData<'a> {
     pub store: TrainingStore,
 }
 
-/// What compressions of one model on the same data have in common: outputs of frozen layers and of the upload, sample by
-/// sample. Clones share it.
+/// What compressions of one model on the same data have in common: what every layer loses at every setting, and outputs of
+/// frozen layers and of the upload, sample by sample. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct TrainingStore {
+    /// By what tells measurements apart.
+    measured: std::sync::Arc<std::sync::Mutex<HashMap<String, Vec<MeasuredLayer>>>>,
     #[cfg(feature = "finetune")]
     rows: std::sync::Arc<crate::finetune::Store>,
 }
@@ -66,6 +68,9 @@ pub(super) struct Adapted {
 /// The settings that a target chose, by the names of the layers.
 pub(super) type Rates = HashMap<String, RatePoint>;
 
+/// A layer's name and its settings, each with what the layer loses by it.
+pub(super) type MeasuredLayer = (String, Vec<RatePoint>);
+
 /// What every layer that a product multiplies by loses at every setting.
 ///
 /// # Errors
@@ -74,9 +79,17 @@ pub(super) fn measure_rates(
     job: &Job<'_>,
     tasks: &[Task],
     progress: &dyn Progress,
-) -> Result<Vec<(String, Vec<RatePoint>)>, CompressError> {
+) -> Result<Vec<MeasuredLayer>, CompressError> {
     let Some(data) = job.data else { return Err(CompressError::NeedsData) };
-    calibrated::measure_rates(job, tasks, data, progress)
+    let names: Vec<&str> = tasks.iter().map(|task| task.weight.name.as_str()).collect();
+    let key = format!("{:?} {names:?}", job.recipe.calibrate());
+    let known = || data.store.measured.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(measured) = known().get(&key) {
+        return Ok(measured.clone());
+    }
+    let measured = calibrated::measure_rates(job, tasks, data, progress)?;
+    known().insert(key, measured.clone());
+    Ok(measured)
 }
 
 /// Does what the recipe asks for that needs data; `None` where it asks for no such thing.
@@ -89,14 +102,15 @@ pub(super) fn adapt(
         return Ok(None);
     }
     let data = job.data.ok_or(CompressError::NeedsData)?;
-    match job.recipe.finetune() {
-        Some(settings) => finetune(job, settings, tasks, data, progress).map(Some),
-        None => calibrated::calibrate(job, tasks, data, progress).map(Some),
+    match (job.recipe.finetune().filter(|_| job.trains), job.rates) {
+        (Some(settings), Some(_)) => tune(job, settings, tasks, data, progress).map(Some),
+        (Some(settings), None) => finetune(job, settings, tasks, data, progress).map(Some),
+        (None, _) => calibrated::calibrate(job, tasks, data, progress).map(Some),
     }
 }
 
 #[cfg(feature = "finetune")]
-use finetuned::finetune;
+use finetuned::{finetune, tune};
 
 #[cfg(not(feature = "finetune"))]
 fn finetune(
@@ -108,6 +122,9 @@ fn finetune(
 ) -> Result<Adapted, CompressError> {
     Err(CompressError::WithoutFinetuning)
 }
+
+#[cfg(not(feature = "finetune"))]
+use finetune as tune;
 
 /// Whether this build can fine-tune the graph of `model`.
 #[cfg(feature = "finetune")]

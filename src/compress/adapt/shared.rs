@@ -16,15 +16,19 @@ use crate::tensor::{Codebook, Matrix, Values};
 pub(super) struct Codebooks(HashMap<*const Codebook, usize>);
 
 impl Codebooks {
-    /// Gives every layer that shares values its symbols among `parameters`; the others keep what they have.
-    pub(super) fn share(layers: &[Prepared], tasks: &[Task], parameters: &mut Parameters) -> Self {
+    /// Gives every layer that shares values, as `shares` tells of its task, its symbols among `parameters`; the others keep what
+    /// they have.
+    pub(super) fn share(
+        layers: &[Prepared],
+        tasks: &[Task],
+        parameters: &mut Parameters,
+        shares: impl Fn(&Task) -> bool,
+    ) -> Self {
         let mut known = Self::default();
         for (layer, task) in layers.iter().zip(tasks) {
             let weight = task.weight;
             let Some(parameter) = parameters.get(&weight.name).cloned() else { continue };
-            let (Values::Shared { codebook, indices }, true) =
-                (layer.matrix.values(), task.settings.quantize.is_some())
-            else {
+            let (Values::Shared { codebook, indices }, true) = (layer.matrix.values(), shares(task)) else {
                 continue;
             };
             let id = *known.0.entry(Arc::as_ptr(codebook)).or_insert_with(|| {

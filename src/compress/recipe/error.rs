@@ -21,9 +21,11 @@ pub enum RecipeError {
         /// Path of the stage.
         stage: String,
     },
-    /// A target size for what is trained: the settings that meet it would have to be found by training for each.
-    #[error("target and finetune cannot be combined: fine-tune at a sparsity of your own, or let a search find one")]
-    TargetAndFinetune,
+    /// A target size, which calibration meets by pruning and sharing, and training between the two.
+    #[error(
+        "with a target, only shared values are trained: finetune.epochs must be 0, and sharing_epochs says how long"
+    )]
+    TargetAndEpochs,
     /// A weighting for a quantiser that has none.
     #[error("{stage}: only cws and ecsq have a weighting")]
     Weighting {

@@ -244,8 +244,8 @@ impl Recipe {
 
     /// Checks what no single field can, and lays the fields over the preset.
     fn check(mut self) -> Result<Self, RecipeError> {
-        if self.target.is_some() && self.finetune.is_some() {
-            return Err(RecipeError::TargetAndFinetune);
+        if self.target.is_some() && self.finetune.as_ref().is_some_and(|finetune| finetune.epochs > 0) {
+            return Err(RecipeError::TargetAndEpochs);
         }
         error::check_quantize("quantize", &self.quantize)?;
         for (op, rule) in &self.by_op {

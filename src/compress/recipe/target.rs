@@ -6,7 +6,7 @@ use super::finetune::above_zero;
 
 /// The size that the file is not to exceed. Calibration then chooses the sparsity of each layer and the step of a uniform grid for
 /// it, so that the errors of all layers' outputs, relative to their energy, sum up to the least; what the recipe says of pruning
-/// and sharing holds for layers that no product multiplies by.
+/// and sharing holds for layers that no product multiplies by. Fine-tuning then trains the values that the grids left.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]

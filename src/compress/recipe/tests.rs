@@ -152,7 +152,7 @@ fn what_is_wrong_is_named_with_its_field_and_value() {
         (r#"{"prune": "some"}"#, "prune: invalid value: string \"some\", expected an object, null or \"none\""),
         (
             r#"{"prune": {"criterion": "size"}}"#,
-            "prune.criterion: unknown variant `size`, expected one of `magnitude`, `wanda`, `obs`",
+            "prune.criterion: unknown variant `size`, expected one of `magnitude`, `lamp`, `wanda`, `obs`",
         ),
         (r#"{"quantize": {"levels": 0}}"#, "quantize.levels: levels must be 1 to 65535, found 0"),
         (r#"{"quantize": {"levels": 70000}}"#, "quantize.levels: levels must be 1 to 65535, found 70000"),

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use shaping::Shaping;
 use survey::{Before, RatesOf};
 
-use super::{Adapted, Job, Rates, TrainingData};
-use crate::calibrate::{self, CalibrateError, ChannelMoments, Curve, LIMITS, Limits, Problem, RatePoint};
+use super::{Adapted, Job, MeasuredLayer, Rates, TrainingData};
+use crate::calibrate::{self, CalibrateError, ChannelMoments, Curve, LIMITS, Limits, Problem};
 use crate::compress::layer::{self, Loaded, Prepared, Task};
 use crate::compress::meter::Meter;
 use crate::compress::report::{CalibratedLayer, Calibration, CurvePoint};
@@ -41,14 +41,16 @@ pub(super) fn calibrate(
     let settings = recipe.calibrate();
     let Run { graph, batches, samples } = Run::new(model, &settings, data)?;
     let mut walk = Walk::new(model, &settings, rates, tasks);
-    let looks_first = walk.is_global() || settings.bias_correction && graph.normalizes();
+    // Where scale and shift of a normalisation are trained, its statistics may stay.
+    let moves_statistics = settings.bias_correction && recipe.finetune().is_none() && graph.normalizes();
+    let looks_first = walk.is_global() || moves_statistics;
     let from = if looks_first { CURVES_SHARE } else { 0.0 };
     if looks_first {
         let part = Part { whole: progress, from: 0.0, to: from };
         let mut before = walk.before(&part);
         graph.run(batches.clone(), progress, &mut before)?;
         let Before { curves, moments, .. } = before;
-        walk.moments = moments;
+        walk.moments = if moves_statistics { moments } else { HashMap::new() };
         walk.share_out(curves);
     }
     // Criteria that look at no data keep their passes over all layers, and unified codebooks theirs.
@@ -75,7 +77,7 @@ pub(super) fn measure_rates(
     tasks: &[Task],
     data: &TrainingData,
     progress: &dyn Progress,
-) -> Result<Vec<(String, Vec<RatePoint>)>, CompressError> {
+) -> Result<Vec<MeasuredLayer>, CompressError> {
     let settings = job.recipe.calibrate();
     let Run { graph, batches, .. } = Run::new(job.model, &settings, data)?;
     let walk = Walk::new(job.model, &settings, None, tasks);

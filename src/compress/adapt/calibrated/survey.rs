@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use super::{Walk, is_budgeted};
-use crate::calibrate::{ChannelMoments, Curve, RatePoint};
+use crate::calibrate::{ChannelMoments, Curve};
 use crate::compress::CompressError;
+use crate::compress::adapt::MeasuredLayer;
 use crate::infer::{Moments, Normalized, Reached, Renewed, Visitor};
 use crate::progress::Progress;
 
@@ -12,7 +13,7 @@ use crate::progress::Progress;
 pub(super) struct RatesOf<'a> {
     pub walk: &'a Walk<'a>,
     pub progress: &'a dyn Progress,
-    pub found: Vec<(String, Vec<RatePoint>)>,
+    pub found: Vec<MeasuredLayer>,
 }
 
 impl Visitor<CompressError> for RatesOf<'_> {

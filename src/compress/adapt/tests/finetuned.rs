@@ -158,6 +158,23 @@ fn images_are_changed_by_chance_and_alike_on_any_number_of_threads() {
 }
 
 #[test]
+fn values_calibrated_to_a_size_are_trained_within_it() {
+    let digits = Digits::open();
+    let data = digits.data(None, None);
+    let recipe = r#"{"target": {"size_bytes": 1900}, "finetune": {"epochs": 0, "sharing_epochs": 10, "batch": 32}}"#;
+    let (report, tuned) = digits.compress(recipe, &data).unwrap();
+    assert_eq!(report.artifact_bytes, tuned.len() as u64);
+    assert!(report.artifact_bytes <= 1900, "{}", report.artifact_bytes);
+    assert_eq!(report.training.len(), 10);
+    let losses: Vec<f64> = report.training.iter().filter_map(|epoch| epoch.validation_loss).collect();
+    assert!(losses[9] < losses[0] && report.training[9].loss < report.training[0].loss, "{losses:?}");
+    let best = report.training.iter().filter_map(|epoch| epoch.accuracy).fold(0.0, f64::max);
+    assert!((best - digits.accuracy(&tuned)).abs() < 1e-9 && best > 0.9, "{best}");
+    let error = Recipe::from_json(r#"{"target": {"size_bytes": 1900}, "finetune": {"epochs": 1}}"#).unwrap_err();
+    assert!(error.to_string().contains("finetune.epochs must be 0"), "{error}");
+}
+
+#[test]
 fn what_frozen_layers_give_is_mixed() {
     let digits = Digits::open();
     let data = digits.data(None, None);
