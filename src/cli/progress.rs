@@ -1,8 +1,13 @@
 //! Progress drawn on a terminal; silent where standard error is not one.
 
+use std::process::exit;
+use std::sync::Arc;
+use std::thread;
+
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::progress::Progress;
+use super::CliError;
+use crate::progress::{CancelFlag, Progress};
 
 /// Positions of the bar from empty to full.
 const STEPS: u64 = 1000;
@@ -43,5 +48,50 @@ impl Progress for Bar {
 
     fn is_cancelled(&self) -> bool {
         false
+    }
+}
+
+/// A bar whose work an interrupt (Ctrl-C) ends in good order; a second one ends the process.
+pub struct Interruptible<'a> {
+    bar: &'a Bar,
+    flag: Arc<CancelFlag>,
+}
+
+/// The exit status of a process that SIGINT ended, by the shells' convention.
+const INTERRUPTED: i32 = 130;
+
+impl<'a> Interruptible<'a> {
+    /// Takes the signal over from its default, which is to end the process.
+    ///
+    /// # Errors
+    /// Where the system does not allow that.
+    pub fn new(bar: &'a Bar) -> Result<Self, CliError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::failed)?;
+        let interrupt = {
+            let _context = runtime.enter();
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).map_err(CliError::failed)?
+        };
+        let flag = Arc::new(CancelFlag::default());
+        let (mut interrupt, raised) = (interrupt, flag.clone());
+        thread::spawn(move || {
+            runtime.block_on(async {
+                interrupt.recv().await;
+                raised.cancel();
+                eprintln!("ending with what was found so far; a second interrupt ends at once");
+                interrupt.recv().await;
+                exit(INTERRUPTED);
+            });
+        });
+        Ok(Self { bar, flag })
+    }
+}
+
+impl Progress for Interruptible<'_> {
+    fn report(&self, fraction: f64, stage: &str, message: &str) {
+        self.bar.report(fraction, stage, message);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.flag.is_cancelled()
     }
 }

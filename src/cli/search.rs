@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::compress::{check_output, render};
 use super::data::{DataArgs, Part, render_measured};
-use super::progress::Bar;
+use super::progress::{Bar, Interruptible};
 use super::table::Align::{Left, Right};
 use super::table::{Table, grouped};
 use super::{CliError, at, print_json, print_stdout, unwritable};
@@ -91,7 +91,8 @@ pub fn run(args: Args) -> Result<(), CliError> {
     };
     let folder = args.work.as_deref().or(temporary.as_ref().map(tempfile::TempDir::path)).unwrap_or(Path::new("."));
     let bar = Bar::new();
-    let found = search::run(&model, &search, data, folder, &bar, &mut |trial| bar.line(&line(trial, &search)));
+    let progress = Interruptible::new(&bar)?;
+    let found = search::run(&model, &search, data, folder, &progress, &mut |trial| bar.line(&line(trial, &search)));
     bar.finish();
     let found = found.map_err(|error| match error {
         SearchError::Io(error) => unwritable(folder, error),

@@ -1,5 +1,8 @@
 //! Each command on a real model.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
 use serde_json::Value;
 
 use crate::harness::{Sandbox, bundled};
@@ -182,4 +185,51 @@ fn a_healthcheck_without_a_service_fails() {
     let said = Sandbox::new().run(&["healthcheck", "--listen", "127.0.0.1:9"]);
     assert_eq!(said.status, 1);
     assert!(said.stderr.contains("/readyz"));
+}
+
+/// `weightpress search` on the digits: 300 to learn from, 75 to select by and 75 to report on.
+fn search(sandbox: &Sandbox, recipe: &str) -> Vec<String> {
+    sandbox.write("recipe.json", recipe);
+    let map = |from: u32, to: u32| {
+        serde_json::json!({ "inputs": { "input": { "array": "x" } }, "target": { "array": "y", "kind": "class" },
+            "range": [from, to] })
+    };
+    let maps = serde_json::json!({ "train": map(0, 300), "validation": map(300, 375), "test": map(375, 450) });
+    let (model, data, maps) = (bundled(MODEL), bundled(DATA), maps.to_string());
+    let args = ["search", &model, "-o", "small.wp", "--data", &data, "--data-map", &maps, "--max-drop", "0.05"];
+    let more = ["--metrics", "accuracy", "--recipe", "recipe.json", "--json"];
+    args.iter().chain(&more).map(|arg| (*arg).to_owned()).collect()
+}
+
+#[test]
+fn a_search_writes_the_smallest_file_within_the_bound() {
+    let sandbox = Sandbox::new();
+    let args = search(&sandbox, r#"{"finetune": {"epochs": 3, "sharing_epochs": 1, "batch": 32}}"#);
+    let args: Vec<&str> = args.iter().map(String::as_str).chain(["--trials", "8"]).collect();
+    let found = json(&sandbox.ok(&args))["search"].clone();
+    assert_eq!(found["is_within_bound"], true);
+    let trials = found["trials"].as_array().unwrap();
+    let kept = trials.iter().filter(|trial| trial["outcome"]["is_within_bound"] == true);
+    let smallest = kept.map(|trial| trial["outcome"]["size_bytes"].as_u64().unwrap()).min().unwrap();
+    assert_eq!(std::fs::metadata(sandbox.path("small.wp")).unwrap().len(), smallest);
+    assert!(found["test"]["samples"] == 75, "{}", found["test"]);
+}
+
+#[test]
+fn an_interrupted_search_keeps_what_it_found() {
+    let sandbox = Sandbox::new();
+    let args = search(&sandbox, r#"{"finetune": {"epochs": 10000, "sharing_epochs": 10000, "batch": 8}}"#);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let mut running = sandbox.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(running.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("trial 1:")));
+    let pid = running.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    // What it goes on to say must not fill the pipe.
+    lines.for_each(drop);
+    let output = running.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", output.status);
+    let found = json(&String::from_utf8(output.stdout).unwrap());
+    assert_eq!(found["search"]["ended"], "cancelled");
+    assert!(sandbox.path("small.wp").exists());
 }
