@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::log::Log;
 use super::spec::Bound;
 use super::trial::{Outcome, Point, Proposal, Trial};
-use super::walk::Abilities;
+use super::walk::Facts;
 use super::{Search, SearchEnd, SearchError, SearchReport, grid, report, walk};
 use crate::artifact::Artifact;
 use crate::compress::{self, CompressError, Report, TrainingData, TrainingStore};
@@ -101,7 +101,7 @@ struct Lab<'a> {
     /// Version 0's value of the metric on the validation split.
     value: Option<f64>,
     samples: u64,
-    abilities: Abilities,
+    facts: Facts,
     store: TrainingStore,
 }
 
@@ -132,16 +132,25 @@ impl<'a> Lab<'a> {
             }
         };
         let finetunes = data.train.is_some() && compress::can_finetune(model);
-        let abilities = Abilities { calibrates: data.train.is_some(), finetunes };
+        let (mut layer_bytes, mut skipped_bytes) = (0, 0);
+        for weight in model.weights() {
+            let (elements, settings) =
+                (weight.dims.iter().product::<usize>() as u64, search.recipe.resolve(&weight.name, &weight.op));
+            match settings.skip {
+                true => skipped_bytes += elements * weight.dtype.size_bytes() as u64,
+                false => layer_bytes += elements * size_of::<f32>() as u64,
+            }
+        }
+        let facts = Facts { calibrates: data.train.is_some(), finetunes, layer_bytes, skipped_bytes };
         let (bound, samples) = (search.bound(metric, value.unwrap_or_default()), validation.len() as u64);
         let store = TrainingStore::default();
-        Ok(Self { model, search, data, original, bound, value, samples, abilities, store })
+        Ok(Self { model, search, data, original, bound, value, samples, facts, store })
     }
 
     fn next(&self, trials: &[Trial]) -> Result<Option<Proposal>, SearchError> {
         match &self.search.space {
             Some(space) => grid::next(space, &self.search.recipe, (self.bound, self.value.unwrap_or_default()), trials),
-            None => walk::next(&self.search.recipe, self.bound, self.abilities, trials),
+            None => walk::next(&self.search.recipe, self.bound, self.facts, trials),
         }
     }
 

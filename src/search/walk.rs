@@ -14,8 +14,8 @@ use super::spec::Bound;
 use super::trial::{Proposal, Trial, TrialStage};
 use crate::compress::Recipe;
 
-/// Ratios that are tried with calibration and without training, in this order.
-const RATIOS: [f64; 7] = [8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0];
+/// Bytes of the layers that may change, against those in the upload: tried with calibration and without training, in this order.
+const PSIS: [f64; 7] = [1.0 / 8.0, 1.0 / 12.0, 1.0 / 16.0, 1.0 / 24.0, 1.0 / 32.0, 1.0 / 48.0, 1.0 / 64.0];
 /// Sparsities and levels that are tried without data, in this order.
 const ONE_SHOT: [(f64, u64); 7] = [(0.0, 63), (0.3, 31), (0.5, 15), (0.7, 15), (0.8, 15), (0.9, 15), (0.95, 15)];
 /// Density of the first trial with training where none without kept the bound.
@@ -31,26 +31,30 @@ const LEVELS: [u64; 4] = [15, 7, 5, 3];
 
 /// What the walk knows of model and data.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Abilities {
+pub(super) struct Facts {
     /// There is a training split.
     pub calibrates: bool,
     /// There is one, and the graph can be trained.
     pub finetunes: bool,
+    /// Bytes of the weights that the common recipe lets change, as float32.
+    pub layer_bytes: u64,
+    /// Bytes of those that it skips.
+    pub skipped_bytes: u64,
 }
 
 /// The next trial; `None` at the end of the walk.
 pub(super) fn next(
     common: &Recipe,
     bound: Bound,
-    abilities: Abilities,
+    facts: Facts,
     trials: &[Trial],
 ) -> Result<Option<Proposal>, SearchError> {
     let wants_quality = matches!(bound, Bound::Quality { .. });
-    let walk = Walk { common, bound, wants_quality, abilities, trials };
+    let walk = Walk { common, bound, wants_quality, facts, trials };
     if let Some(proposal) = walk.one_shot()? {
         return Ok(Some(proposal));
     }
-    if !abilities.finetunes {
+    if !facts.finetunes {
         return Ok(None);
     }
     if let Some(proposal) = walk.calibrated()? {
@@ -67,7 +71,7 @@ struct Walk<'a> {
     bound: Bound,
     /// The smallest within a quality is wanted, not the best within a size.
     wants_quality: bool,
-    abilities: Abilities,
+    facts: Facts,
     trials: &'a [Trial],
 }
 
@@ -81,10 +85,10 @@ impl Walk<'_> {
         let made = self.of(TrialStage::OneShot).count();
         // Of trials that are smaller and smaller, the last that matters breaks the quality, or fits the size.
         let is_over = self.of(TrialStage::OneShot).any(|trial| trial.is_within_bound() != self.wants_quality);
-        let over = match (self.bound, self.abilities.calibrates) {
+        let over = match (self.bound, self.facts.calibrates) {
             _ if is_over => None,
             (Bound::Size { bytes, .. }, true) => (made == 0).then(|| json!({ "target": { "size_bytes": bytes } })),
-            (Bound::Quality { .. }, true) => RATIOS.get(made).map(|ratio| json!({ "target": { "ratio": ratio } })),
+            (Bound::Quality { .. }, true) => PSIS.get(made).map(|&psi| self.target(psi)),
             (_, false) => ONE_SHOT.get(made).map(|&(sparsity, levels)| {
                 let prune = if sparsity > 0.0 { json!({ "sparsity": sparsity }) } else { Value::Null };
                 json!({ "prune": prune, "quantize": { "levels": levels } })
@@ -98,22 +102,28 @@ impl Walk<'_> {
 
     /// A smaller size than without training, at which the shared values are trained.
     fn calibrated(&self) -> Result<Option<Proposal>, SearchError> {
-        if !self.wants_quality || !self.abilities.calibrates {
+        let has_failed = self.of(TrialStage::Calibrated).any(|trial| trial.point().is_none());
+        if !self.wants_quality || !self.facts.calibrates || has_failed {
             return Ok(None);
         }
-        // The fraction of the upload's size that a trial was calibrated to, and whether it kept the bound.
-        let tried = |stage: TrialStage| {
-            self.of(stage).filter_map(|trial| Some((1.0 / target_ratio(trial)?, trial.is_within_bound())))
-        };
+        let tried =
+            |stage: TrialStage| self.of(stage).filter_map(|trial| Some((trial.point()?.psi, trial.is_within_bound())));
         let kept = tried(TrialStage::OneShot).filter(|(_, is_kept)| *is_kept);
         let tried: Vec<(f64, bool)> = kept.chain(tried(TrialStage::Calibrated)).collect();
-        if self.of(TrialStage::Calibrated).any(|trial| trial.point().is_none()) {
-            return Ok(None);
-        }
-        let Some(wanted) = next_density(&tried, true, || 1.0 / RATIOS[0]) else { return Ok(None) };
-        let over = json!({ "target": { "ratio": 1.0 / wanted }, "finetune": { "epochs": 0 } });
+        let Some(psi) = next_density(&tried, true, || PSIS[0]) else { return Ok(None) };
+        let mut over = self.target(psi);
+        over["finetune"]["epochs"] = json!(0);
         let recipe = self.settings()?.with(&over)?;
         Ok(Some(Proposal { stage: TrialStage::Calibrated, from: None, recipe }))
+    }
+
+    /// A size at which the layers that may change take `psi` of their bytes.
+    fn target(&self, psi: f64) -> Value {
+        let layer_bytes = self.facts.layer_bytes as f64;
+        // The rest of the file, once one was written.
+        let rest = |trial: &Trial| trial.point().map(|point| point.size_bytes as f64 - point.psi * layer_bytes);
+        let rest = self.trials.iter().find_map(rest).unwrap_or(self.facts.skipped_bytes as f64);
+        json!({ "target": { "size_bytes": (rest + psi * layer_bytes) as u64 } })
     }
 
     /// What all trials have in common: choices of the walk where the common recipe makes none.
@@ -121,12 +131,12 @@ impl Walk<'_> {
         let prune = json!({ "criterion": "lamp", "scope": "global" });
         let common = serde_json::to_value(self.common).unwrap_or_default();
         let mut quantize = json!({ "method": "cws", "levels": LEVELS[0] });
-        if self.abilities.calibrates && common["quantize"]["method"].is_null() {
+        if self.facts.calibrates && common["quantize"]["method"].is_null() {
             (quantize["weighting"], quantize["rounding"]) = (json!("hessian"), json!("feedback"));
         }
         let encode = json!({ "plain": "f16" });
         let mut own = json!({ "prune": prune, "quantize": quantize, "encode": encode });
-        if self.abilities.finetunes {
+        if self.facts.finetunes {
             own["finetune"] = json!({});
         }
         let own = Recipe::from_json(&own.to_string())?;
@@ -199,11 +209,6 @@ fn density(trial: &Trial) -> Option<f64> {
     Some(1.0 - recipe["prune"]["sparsity"].as_f64()?)
 }
 
-/// How many times smaller than the upload a trial was told to be.
-fn target_ratio(trial: &Trial) -> Option<f64> {
-    serde_json::to_value(&trial.recipe).ok()?["target"]["ratio"].as_f64()
-}
-
 fn levels(trial: &Trial) -> Option<u64> {
     serde_json::to_value(&trial.recipe).ok()?["quantize"]["levels"].as_u64()
 }
@@ -219,20 +224,26 @@ mod tests {
     /// Walks to the end in a world where `value` tells the metric from density, levels and whether it is trained.
     fn walk(finetunes: bool, value: impl Fn(f64, u64, bool) -> f64) -> Vec<Trial> {
         let mut trials = Vec::new();
-        let abilities = Abilities { calibrates: true, finetunes };
-        while let Some(proposal) = next(&Recipe::default(), BOUND, abilities, &trials).unwrap() {
+        let facts = Facts { calibrates: true, finetunes, layer_bytes: 1_000_000, skipped_bytes: 0 };
+        while let Some(proposal) = next(&Recipe::default(), BOUND, facts, &trials).unwrap() {
             let Proposal { stage, from, recipe } = proposal;
             let number = trials.len() + 1;
             let mut trial =
                 Trial { number, stage, from, recipe, outcome: Outcome::Failed { reason: String::new() }, seconds: 1.0 };
             let json = serde_json::to_value(&trial.recipe).unwrap();
-            let by_ratio = json["target"]["ratio"].as_f64().map(|ratio| 4.0 / ratio);
-            let density = by_ratio.unwrap_or_else(|| 1.0 - json["prune"]["sparsity"].as_f64().unwrap_or(0.0));
             let levels = levels(&trial).unwrap();
+            // Every file has 1,000 bytes beside the layers.
+            let (psi, density) = match json["target"]["size_bytes"].as_f64() {
+                Some(bytes) => (bytes / 1e6 - 1e-3, 4.0 * (bytes / 1e6 - 1e-3)),
+                None => {
+                    let density = 1.0 - json["prune"]["sparsity"].as_f64().unwrap_or(0.0);
+                    (density * (4.0 + (levels as f64).log2()) / 32.0, density)
+                }
+            };
             let value = value(density, levels, stage != TrialStage::OneShot);
-            let size_bytes = (1e6 * density * (4.0 + (levels as f64).log2())) as u64;
+            let size_bytes = (1e6 * psi) as u64 + 1_000;
             let is_within_bound = BOUND.is_kept(size_bytes, value);
-            let point = Point { size_bytes, ratio: 1.0, psi: 0.1, sparsity: 1.0 - density, value, is_within_bound };
+            let point = Point { size_bytes, ratio: 1.0, psi, sparsity: 1.0 - density, value, is_within_bound };
             trial.outcome = Outcome::Measured(point);
             trials.push(trial);
             assert!(number < 40, "the walk ends");
