@@ -46,15 +46,20 @@ case $row in
     lenet5-one-shot) run compress lenet5_mnist.onnx "${mnist_data[@]}" --recipe benches/how_small/one_shot.json "$@" ;;
     lenet300) run search lenet300_mnist.onnx "${mnist_data[@]}" --max-drop 0.001 --recipe benches/how_small/lenet300.json "$@" ;;
     lenet5) run search lenet5_mnist.onnx "${mnist_data[@]}" --max-drop 0.001 --recipe benches/how_small/lenet5.json "$@" ;;
-    vggmini) run search vggmini_cifar10.onnx "${cifar10_data[@]}" --max-drop 0.005 --trials 11 \
-            --recipe benches/how_small/vggmini.json "$@" ;;
-    deepdta) run search deepdta_davis.onnx "${davis_data[@]}" --max-relative-drop 0.02 --recipe benches/how_small/deepdta.json "$@" ;;
+    vggmini)
+        run search vggmini_cifar10.onnx "${cifar10_data[@]}" --max-drop 0.005 --trials 9 \
+            --recipe benches/how_small/vggmini.json "$@"
+        ;;
+    deepdta)
+        run search deepdta_davis.onnx "${davis_data[@]}" --max-relative-drop 0.02 --trials 9 \
+            --recipe benches/how_small/deepdta.json "$@"
+        ;;
     deepdta-dense)
-        run search deepdta_davis.onnx "${davis_data[@]}" --max-relative-drop 0.02 \
+        run search deepdta_davis.onnx "${davis_data[@]}" --max-relative-drop 0.02 --trials 9 \
             --recipe benches/how_small/deepdta_dense.json "$@"
         ;;
     deepdta-dense-smallest)
-        run search deepdta_davis.onnx "${davis_data[@]}" --max-metric 0.3187 \
+        run search deepdta_davis.onnx "${davis_data[@]}" --max-metric 0.3187 --trials 12 \
             --recipe benches/how_small/deepdta_dense.json "$@"
         ;;
     *)

@@ -10,6 +10,12 @@ use rayon::prelude::*;
 use super::CalibrateError;
 use crate::infer::{Channels, Moments, Normalized};
 
+/// Below this, relative to the square of the mean, a variance is what rounding leaves of a constant channel.
+const LEAST_VARIANCE: f64 = 1e-9;
+
+/// The most by which a variance grows or shrinks: a channel that changes by more is another one.
+const MOST_CHANGE: f64 = 16.0;
+
 /// Mean and variance of each channel of an activation.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ChannelMoments {
@@ -59,10 +65,13 @@ pub(crate) fn moved(
     }
     let changes = before.mean.iter().zip(&after.mean).zip(mean);
     let mean = changes.map(|((before, after), &mean)| (f64::from(mean) + after - before) as f32).collect();
-    let changes = before.variance.iter().zip(&after.variance).zip(variance);
-    let variance = changes.map(|((&before, &after), &variance)| {
-        let factor = if before > 0.0 && after > 0.0 { after / before } else { 1.0 };
-        (f64::from(variance) * factor) as f32
+    let varies = |moments: &ChannelMoments, channel: usize| {
+        moments.variance[channel] > LEAST_VARIANCE * (moments.mean[channel].powi(2) + LEAST_VARIANCE)
+    };
+    let variance = variance.iter().enumerate().map(|(channel, &variance)| {
+        let does_vary = varies(before, channel) && varies(after, channel);
+        let factor = if does_vary { after.variance[channel] / before.variance[channel] } else { 1.0 };
+        (f64::from(variance) * factor.clamp(1.0 / MOST_CHANGE, MOST_CHANGE)) as f32
     });
     Some(Moments { mean, variance: variance.collect() })
 }
@@ -79,5 +88,8 @@ mod tests {
         let Moments { mean, variance } = moved((&[2.0, 3.0], &[8.0, 5.0]), &before, &after).unwrap();
         assert_eq!((mean, variance), (vec![2.5, 3.0], vec![2.0, 5.0]));
         assert!(moved((&[2.0, 3.0], &[8.0, 5.0]), &before, &before).is_none());
+        // What rounding leaves of a channel that became constant is no variance.
+        let constant = moments([1.5, 7.0], [1.0, 1e-15]);
+        assert_eq!(moved((&[2.0, 3.0], &[8.0, 5.0]), &before, &constant).unwrap().variance, [2.0, 5.0]);
     }
 }

@@ -1,5 +1,6 @@
 //! `weightpress search`: the smallest artifact within an allowed loss, or the best one within a size.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -90,6 +91,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
         None => Some(tempfile::tempdir().map_err(CliError::failed)?),
     };
     let folder = args.work.as_deref().or(temporary.as_ref().map(tempfile::TempDir::path)).unwrap_or(Path::new("."));
+    let _lock = lock(folder)?;
     let bar = Bar::new();
     let progress = Interruptible::new(&bar)?;
     let found = search::run(&model, &search, data, folder, &progress, &mut |trial| bar.line(&line(trial, &search)));
@@ -104,6 +106,20 @@ pub fn run(args: Args) -> Result<(), CliError> {
         std::fs::write(path, format!("{document:#}\n")).map_err(|error| unwritable(path, error))?;
     }
     if args.json { print_json(&document) } else { print_stdout(&describe(&found)) }
+}
+
+/// Keeps other searches out of `folder`, until the file is closed.
+fn lock(folder: &Path) -> Result<File, CliError> {
+    std::fs::create_dir_all(folder).map_err(|error| unwritable(folder, error))?;
+    let path = folder.join("lock");
+    let file = File::create(&path).map_err(|error| unwritable(&path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(CliError::Input(format!("another search is at work in {}", folder.display())))
+        }
+        Err(TryLockError::Error(error)) => Err(unwritable(&path, error)),
+    }
 }
 
 impl Args {

@@ -13,8 +13,12 @@ use crate::calibrate::Problem;
 use crate::codec::{self, CodecId, EncodeError, Smallest};
 use crate::model::{Model, Weight};
 use crate::progress::Progress;
+#[cfg(feature = "finetune")]
+use crate::progress::Silent;
 use crate::prune::Threshold;
 use crate::quantize::{Distribution, share_exact};
+#[cfg(feature = "finetune")]
+use crate::tensor::FloatType;
 use crate::tensor::{FloatData, LayerContext, MAX_LEVELS, Matrix, Statistics, Values};
 
 /// Work of the passes of one layer but encoding, in weights: pruning and sharing count one each.
@@ -226,6 +230,31 @@ pub(super) struct Prepared {
     pub matrix: Matrix,
     /// `None` when nothing was lost.
     pub weight_snr_db: Option<f64>,
+}
+
+impl Prepared {
+    /// The values in the layout of the weight's tensor.
+    #[cfg(feature = "finetune")]
+    pub(super) fn tensor(&self, task: &Task) -> Vec<f32> {
+        let cells = (0..self.matrix.rows() * self.matrix.cols()).map(|i| self.matrix.value(i) as f32).collect();
+        task.weight.layout.to_tensor(&task.weight.dims, cells)
+    }
+
+    /// A layer whose values, given in the layout of the weight's tensor, are all its own.
+    #[cfg(feature = "finetune")]
+    pub(super) fn of_tensor(task: &Task, values: Vec<f32>) -> Result<Self, CompressError> {
+        let weight = task.weight;
+        let (dtype, shape) = (weight.dtype, weight.layout.shape(&weight.dims).unwrap_or_default());
+        let values = weight.layout.to_matrix(&weight.dims, values).into_iter();
+        let rounded = values.map(|value| dtype.round(f64::from(value)));
+        let data = match dtype {
+            FloatType::F64 => FloatData::F64(rounded.collect()),
+            _ => FloatData::F32(rounded.map(|value| value as f32).collect()),
+        };
+        let matrix = share_exact(shape, dtype, data, &Silent);
+        let matrix = matrix.map_err(|error| CompressError::quantize(&weight.name, error))?;
+        Ok(Self { matrix, weight_snr_db: None })
+    }
 }
 
 /// Takes one layer through all stages before the last.

@@ -93,7 +93,9 @@ pub enum CompressError {
     #[error("finetune.mixup learns from version 0's outputs: its loss is distillation")]
     MixupNeedsTeacher,
     /// Images are to be changed where there are none.
-    #[error("finetune.augment needs an input whose samples are images, with two axes or three, and there is none")]
+    #[error(
+        "finetune.augment needs an input of float32 whose samples are images, with two axes or three, and there is none"
+    )]
     NoImages,
     /// The network could not be trained.
     #[cfg(feature = "finetune")]

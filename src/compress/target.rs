@@ -64,13 +64,19 @@ pub(super) fn compress_to(
             break;
         }
     }
-    let too_large = |smallest_bytes| CompressError::Target { target_bytes, smallest_bytes };
-    let Some((mut report, rates)) = best else { return Err(too_large(smallest)) };
+    let Some((mut report, rates)) = best else {
+        return Err(CompressError::Target { target_bytes, smallest_bytes: smallest });
+    };
     if trains {
         let part = Part { whole: progress, from: attempts_to, to: 1.0 };
-        report = compress_planned(Job { rates: Some(&rates), ..job }, &file, &part)?;
-        if report.artifact_bytes > target_bytes {
-            return Err(too_large(report.artifact_bytes));
+        let trained = compress_planned(Job { rates: Some(&rates), ..job }, &candidate, &part)?;
+        if trained.artifact_bytes <= target_bytes {
+            std::fs::rename(&candidate, &file).map_err(ArtifactError::from)?;
+            report = trained;
+        } else {
+            report
+                .notes
+                .push("trained values made the file larger than the target, so untrained ones were kept".to_owned());
         }
     }
     staged::copy(&file, out).map_err(ArtifactError::from)?;

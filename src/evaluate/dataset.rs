@@ -60,6 +60,14 @@ impl Dataset {
         }
     }
 
+    /// The SHA-256 of the file, in hexadecimal.
+    ///
+    /// # Errors
+    /// [`EvaluateError::File`].
+    pub fn sha256(&self) -> Result<String, EvaluateError> {
+        Ok(self.file.source().sha256()?)
+    }
+
     /// The file's format: npz or safetensors.
     pub fn format(&self) -> Format {
         self.file.format()

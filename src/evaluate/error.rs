@@ -1,5 +1,6 @@
 //! Why an evaluation cannot be run, in words that say what to change.
 
+use super::Split;
 use std::io;
 
 use super::Metric;
@@ -62,6 +63,9 @@ pub enum EvaluateError {
     /// Nothing to evaluate on.
     #[error("no samples are left to evaluate on")]
     NoSamples,
+    /// A split that none of the samples belongs to.
+    #[error("no sample belongs to the split {}", format!("{split:?}").to_lowercase())]
+    EmptySplit { split: Split },
     /// A label is no class of the output.
     #[error("sample {sample}: label {label} is outside the {classes} classes of the output")]
     LabelOutOfRange { sample: usize, label: f64, classes: usize },

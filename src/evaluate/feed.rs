@@ -116,8 +116,10 @@ impl<'a> Feed<'a> {
             samples - run.len()
         };
         let first_numbers = runs.iter().map(before).collect();
-        if samples == 0 || fixed == Some(0) {
-            return Err(EvaluateError::NoSamples);
+        match map.split {
+            Some(split) if samples == 0 => return Err(EvaluateError::EmptySplit { split }),
+            _ if samples == 0 || fixed == Some(0) => return Err(EvaluateError::NoSamples),
+            _ => {}
         }
         let batch = fixed.unwrap_or((MAX_BATCH_BYTES / sample_bytes.max(1)).clamp(1, MAX_BATCH));
         check_size(batch, sample_bytes)?;
@@ -378,7 +380,10 @@ mod tests {
             error(&map("z", None), &[None]),
             r#"the dataset has no array "z"; it has "x", "y", "split", "short""#
         );
-        assert_eq!(error(&map("x", Some(Split::Validation)), &[None, Some(6)]), "no samples are left to evaluate on");
+        assert_eq!(
+            error(&map("x", Some(Split::Validation)), &[None, Some(6)]),
+            "no sample belongs to the split validation"
+        );
     }
 
     #[test]

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::samples::{Batch, Image};
 use crate::infer::ArrayData;
 
+/// Tells these draws from others of the same seed.
+const DRAWS: u64 = 0x696d_6167_6573;
+
 /// Changes of images by chance, each time that they are trained on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Augment {
@@ -29,7 +32,7 @@ impl Augment {
         image: impl Fn(&str) -> Option<Image>,
         (seed, number): (u64, u64),
     ) {
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let mut random = ChaCha8Rng::seed_from_u64(seed ^ DRAWS);
         random.set_stream(number);
         let span = u64::from(self.shift) * 2 + 1;
         let mut shift = || ((u64::from(random.next_u32()) * span) >> 32) as isize - self.shift as isize;

@@ -13,13 +13,16 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use super::scalar::Scalar;
 use super::value::{Tensor, Value};
 
+/// Tells these draws from others of the same seed.
+const DRAWS: u64 = 0x6d69_7875_7000;
+
 /// Values in which each of `samples` samples, along the first axis, is a weighted mean of it and another, drawn by `seed` and
 /// `number`. `None` where one of `values` is no tensor of single precision, or there is but one sample.
 pub(super) fn mixed(values: &[Value], samples: usize, seed: u64, number: u64) -> Option<Vec<Value>> {
     if samples < 2 || values.is_empty() {
         return None;
     }
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut random = ChaCha8Rng::seed_from_u64(seed ^ DRAWS);
     random.set_stream(number);
     let distance = 1 + random.next_u32() as usize % (samples - 1);
     let shares: Vec<f32> = (0..samples).map(|_| random.next_u32() as f32 / u32::MAX as f32).collect();

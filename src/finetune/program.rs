@@ -24,7 +24,8 @@ pub(super) struct Program {
     live: Line,
     /// Slots that the live steps read from samples: outputs of frozen steps and inputs of the graph.
     boundary: Vec<usize>,
-    output: usize,
+    /// The slot of the output.
+    pub output: usize,
 }
 
 /// Steps in the order in which they run, each with the slots that nothing reads behind it.

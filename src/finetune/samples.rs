@@ -52,7 +52,7 @@ impl Image {
             [planes, height, width] => (planes, height, width, 1),
             _ => return None,
         };
-        (height > 1 && width > 1).then_some(Self { planes, height, width, channels })
+        (height > 1 && width > 1 && planes > 0 && channels > 0).then_some(Self { planes, height, width, channels })
     }
 
     /// Numbers of a sample.

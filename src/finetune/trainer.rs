@@ -200,7 +200,8 @@ impl Trainer {
         (store, name): (&Store, &str),
         progress: &dyn Progress,
     ) -> Result<Option<Arc<Rows>>, TuneError> {
-        let key = format!("{name} {key}");
+        // Graphs that were rewritten before differ in their steps.
+        let key = format!("{name} {key} {} {}", self.network.steps.len(), program.output);
         if let Some(rows) = store.get(&key) {
             *room = room.saturating_sub(rows.size_bytes());
             return Ok(Some(rows));
@@ -370,6 +371,10 @@ impl Trainer {
         let mixes = self.settings.mixup && self.teacher.is_some();
         let seed = self.settings.seed;
         let mixed = draw.filter(|_| mixes).and_then(|number| mixup::mixed(&boundary, micro.len(), seed, number));
+        if draw.is_some() && mixes && mixed.is_none() && micro.len() > 1 {
+            let (setting, expected) = ("mixup", "float32 where the trained part begins");
+            return Err(TuneError::Setting { setting, expected, found: "other numbers".to_owned() });
+        }
         let target = target.filter(|_| mixed.is_none());
         let teacher = match (&self.teacher, &mixed, &data.teacher) {
             (None, ..) => None,

@@ -154,8 +154,9 @@ pub(super) fn replace_normalizations(model: &mut pb::ModelProto, operators: &mut
             continue;
         };
         let is_own = |name: &String| constants.contains(name) && reads.get(name) == Some(&1);
-        let is_training = node.attribute.iter().any(|a| matches!(a.name.as_str(), "training_mode" | "spatial"));
-        if is_training || node.output.len() != 1 || !is_own(mean) || !is_own(variance) {
+        let is_other =
+            |a: &pb::AttributeProto| a.name == "training_mode" && a.i != 0 || a.name == "spatial" && a.i != 1;
+        if node.attribute.iter().any(is_other) || node.output.len() != 1 || !is_own(mean) || !is_own(variance) {
             continue;
         }
         let epsilon = node.attribute.iter().find(|a| a.name == "epsilon").map_or(NORMALIZATION_EPSILON, |a| a.f);

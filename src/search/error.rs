@@ -27,6 +27,12 @@ pub enum SearchError {
     /// A metric that is not defined for version 0 on these samples.
     #[error("{} is not defined for version 0 on the validation split", metric.name())]
     Undefined { metric: Metric },
+    /// A size for every trial, which is what a search chooses.
+    #[error("recipe.target is what a search chooses: give the bound max_size_bytes instead")]
+    Target,
+    /// A space with no setting in it.
+    #[error("the space is empty: it needs sparsity, levels or methods")]
+    EmptySpace,
     /// More combinations than can be tried.
     #[error("the space has more than {max} combinations")]
     SpaceTooLarge { max: usize },

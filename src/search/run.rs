@@ -9,12 +9,12 @@ use super::log::Log;
 use super::spec::Bound;
 use super::trial::{Outcome, Point, Proposal, Trial};
 use super::walk::Facts;
-use super::{Search, SearchEnd, SearchError, SearchReport, grid, report, walk};
+use super::{Search, SearchBudget, SearchEnd, SearchError, SearchReport, grid, report, walk};
 use crate::artifact::Artifact;
 use crate::compress::{self, CompressError, Report, TrainingData, TrainingStore};
 use crate::evaluate::{Against, DataMap, Dataset, EvaluateError, Evaluation, Measured, Metric, Samples, TargetKind};
 use crate::infer::{Predictor, Residency};
-use crate::model::Model;
+use crate::model::{Model, Port};
 use crate::progress::{Labelled, Part, Progress};
 
 /// How much of a trial's progress is its compression; the rest is its measurement.
@@ -38,6 +38,21 @@ pub struct SearchData<'a> {
     pub validation: SplitData<'a>,
     /// To report on.
     pub test: Option<SplitData<'a>>,
+}
+
+impl SearchData<'_> {
+    /// The splits that have samples: without any to train on nothing is trained, without any to report on nothing is reported.
+    /// Everything else about the data is checked.
+    fn present(self, ports: (&[Port], &[Port])) -> Result<Self, SearchError> {
+        let present = |split: SplitData| match Samples::open(split.dataset, split.map, ports) {
+            Ok(_) => Ok(true),
+            Err(EvaluateError::EmptySplit { .. }) => Ok(false),
+            Err(error) => Err(error),
+        };
+        let train = self.train.map(present).transpose()?.unwrap_or_default();
+        let test = self.test.map(present).transpose()?.unwrap_or_default();
+        Ok(Self { train: self.train.filter(|_| train), test: self.test.filter(|_| test), ..self })
+    }
 }
 
 /// What a search leaves.
@@ -67,6 +82,7 @@ pub fn run(
 ) -> Result<Found, SearchError> {
     search.check()?;
     let original = Predictor::from_model(model)?;
+    let data = data.present((original.inputs(), original.outputs()))?;
     let lab = Lab::new(model, search, data, &original, progress)?;
     let (mut log, mut trials) = Log::open(folder, &fingerprint(model, search, data)?)?;
     let ended = loop {
@@ -288,9 +304,41 @@ fn measure(
     Ok(Evaluation { predictor, reference, dataset, map, metrics }.run(progress)?)
 }
 
-/// What tells this search from others: the model's bytes, what is searched for, and how the data are mapped.
+/// What tells this search from others: the model's bytes, what is searched for, the data and how they are mapped. When it stops
+/// does not.
 fn fingerprint(model: &Model, search: &Search, data: SearchData) -> Result<String, SearchError> {
-    let maps = [data.train, Some(data.validation), data.test].map(|split| split.map(|split| split.map));
-    let text = serde_json::to_string(&(model.sha256()?, search, maps)).map_err(std::io::Error::from)?;
+    let search = Search { budget: SearchBudget::default(), ..search.clone() };
+    let splits = [data.train, Some(data.validation), data.test].into_iter().flatten();
+    let splits = splits.map(|split| Ok((split.dataset.sha256()?, split.map)));
+    let splits = splits.collect::<Result<Vec<_>, EvaluateError>>()?;
+    let text = serde_json::to_string(&(model.sha256()?, search, splits)).map_err(std::io::Error::from)?;
     Ok(Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::model::fixture;
+
+    #[test]
+    fn other_data_are_another_search_and_more_time_is_not() {
+        let model = Bytes::from_static(include_bytes!("../../tests/fixtures/digits_mlp.onnx"));
+        let model = Model::from_bytes(model).unwrap();
+        let dataset = |value: u8| {
+            let array = fixture::npy("|u1", false, "(2,)", &[value, 1]);
+            Dataset::from_bytes(fixture::npz(&[("x", array)], false).into()).unwrap()
+        };
+        let map = DataMap::default();
+        let print = |search: &Search, dataset: &Dataset| {
+            let validation = SplitData { dataset, map: &map };
+            fingerprint(&model, search, SearchData { train: None, validation, test: None }).unwrap()
+        };
+        let search = Search { max_drop: Some(0.1), ..Search::default() };
+        let longer = Search { budget: SearchBudget { trials: 99, seconds: Some(1.0) }, ..search.clone() };
+        let (one, other) = (dataset(1), dataset(2));
+        assert_eq!(print(&search, &one), print(&longer, &one));
+        assert_ne!(print(&search, &one), print(&search, &other));
+    }
 }

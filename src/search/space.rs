@@ -58,6 +58,9 @@ impl Space {
 
     pub(super) fn check(&self) -> Result<(), SearchError> {
         let points = [self.sparsity.len(), self.levels.len(), self.methods.len()];
+        if points == [0; 3] {
+            return Err(SearchError::EmptySpace);
+        }
         match points.iter().try_fold(1usize, |points, len| points.checked_mul((*len).max(1))) {
             Some(points) if points <= MAX_POINTS => Ok(()),
             _ => Err(SearchError::SpaceTooLarge { max: MAX_POINTS }),

@@ -115,6 +115,9 @@ impl Search {
         if let Some(space) = &self.space {
             space.check()?;
         }
+        if self.recipe.target().is_some() {
+            return Err(SearchError::Target);
+        }
         Ok(())
     }
 
@@ -189,6 +192,8 @@ mod tests {
             (r#"{"max_drop": 0.2, "metric": "agreement"}"#, "max_drop is no bound for agreement"),
             (r#"{"max_drop": 0.2, "budget": {"trials": 0}}"#, "budget.trials cannot be 0"),
             (r#"{"max_drop": 0.2, "budget": {"seconds": 0}}"#, "budget.seconds cannot be 0"),
+            (r#"{"max_drop": 0.2, "recipe": {"target": {"ratio": 3}}}"#, "recipe.target"),
+            (r#"{"max_drop": 0.2, "space": {}}"#, "the space is empty"),
         ] {
             let error = parse(json).check().unwrap_err().to_string();
             assert!(error.contains(expected), "{json}: {error}");

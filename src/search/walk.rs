@@ -1,7 +1,7 @@
 //! A search without a space: from cheap settings to dear ones.
 //!
 //! First without training, smaller and smaller until the bound breaks: calibrated to a size where there is a training split,
-//! else by magnitude. From there on with training: calibrated to sizes that are smaller still, the values that the weights
+//! else by the weights alone. From there on with training: calibrated to sizes that are smaller still, the values that the weights
 //! share then are trained; then the network is pruned while it is trained, the density halved, each time from the fine-tuned
 //! weights of a denser trial, until the bound breaks, and bisected from there. Last, the weights of the best of those share
 //! fewer values. What comes next follows from the trials so far, so a search that was cut off goes
@@ -85,7 +85,7 @@ impl Walk<'_> {
         let made = self.of(TrialStage::OneShot).count();
         // Of trials that are smaller and smaller, the last that matters breaks the quality, or fits the size.
         let is_over = self.of(TrialStage::OneShot).any(|trial| trial.is_within_bound() != self.wants_quality);
-        let over = match (self.bound, self.facts.calibrates) {
+        let over = match (self.bound, self.calibrates_to_sizes()) {
             _ if is_over => None,
             (Bound::Size { bytes, .. }, true) => (made == 0).then(|| json!({ "target": { "size_bytes": bytes } })),
             (Bound::Quality { .. }, true) => PSIS.get(made).map(|&psi| self.target(psi)),
@@ -103,27 +103,44 @@ impl Walk<'_> {
     /// A smaller size than without training, at which the shared values are trained.
     fn calibrated(&self) -> Result<Option<Proposal>, SearchError> {
         let has_failed = self.of(TrialStage::Calibrated).any(|trial| trial.point().is_none());
-        if !self.wants_quality || !self.facts.calibrates || has_failed {
+        if !self.wants_quality || !self.calibrates_to_sizes() || has_failed {
             return Ok(None);
         }
-        let tried =
-            |stage: TrialStage| self.of(stage).filter_map(|trial| Some((trial.point()?.psi, trial.is_within_bound())));
-        let kept = tried(TrialStage::OneShot).filter(|(_, is_kept)| *is_kept);
-        let tried: Vec<(f64, bool)> = kept.chain(tried(TrialStage::Calibrated)).collect();
+        let kept = self.of(TrialStage::OneShot).filter(|trial| trial.is_within_bound());
+        let tried = kept.chain(self.of(TrialStage::Calibrated));
+        // A file may be a little smaller than it was asked to be, so that its own psi would not tell what was asked.
+        let tried = tried.filter_map(|trial| Some((self.asked_psi(trial)?, trial.is_within_bound())));
+        let tried: Vec<(f64, bool)> = tried.collect();
         let Some(psi) = next_density(&tried, true, || PSIS[0]) else { return Ok(None) };
         let mut over = self.target(psi);
         over["finetune"]["epochs"] = json!(0);
         let recipe = self.settings()?.with(&over)?;
-        Ok(Some(Proposal { stage: TrialStage::Calibrated, from: None, recipe }))
+        let is_new = self.trials.iter().all(|trial| trial.recipe != recipe);
+        Ok(is_new.then_some(Proposal { stage: TrialStage::Calibrated, from: None, recipe }))
+    }
+
+    /// Whether sizes are calibrated to, which would put settings in the place of those that the common recipe makes.
+    fn calibrates_to_sizes(&self) -> bool {
+        let common = serde_json::to_value(self.common).unwrap_or_default();
+        self.facts.calibrates && common["prune"].is_null() && common["quantize"].is_null() && common["preset"].is_null()
     }
 
     /// A size at which the layers that may change take `psi` of their bytes.
     fn target(&self, psi: f64) -> Value {
+        json!({ "target": { "size_bytes": (self.other_bytes() + psi * self.facts.layer_bytes as f64) as u64 } })
+    }
+
+    /// The psi of the size that a trial was asked to have.
+    fn asked_psi(&self, trial: &Trial) -> Option<f64> {
+        let bytes = serde_json::to_value(&trial.recipe).ok()?["target"]["size_bytes"].as_f64()?;
+        trial.point().map(|_| (bytes - self.other_bytes()) / self.facts.layer_bytes as f64)
+    }
+
+    /// Bytes of a file beside the layers that may change: of the first that was written, or an estimate.
+    fn other_bytes(&self) -> f64 {
         let layer_bytes = self.facts.layer_bytes as f64;
-        // The rest of the file, once one was written.
-        let rest = |trial: &Trial| trial.point().map(|point| point.size_bytes as f64 - point.psi * layer_bytes);
-        let rest = self.trials.iter().find_map(rest).unwrap_or(self.facts.skipped_bytes as f64);
-        json!({ "target": { "size_bytes": (rest + psi * layer_bytes) as u64 } })
+        let others = |trial: &Trial| trial.point().map(|point| point.size_bytes as f64 - point.psi * layer_bytes);
+        self.trials.iter().find_map(others).unwrap_or(self.facts.skipped_bytes as f64)
     }
 
     /// What all trials have in common: choices of the walk where the common recipe makes none.
@@ -223,9 +240,14 @@ mod tests {
 
     /// Walks to the end in a world where `value` tells the metric from density, levels and whether it is trained.
     fn walk(finetunes: bool, value: impl Fn(f64, u64, bool) -> f64) -> Vec<Trial> {
-        let mut trials = Vec::new();
+        walk_with(&Recipe::default(), 1.0, finetunes, value)
+    }
+
+    /// The same from a common recipe, where layers take `filled` of the bytes that a target leaves them.
+    fn walk_with(common: &Recipe, filled: f64, finetunes: bool, value: impl Fn(f64, u64, bool) -> f64) -> Vec<Trial> {
+        let mut trials: Vec<Trial> = Vec::new();
         let facts = Facts { calibrates: true, finetunes, layer_bytes: 1_000_000, skipped_bytes: 0 };
-        while let Some(proposal) = next(&Recipe::default(), BOUND, facts, &trials).unwrap() {
+        while let Some(proposal) = next(common, BOUND, facts, &trials).unwrap() {
             let Proposal { stage, from, recipe } = proposal;
             let number = trials.len() + 1;
             let mut trial =
@@ -234,7 +256,10 @@ mod tests {
             let levels = levels(&trial).unwrap();
             // Every file has 1,000 bytes beside the layers.
             let (psi, density) = match json["target"]["size_bytes"].as_f64() {
-                Some(bytes) => (bytes / 1e6 - 1e-3, 4.0 * (bytes / 1e6 - 1e-3)),
+                Some(bytes) => {
+                    let psi = filled * (bytes / 1e6 - 1e-3);
+                    (psi, 4.0 * psi)
+                }
                 None => {
                     let density = 1.0 - json["prune"]["sparsity"].as_f64().unwrap_or(0.0);
                     (density * (4.0 + (levels as f64).log2()) / 32.0, density)
@@ -245,6 +270,7 @@ mod tests {
             let is_within_bound = BOUND.is_kept(size_bytes, value);
             let point = Point { size_bytes, ratio: 1.0, psi, sparsity: 1.0 - density, value, is_within_bound };
             trial.outcome = Outcome::Measured(point);
+            assert!(trials.iter().all(|other| other.recipe != trial.recipe), "{number} repeats another");
             trials.push(trial);
             assert!(number < 40, "the walk ends");
         }
@@ -266,6 +292,24 @@ mod tests {
         let from = best.from.unwrap();
         assert_eq!(trials[from - 1].stage, TrialStage::FineTuned);
         assert!(trials.iter().filter(|t| t.stage == TrialStage::FineTuned).skip(1).all(|t| t.from.is_some()));
+    }
+
+    #[test]
+    fn files_that_are_smaller_than_asked_for_do_not_stop_the_walk() {
+        for filled in [0.5, 0.8, 0.97] {
+            let trials = walk_with(&Recipe::default(), filled, true, |density, _, trained| {
+                if density >= if trained { 0.05 } else { 0.2 } { 0.99 } else { 0.9 }
+            });
+            assert!(trials.iter().any(|trial| trial.stage == TrialStage::FineTuned), "{filled}");
+        }
+    }
+
+    #[test]
+    fn what_the_common_recipe_prunes_and_shares_is_not_left_to_a_size() {
+        let common = Recipe::from_json(r#"{"quantize": {"method": "uq", "levels": 9}}"#).unwrap();
+        let trials = walk_with(&common, 1.0, true, |density, _, _| if density >= 0.1 { 0.99 } else { 0.9 });
+        assert!(trials.iter().all(|trial| trial.recipe.target().is_none()));
+        assert!(trials.iter().filter(|t| t.stage == TrialStage::FineTuned).all(|trial| levels(trial) == Some(9)));
     }
 
     #[test]

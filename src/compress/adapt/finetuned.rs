@@ -121,8 +121,13 @@ pub(super) fn tune(
     let network = run::network(job.model)?;
     let mut parameters = Parameters::of(&network);
     take_biases(&model, &mut parameters)?;
-    freeze(&network, job.model, job.recipe, settings, &mut parameters);
     let layers = layers.unwrap_or_default();
+    for (layer, task) in layers.iter().zip(tasks.iter()) {
+        let values = layer.tensor(task);
+        let mask = Some(Mask::of(&values));
+        parameters.set(&task.weight.name, Values::Free { values, mask })?;
+    }
+    freeze(&network, job.model, job.recipe, settings, &mut parameters);
     let codebooks = Codebooks::share(&layers, tasks, &mut parameters, |_| true);
     let stage = Stage {
         kind: TrainingStage::Shared,
@@ -139,7 +144,7 @@ pub(super) fn tune(
     let (trained, training) = stage.run(parameters, hooks, &part)?;
     let layers = codebooks.layers(layers, tasks, &trained)?;
     let layers = against(job.model, tasks, layers)?;
-    let model = changed(job.model, &values(&trained))?;
+    let model = changed(&model, &values(&trained))?;
     run::forget(data.folder.as_deref());
     Ok(Adapted { model, layers: Some(layers), training, calibration, notes })
 }
@@ -158,12 +163,10 @@ fn prune_calibrated(
     for ((task, layer), quantize) in tasks.iter_mut().zip(adapted.layers.iter().flatten()).zip(quantize) {
         task.settings.quantize = quantize;
         task.settings.prune = None;
-        let weight = task.weight;
-        let cells = (0..layer.matrix.rows() * layer.matrix.cols()).map(|i| layer.matrix.value(i) as f32).collect();
-        let values = weight.layout.to_tensor(&weight.dims, cells);
+        let (name, values) = (&task.weight.name, layer.tensor(task));
         let mask = Some(Mask::of(&values));
-        if parameters.get(&weight.name).is_some_and(|parameter| !parameter.is_frozen) {
-            parameters.set(&weight.name, Values::Free { values, mask })?;
+        if parameters.get(name).is_some_and(|parameter| !parameter.is_frozen) {
+            parameters.set(name, Values::Free { values, mask })?;
         }
     }
     take_biases(&adapted.model, parameters)?;

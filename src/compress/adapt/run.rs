@@ -15,7 +15,7 @@ use crate::finetune::{
     Trainer, TuneError,
 };
 use crate::infer::{Array, ArrayData};
-use crate::model::{Model, ModelError};
+use crate::model::{Model, ModelError, Port};
 use crate::progress::{CancelOnly, Labelled, Part, Progress};
 use crate::tensor::FloatData;
 
@@ -175,8 +175,13 @@ impl Stage<'_> {
         if let Some(batch) = fixed.filter(|batch| *batch != 1) {
             return Err(CompressError::FixedBatch { batch });
         }
+        if self.finetune.mixup && fixed.is_some() {
+            let (setting, expected) = ("mixup", "a graph that takes any number of samples");
+            return Err(TuneError::Setting { setting, expected, found: "one at a time".to_owned() }.into());
+        }
         let feed = Feed(&self.data.train);
-        if self.finetune.augment.is_some() && !self.model.inputs().iter().any(|port| feed.image(&port.name).is_some()) {
+        let is_image = |port: &Port| port.datatype == "FP32" && feed.image(&port.name).is_some();
+        if self.finetune.augment.is_some() && !self.model.inputs().iter().any(is_image) {
             return Err(CompressError::NoImages);
         }
         Ok(Settings {

@@ -60,13 +60,12 @@ impl Codebooks {
             let (rows, cols) = (layer.matrix.rows(), layer.matrix.cols());
             let dtype = layer.matrix.dtype();
             let fail = |error: QuantizeError| CompressError::quantize(&task.weight.name, error);
-            let Values::Shared { codebook, .. } = layer.matrix.values() else {
-                done.push(layer);
-                continue;
+            let key = match layer.matrix.values() {
+                Values::Shared { codebook, .. } => Arc::as_ptr(codebook),
+                Values::Raw { .. } => std::ptr::null(),
             };
-            let key = Arc::as_ptr(codebook);
             let (Some(&id), Some(parameter)) = (self.0.get(&key), parameters.get(&task.weight.name)) else {
-                done.push(layer);
+                done.push(trained_alone(layer, task, parameters)?);
                 continue;
             };
             if let std::collections::hash_map::Entry::Vacant(vacant) = moved.entry(key) {
@@ -94,6 +93,14 @@ impl Codebooks {
         }
         Ok(done)
     }
+}
+
+/// A layer that shares no values, with those that it has by now.
+fn trained_alone(layer: Prepared, task: &Task, parameters: &Parameters) -> Result<Prepared, CompressError> {
+    let weight = task.weight;
+    let is_trained = parameters.get(&weight.name).is_some_and(|parameter| !parameter.is_frozen);
+    let Some(values) = parameters.dense(&weight.name).filter(|_| is_trained) else { return Ok(layer) };
+    Prepared::of_tensor(task, values)
 }
 
 /// Gives every weight the nearest of the values that its layer shares now. `dense` holds the weights before they were shared.

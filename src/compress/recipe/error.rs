@@ -23,7 +23,7 @@ pub enum RecipeError {
     },
     /// A target size, which calibration meets by pruning and sharing, and training between the two.
     #[error(
-        "with a target, only shared values are trained: finetune.epochs must be 0, and sharing_epochs says how long"
+        "with a target, only shared values are trained: finetune.epochs must be 0, reassign false, and sharing_epochs says how long"
     )]
     TargetAndEpochs,
     /// A weighting for a quantiser that has none.

@@ -52,7 +52,8 @@ pub struct Finetune {
     #[cfg_attr(feature = "service", schema(exclusive_minimum = 0, maximum = 100, default = 2.0))]
     pub temperature: f64,
     /// Whether samples are mixed in pairs and version 0's outputs alone are learned from, which keeps a network from learning the
-    /// training split by heart: with distillation, for inputs of reals. Behind frozen layers, it is their outputs that are mixed.
+    /// training split by heart: with distillation, for inputs of reals. Behind frozen layers, it is their outputs, as compressed, that are mixed, and version 0's
+    /// own layers behind them that answer.
     pub mixup: bool,
     /// Changes images by chance each time that they are trained on, which keeps a network from learning the training split by
     /// heart.
@@ -63,8 +64,8 @@ pub struct Finetune {
     #[cfg_attr(feature = "service", schema(minimum = 0, maximum = 1, default = 0.5))]
     pub gradual: f64,
     /// Stops after this many epochs without a better loss on the validation split; left out, only at the last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "service", schema(minimum = 1))]
+    #[serde(deserialize_with = "patience", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "service", schema(minimum = 1, maximum = 10_000))]
     pub patience: Option<u32>,
     /// Tensors that keep their values, by globs over their names. What is in front of the first other tensor is run once.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -196,6 +197,14 @@ fn epochs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
 
 fn batch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     whole(deserializer, 1, 65_536)
+}
+
+fn patience<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let Some(value) = Option::<u32>::deserialize(deserializer)? else { return Ok(None) };
+    match (1..=10_000).contains(&value) {
+        true => Ok(Some(value)),
+        false => Err(de::Error::custom(format_args!("must be from 1 to 10000, found {value}"))),
+    }
 }
 
 fn shift<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {

@@ -244,7 +244,9 @@ impl Recipe {
 
     /// Checks what no single field can, and lays the fields over the preset.
     fn check(mut self) -> Result<Self, RecipeError> {
-        if self.target.is_some() && self.finetune.as_ref().is_some_and(|finetune| finetune.epochs > 0) {
+        if self.target.is_some()
+            && self.finetune.as_ref().is_some_and(|finetune| finetune.epochs > 0 || finetune.reassign)
+        {
             return Err(RecipeError::TargetAndEpochs);
         }
         error::check_quantize("quantize", &self.quantize)?;

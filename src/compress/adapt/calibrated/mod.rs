@@ -41,8 +41,9 @@ pub(super) fn calibrate(
     let settings = recipe.calibrate();
     let Run { graph, batches, samples } = Run::new(model, &settings, data)?;
     let mut walk = Walk::new(model, &settings, rates, tasks);
+    let trains = recipe.finetune().is_some_and(|finetune| finetune.epochs > 0 || finetune.sharing_epochs > 0);
     // Where scale and shift of a normalisation are trained, its statistics may stay.
-    let moves_statistics = settings.bias_correction && recipe.finetune().is_none() && graph.normalizes();
+    let moves_statistics = settings.bias_correction && !trains && graph.normalizes();
     let looks_first = walk.is_global() || moves_statistics;
     let from = if looks_first { CURVES_SHARE } else { 0.0 };
     if looks_first {

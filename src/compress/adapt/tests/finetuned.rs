@@ -170,6 +170,11 @@ fn values_calibrated_to_a_size_are_trained_within_it() {
     assert!(losses[9] < losses[0] && report.training[9].loss < report.training[0].loss, "{losses:?}");
     let best = report.training.iter().filter_map(|epoch| epoch.accuracy).fold(0.0, f64::max);
     assert!((best - digits.accuracy(&tuned)).abs() < 1e-9 && best > 0.9, "{best}");
+    // What is frozen is in the file as it was trained around: calibrated.
+    let frozen = recipe.replace(r#""batch": 32"#, r#""batch": 32, "freeze": ["*0", "*1"]"#);
+    let (report, tuned) = digits.compress(&frozen, &data).unwrap();
+    let best = report.training.iter().filter_map(|epoch| epoch.accuracy).fold(0.0, f64::max);
+    assert!((best - digits.accuracy(&tuned)).abs() < 1e-9, "{best} {}", digits.accuracy(&tuned));
     let error = Recipe::from_json(r#"{"target": {"size_bytes": 1900}, "finetune": {"epochs": 1}}"#).unwrap_err();
     assert!(error.to_string().contains("finetune.epochs must be 0"), "{error}");
 }
@@ -185,6 +190,19 @@ fn what_frozen_layers_give_is_mixed() {
     let mixed = frozen("true");
     assert!(mixed != frozen("false"));
     assert!(digits.accuracy(&mixed) > 0.6, "{}", digits.accuracy(&mixed));
+}
+
+#[test]
+fn layers_that_share_nothing_are_written_as_trained() {
+    let digits = Digits::open();
+    let data = digits.data(None, None);
+    let recipe = r#"{"prune": {"sparsity": 0.5}, "quantize": {"levels": 3}, "layers": [{"match": "w1", "quantize": null}],
+        "encode": {"remove": false, "merge": false, "reorder": false},
+        "finetune": {"epochs": 1, "sharing_epochs": 6, "batch": 32, "learning_rate": 0.01}}"#;
+    let (report, file) = digits.compress(recipe, &data).unwrap();
+    let shared = report.training.iter().filter(|epoch| epoch.stage == TrainingStage::Shared);
+    let best = shared.filter_map(|epoch| epoch.accuracy).fold(0.0, f64::max);
+    assert!((best - digits.accuracy(&file)).abs() < 1e-9, "{best} {}", digits.accuracy(&file));
 }
 
 #[test]
