@@ -51,7 +51,8 @@ impl Benchmark<'_> {
     pub fn run(&self, progress: &dyn Progress) -> Result<BenchmarkReport, BenchmarkError> {
         let Some(baseline) = self.contenders.first() else { return Ok(BenchmarkReport { contenders: Vec::new() }) };
         let (inputs, outputs) = (baseline.predictor.inputs(), baseline.predictor.outputs());
-        let Checked { batches, threads, seconds } = self.settings.checked(inputs, self.contenders.len())?;
+        let Checked { batches, threads, seconds } =
+            self.settings.checked(inputs, self.contenders.len(), rayon::current_num_threads())?;
         let mut reports: Vec<_> = self.contenders.iter().map(Contender::report).collect();
         let time = Duration::from_secs_f64(seconds * self.contenders.len() as f64);
         let settings = batches.iter().flat_map(|&batch| threads.iter().map(move |&threads| (batch, threads)));

@@ -40,19 +40,28 @@ pub(super) struct Checked {
     pub(super) seconds: f64,
 }
 
-/// Checks, without running anything, that `settings` fit a graph with these inputs and this many contenders. Returns the
-/// batches that will be timed.
+/// Checks, without running anything, that `settings` fit a graph with these inputs, this many contenders and a machine of
+/// `max_threads` threads. Returns the batches that will be timed.
 ///
 /// # Errors
 /// A [`BenchmarkError`] that names the first fault.
-pub fn check(settings: &Settings, inputs: &[Port], contenders: usize) -> Result<Vec<usize>, BenchmarkError> {
-    Ok(settings.checked(inputs, contenders)?.batches)
+pub fn check(
+    settings: &Settings,
+    inputs: &[Port],
+    contenders: usize,
+    max_threads: usize,
+) -> Result<Vec<usize>, BenchmarkError> {
+    Ok(settings.checked(inputs, contenders, max_threads)?.batches)
 }
 
 impl Settings {
-    pub(super) fn checked(&self, inputs: &[Port], contenders: usize) -> Result<Checked, BenchmarkError> {
-        let all = rayon::current_num_threads();
-        let threads = within("threads", &self.threads, &[1, all], all)?;
+    pub(super) fn checked(
+        &self,
+        inputs: &[Port],
+        contenders: usize,
+        max_threads: usize,
+    ) -> Result<Checked, BenchmarkError> {
+        let threads = within("threads", &self.threads, &[1, max_threads], max_threads)?;
         let batches = match fixed_batch(inputs) {
             None => within("batch", &self.batches, &DEFAULT_BATCHES, MAX_BATCH)?,
             Some(fixed) => match self.batches.iter().find(|&&asked| asked != fixed) {
@@ -103,7 +112,7 @@ mod tests {
     }
 
     fn checked(settings: &Settings, first: Option<usize>) -> Result<Checked, String> {
-        settings.checked(&[port(first)], 2).map_err(|error| error.to_string())
+        settings.checked(&[port(first)], 2, 2).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -139,7 +148,7 @@ mod tests {
             assert_eq!(fault(settings), format!("seconds must be 0.01 to 60, not {seconds}"));
         }
         let long = Settings { batches: (1..=16).collect(), threads: vec![1], seconds: Some(60.0) };
-        assert_eq!(check(&long, &[port(None)], 3).map_err(|e| e.to_string()), Ok((1..=16).collect()));
-        assert!(check(&long, &[port(None)], 4).unwrap_err().to_string().starts_with("64 timings of 60 s"));
+        assert_eq!(check(&long, &[port(None)], 3, 2).map_err(|e| e.to_string()), Ok((1..=16).collect()));
+        assert!(check(&long, &[port(None)], 4, 2).unwrap_err().to_string().starts_with("64 timings of 60 s"));
     }
 }

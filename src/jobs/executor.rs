@@ -81,6 +81,11 @@ impl Executor {
         Ok(Self { requests, loads, jobs, places })
     }
 
+    /// Threads that a job has.
+    pub fn threads(&self) -> usize {
+        self.jobs.threads.current_num_threads()
+    }
+
     /// Runs a closure that a request waits for. A panic in it is an error of the work, not of the service.
     ///
     /// # Errors

@@ -89,7 +89,7 @@ impl Jobs {
             let detail = "the job holds the character NUL, which no name has".to_owned();
             return Err(SubmitError::Invalid { refusal: Refusal::InvalidText, detail });
         }
-        let check = work::check(&self.storage, spec).await?;
+        let check = work::check(&self.storage, spec, self.executor.threads()).await?;
         Ok(self.executor.execute(check).await?)
     }
 

@@ -219,17 +219,17 @@ fn a_search_writes_the_smallest_file_within_the_bound() {
 fn an_interrupted_search_keeps_what_it_found() {
     let sandbox = Sandbox::new();
     let args = search(&sandbox, r#"{"finetune": {"epochs": 10000, "sharing_epochs": 10000, "batch": 8}}"#);
-    let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    let mut running = sandbox.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let args: Vec<&str> = args.iter().map(String::as_str).chain(["--report", "r.json"]).collect();
+    let mut running = sandbox.command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(running.stderr.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().starts_with("trial 1:")));
     let pid = running.id().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     // What it goes on to say must not fill the pipe.
     lines.for_each(drop);
-    let output = running.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", output.status);
-    let found = json(&String::from_utf8(output.stdout).unwrap());
+    let status = running.wait().unwrap();
+    assert!(status.success(), "{status}");
+    let found = json(&std::fs::read_to_string(sandbox.path("r.json")).unwrap());
     assert_eq!(found["search"]["ended"], "cancelled");
     assert!(sandbox.path("small.wp").exists());
 }

@@ -125,8 +125,8 @@ impl Loaded {
     }
 }
 
-/// Whether `model` can be timed as `spec` says, without running it.
-pub(super) fn check_benchmark(spec: &BenchmarkSpec, model: &Model) -> Result<(), ExecuteError> {
+/// Whether `model` can be timed as `spec` says, on at most `threads` threads, without running it.
+pub(super) fn check_benchmark(spec: &BenchmarkSpec, model: &Model, threads: usize) -> Result<(), ExecuteError> {
     let operators = unsupported_operators(model);
     if model.skeleton().is_none() {
         return Err(refused_or_failed(InferError::NoGraph.into()));
@@ -137,7 +137,7 @@ pub(super) fn check_benchmark(spec: &BenchmarkSpec, model: &Model) -> Result<(),
     let version = spec.version.unwrap_or_default();
     let contenders = usize::from(spec.baseline != version) + spec.residencies(version).len();
     let check = || {
-        let batches = benchmark::check(&spec.settings(), model.inputs(), contenders)?;
+        let batches = benchmark::check(&spec.settings(), model.inputs(), contenders, threads)?;
         if spec.evaluation.is_none() {
             let samples = Samples::Random { shapes: &spec.shapes };
             batches.into_iter().try_for_each(|batch| samples.check(model.inputs(), batch))?;

@@ -25,6 +25,8 @@ pub(in crate::jobs) struct Check {
     pub(super) search: Option<Search>,
     pub(super) data: Option<SplitFiles>,
     pub(super) measurement: Option<Measurement>,
+    /// Threads that jobs have: a check itself may run on fewer.
+    pub(super) threads: usize,
 }
 
 impl Work for Check {
@@ -36,7 +38,7 @@ impl Work for Check {
             measurement.check(&model)?;
         }
         if let Some(benchmark) = &self.benchmark {
-            check_benchmark(benchmark, &model)?;
+            check_benchmark(benchmark, &model, self.threads)?;
         }
         if let Some(search) = &self.search {
             search.check().map_err(super::search::refused_or_failed)?;

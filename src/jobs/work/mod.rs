@@ -28,8 +28,8 @@ use data::SplitFiles;
 use evaluate::{Evaluate, Measurement};
 use search::SearchWork;
 
-/// What there is to check of a job before it is queued.
-pub(super) async fn check(storage: &Storage, spec: &JobSpec) -> Result<Check, StoreError> {
+/// What there is to check of a job before it is queued, on a machine that gives it so many threads.
+pub(super) async fn check(storage: &Storage, spec: &JobSpec, threads: usize) -> Result<Check, StoreError> {
     let model = storage.store.model(spec.model()).await?;
     let versions = match spec {
         JobSpec::Compress(_) | JobSpec::Search(_) => vec![],
@@ -47,7 +47,8 @@ pub(super) async fn check(storage: &Storage, spec: &JobSpec) -> Result<Check, St
         Some(splits) => Some(SplitFiles::find(storage, splits).await?),
         None => None,
     };
-    let mut check = Check { model: storage.blobs.path(&model.sha256), data, measurement, ..Check::default() };
+    let path = storage.blobs.path(&model.sha256);
+    let mut check = Check { model: path, data, measurement, threads, ..Check::default() };
     match spec {
         JobSpec::Compress(spec) => check.recipe = Some(spec.recipe.clone()),
         JobSpec::Evaluate(_) => {}
