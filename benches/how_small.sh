@@ -54,6 +54,9 @@ case $row in
         run search deepdta_davis.onnx "${davis_data[@]}" --max-relative-drop 0.02 --trials 9 \
             --recipe benches/how_small/deepdta.json "$@"
         ;;
+    deepdta-30-times)
+        run compress deepdta_davis.onnx "${davis_data[@]}" --recipe benches/how_small/deepdta_30.json "$@"
+        ;;
     deepdta-dense)
         run search deepdta_davis.onnx "${davis_data[@]}" --max-relative-drop 0.02 --trials 9 \
             --recipe benches/how_small/deepdta_dense.json "$@"
