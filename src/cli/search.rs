@@ -133,6 +133,9 @@ impl Args {
             ("min_metric", min_metric),
             ("max_metric", max_metric),
         ] {
+            if let Some(value) = value.filter(|value| !value.is_finite()) {
+                return Err(CliError::Input(format!("{name} cannot be {value}")));
+            }
             search.extend(value.map(|value| (name.to_owned(), json!(value))));
         }
         search.extend(max_size_bytes.map(|bytes| ("max_size_bytes".to_owned(), json!(bytes))));
@@ -161,7 +164,7 @@ impl Args {
 
 /// A finished trial in one line.
 fn line(trial: &Trial, search: &Search) -> String {
-    let metric = search.metric.map_or("metric", |metric| metric.name());
+    let metric = search.metric.map_or("the metric", |metric| metric.name());
     let what = match trial.point() {
         Some(point) => {
             let kept = if point.is_within_bound { "within the bound" } else { "beyond the bound" };

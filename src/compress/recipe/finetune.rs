@@ -169,13 +169,26 @@ impl Finetune {
 
     /// Whether the tensor `name` keeps its values.
     pub fn freezes(&self, name: &str) -> bool {
-        self.freeze.iter().any(|glob| glob.0.matches(name))
+        self.freeze.iter().any(|glob| glob.matches(name))
     }
 }
 
 /// A pattern over names: `*` any characters, `?` one, `[a-z]` one of a set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Glob(glob::Pattern);
+
+impl Glob {
+    /// Whether `name` is one of those that are meant.
+    pub fn matches(&self, name: &str) -> bool {
+        self.0.matches(name)
+    }
+}
+
+impl std::fmt::Display for Glob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 impl Serialize for Glob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -234,12 +234,16 @@ impl Recipe {
         settings
     }
 
-    /// The entries of `by_op` and `layers` that none of `layers` (name and operator type of each) falls under, as a
+    /// The entries of `by_op`, `layers` and `finetune.freeze` that none of `layers` (name and operator type of each) falls under, as a
     /// person would write them: most likely typing errors.
     pub fn unmatched<'a>(&self, layers: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Vec<String> {
         let ops = self.by_op.keys().filter(|op| !layers.clone().any(|(_, layer_op)| layer_op == **op));
         let globs = self.layers.iter().filter(|rule| !layers.clone().any(|(name, _)| rule.pattern.matches(name)));
-        ops.map(|op| format!("by_op.{op}")).chain(globs.map(|rule| format!("layers: {}", rule.pattern))).collect()
+        let frozen = self.finetune.iter().flat_map(|finetune| &finetune.freeze);
+        let frozen = frozen.filter(|glob| !layers.clone().any(|(name, _)| glob.matches(name)));
+        let ops = ops.map(|op| format!("by_op.{op}"));
+        let globs = globs.map(|rule| format!("layers: {}", rule.pattern));
+        ops.chain(globs).chain(frozen.map(|glob| format!("finetune.freeze: {glob}"))).collect()
     }
 
     /// Checks what no single field can, and lays the fields over the preset.

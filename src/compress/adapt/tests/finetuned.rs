@@ -193,6 +193,14 @@ fn what_frozen_layers_give_is_mixed() {
 }
 
 #[test]
+fn a_freeze_that_means_no_tensor_is_named() {
+    let digits = Digits::open();
+    let recipe = r#"{"finetune": {"epochs": 1, "freeze": ["conv*", "w0"]}}"#;
+    let error = digits.compress(recipe, &digits.data(None, None)).unwrap_err();
+    assert!(error.to_string().contains("finetune.freeze: conv*"), "{error}");
+}
+
+#[test]
 fn layers_that_share_nothing_are_written_as_trained() {
     let digits = Digits::open();
     let data = digits.data(None, None);
