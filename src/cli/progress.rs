@@ -67,12 +67,12 @@ impl<'a> Interruptible<'a> {
     /// Where the system does not allow that.
     pub fn new(bar: &'a Bar) -> Result<Self, CliError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::failed)?;
-        let interrupt = {
+        let mut interrupt = {
             let _context = runtime.enter();
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).map_err(CliError::failed)?
         };
         let flag = Arc::new(CancelFlag::default());
-        let (mut interrupt, raised) = (interrupt, flag.clone());
+        let raised = flag.clone();
         thread::spawn(move || {
             runtime.block_on(async {
                 interrupt.recv().await;

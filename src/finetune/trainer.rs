@@ -154,20 +154,7 @@ impl Trainer {
         store: (&Store, &str),
         progress: &dyn Progress,
     ) -> Result<Prepared<'a>, TuneError> {
-        if samples.is_empty() {
-            return Err(TuneError::NoSamples);
-        }
-        let mut room = self.settings.cache_bytes;
-        // The teacher's outputs are small and spare the most.
-        let teacher = match &self.teacher {
-            Some(program) => self.rows(program, "teacher", (samples, &mut room), store, progress)?,
-            None => None,
-        };
-        let frozen = match self.program.has_frozen_part() {
-            true => self.rows(&self.program, &self.frozen_digest(), (samples, &mut room), store, progress)?,
-            false => None,
-        };
-        Ok(Prepared { samples, frozen, teacher, is_varied: false })
+        self.prepared(samples, store, false, progress)
     }
 
     /// The same for samples that [`Settings::augment`] and [`Settings::mixup`] change each time that they are trained on.
@@ -180,15 +167,31 @@ impl Trainer {
         store: (&Store, &str),
         progress: &dyn Progress,
     ) -> Result<Prepared<'a>, TuneError> {
+        self.prepared(samples, store, true, progress)
+    }
+
+    fn prepared<'a>(
+        &self,
+        samples: &'a dyn Samples,
+        store: (&Store, &str),
+        is_varied: bool,
+        progress: &dyn Progress,
+    ) -> Result<Prepared<'a>, TuneError> {
         if samples.is_empty() {
             return Err(TuneError::NoSamples);
         }
         let mut room = self.settings.cache_bytes;
-        let frozen = match self.settings.augment.is_none() && self.program.has_frozen_part() {
+        // The teacher's outputs are small and spare the most.
+        let teacher = match &self.teacher {
+            Some(program) if !is_varied => self.rows(program, "teacher", (samples, &mut room), store, progress)?,
+            _ => None,
+        };
+        let is_changed = is_varied && self.settings.augment.is_some();
+        let frozen = match self.program.has_frozen_part() && !is_changed {
             true => self.rows(&self.program, &self.frozen_digest(), (samples, &mut room), store, progress)?,
             false => None,
         };
-        Ok(Prepared { samples, frozen, teacher: None, is_varied: true })
+        Ok(Prepared { samples, frozen, teacher, is_varied })
     }
 
     /// What the frozen part of `program`, which `key` tells from others, makes of every sample; `None` where there is no room.

@@ -48,10 +48,10 @@ pub(super) fn calibrate(
     let from = if looks_first { CURVES_SHARE } else { 0.0 };
     if looks_first {
         let part = Part { whole: progress, from: 0.0, to: from };
-        let mut before = walk.before(&part);
+        let mut before = walk.before(moves_statistics, &part);
         graph.run(batches.clone(), progress, &mut before)?;
         let Before { curves, moments, .. } = before;
-        walk.moments = if moves_statistics { moments } else { HashMap::new() };
+        walk.moments = moments;
         walk.share_out(curves);
     }
     // Criteria that look at no data keep their passes over all layers, and unified codebooks theirs.
@@ -206,9 +206,9 @@ impl<'a> Walk<'a> {
         self.settings.bias_correction && reached.bias.is_some()
     }
 
-    fn before<'b>(&'b self, progress: &'b dyn Progress) -> Before<'b> {
+    fn before<'b>(&'b self, measures_moments: bool, progress: &'b dyn Progress) -> Before<'b> {
         let total = self.prunes.iter().filter(|prune| prune.is_some_and(is_budgeted)).count();
-        Before { walk: self, progress, total, curves: Vec::new(), moments: HashMap::new() }
+        Before { walk: self, progress, total, measures_moments, curves: Vec::new(), moments: HashMap::new() }
     }
 
     /// Gives the layers of each budget their survivors. Those that no product reaches are no part of one.

@@ -34,6 +34,8 @@ pub(super) struct Before<'a> {
     pub progress: &'a dyn Progress,
     /// Layers whose curves are measured.
     pub total: usize,
+    /// Whether normalisations are looked at.
+    pub measures_moments: bool,
     pub curves: Vec<(usize, Curve)>,
     pub moments: HashMap<String, ChannelMoments>,
 }
@@ -52,7 +54,9 @@ impl Visitor<CompressError> for Before<'_> {
     }
 
     fn normalization(&mut self, reached: &Normalized<'_>) -> Result<Option<Moments>, CompressError> {
-        self.moments.insert(reached.mean.0.to_owned(), ChannelMoments::of(reached)?);
+        if self.measures_moments {
+            self.moments.insert(reached.mean.0.to_owned(), ChannelMoments::of(reached)?);
+        }
         Ok(None)
     }
 }
