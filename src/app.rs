@@ -10,7 +10,7 @@ use crate::jobs::{
     BatchSettings, Batching, ExecuteError, Executor, InspectDataset, InspectModel, Jobs, PredictorSettings, Predictors,
     WorkerSettings, Workers,
 };
-use crate::storage::{DatasetRecord, ModelRecord, NewDataset, NewModel, StagedBlob, Storage, StoreError};
+use crate::storage::{DatasetRecord, ModelRecord, NewDataset, NewModel, StagedBlob, Storage, StoreError, TenantId};
 use crate::telemetry::PrometheusHandle;
 
 /// A database that takes longer to say the time is as good as gone.
@@ -20,9 +20,10 @@ const METRICS_INTERVAL: Duration = Duration::from_secs(5);
 /// Delay before the second attempt of a job.
 const RETRY_BACKOFF: Duration = Duration::from_millis(500);
 
-/// What every request handler is given, in an [`Arc`].
+/// The service as one tenant sees it: rows and jobs are the tenant's, the rest is everybody's. Clones share it all.
+#[derive(Clone)]
 pub struct App {
-    pub config: Config,
+    pub config: Arc<Config>,
     pub storage: Storage,
     pub jobs: Jobs,
     pub executor: Executor,
@@ -31,16 +32,17 @@ pub struct App {
     pub batching: Batching,
     /// Renders `/metrics`.
     pub metrics: PrometheusHandle,
-    workers: Workers,
+    workers: Arc<Workers>,
     closed: CancellationToken,
 }
 
 impl App {
-    /// Opens the storage, brings the database up to date, sweeps what crashes left, and starts the workers.
+    /// Opens the storage, brings the database up to date, sweeps what crashes left, and starts the workers. The service is
+    /// seen by the default tenant.
     ///
     /// # Errors
     /// [`StoreError`] when the database or the folder cannot be opened.
-    pub async fn start(config: Config, metrics: PrometheusHandle) -> Result<Arc<Self>, StoreError> {
+    pub async fn start(config: Config, metrics: PrometheusHandle) -> Result<Self, StoreError> {
         std::fs::create_dir_all(&config.data_dir)?;
         let storage = Storage::open(&config.database_url, &config.blob_dir).await?;
         let executor = Executor::start(config.threads)?;
@@ -63,7 +65,14 @@ impl App {
         let workers = Workers::start(&jobs, &settings);
         let closed = CancellationToken::new();
         tokio::spawn(observe(storage.clone(), metrics.clone(), closed.clone()));
-        Ok(Arc::new(Self { config, storage, jobs, executor, predictors, batching, metrics, workers, closed }))
+        let (config, workers) = (Arc::new(config), Arc::new(workers));
+        Ok(Self { config, storage, jobs, executor, predictors, batching, metrics, workers, closed })
+    }
+
+    /// The same service, seen by `tenant`.
+    #[must_use]
+    pub fn for_tenant(&self, tenant: &TenantId) -> Self {
+        Self { storage: self.storage.for_tenant(tenant), jobs: self.jobs.for_tenant(tenant), ..self.clone() }
     }
 
     /// Inspects a finished upload and stores it as model `name`. Returns the model, and false if it was there already

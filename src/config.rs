@@ -39,6 +39,19 @@ pub struct ConfigArgs {
     #[arg(long, env = unless_empty("WEIGHTPRESS_BLOB_STORE"), value_name = "DIR")]
     pub blob_store: Option<String>,
 
+    /// Whether requests need a key of `weightpress keys create` [default: off on a loopback address, else required].
+    #[arg(long, env = unless_empty("WEIGHTPRESS_KEYS"), value_enum)]
+    pub keys: Option<Keys>,
+
+    /// Names that the service may be called by, the `Host` of a request; `*`: any [default: those of a loopback address where it
+    /// listens on one without keys, else any].
+    #[arg(long, env = unless_empty("WEIGHTPRESS_ALLOWED_HOSTS"), value_name = "NAME", value_delimiter = ',')]
+    pub allowed_hosts: Option<Vec<String>>,
+
+    /// Origins whose web pages may use the service, e.g. `https://app.example`; `*`: any [default: none].
+    #[arg(long, env = unless_empty("WEIGHTPRESS_CORS_ORIGINS"), value_name = "ORIGIN", value_delimiter = ',')]
+    pub cors_origins: Option<Vec<String>>,
+
     /// Jobs that run at the same time [default: 1].
     #[arg(long, env = unless_empty("WEIGHTPRESS_WORKERS"), value_name = "N")]
     pub workers: Option<usize>,
@@ -89,6 +102,23 @@ pub struct ConfigArgs {
     pub log_format: Option<LogFormat>,
 }
 
+/// Whether requests need a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Keys {
+    /// But for health and documentation.
+    Required,
+    /// Whoever reaches the address may do everything.
+    Off,
+}
+
+impl Keys {
+    /// Whether they do.
+    pub fn are_required(self) -> bool {
+        self == Self::Required
+    }
+}
+
 /// Who reads the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -115,6 +145,12 @@ pub struct Config {
     pub database_url: String,
     /// Folder of the blobs.
     pub blob_dir: PathBuf,
+    /// Whether requests need a key.
+    pub keys: Keys,
+    /// Names that the service may be called by; empty: those that [`ConfigArgs::allowed_hosts`] says.
+    pub allowed_hosts: Vec<String>,
+    /// Origins whose web pages may use the service.
+    pub cors_origins: Vec<String>,
     /// Jobs that run at the same time.
     pub workers: usize,
     /// Threads of CPU work.
@@ -183,8 +219,15 @@ impl ConfigArgs {
             None => data_dir.join("blobs"),
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let listen = self.listen.or(file.listen).unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 8080).into());
         let config = Config {
-            listen: self.listen.or(file.listen).unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 8080).into()),
+            keys: self.keys.or(file.keys).unwrap_or(match listen.ip().is_loopback() {
+                true => Keys::Off,
+                false => Keys::Required,
+            }),
+            allowed_hosts: self.allowed_hosts.or(file.allowed_hosts).unwrap_or_default(),
+            cors_origins: self.cors_origins.or(file.cors_origins).unwrap_or_default(),
+            listen,
             database_url,
             blob_dir,
             data_dir,
@@ -309,6 +352,17 @@ mod tests {
         assert_eq!(config.database_url, "sqlite:///srv/wp/weightpress.db");
         assert_eq!(config.blob_dir, Path::new("/srv/wp/blobs"));
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn keys_are_asked_for_where_others_can_reach_the_service() {
+        let keys = |line: &[&str]| parse(line).resolve().expect("settings").keys;
+        assert_eq!(keys(&[]), Keys::Off);
+        assert_eq!(keys(&["--listen", "[::1]:80"]), Keys::Off);
+        assert_eq!(keys(&["--listen", "0.0.0.0:80"]), Keys::Required);
+        assert_eq!(keys(&["--listen", "192.168.1.2:80"]), Keys::Required);
+        assert_eq!(keys(&["--listen", "0.0.0.0:80", "--keys", "off"]), Keys::Off);
+        assert_eq!(keys(&["--keys", "required"]), Keys::Required);
     }
 
     #[test]

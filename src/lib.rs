@@ -34,6 +34,8 @@ pub mod units;
 pub mod finetune;
 
 #[cfg(feature = "service")]
+pub mod access;
+#[cfg(feature = "service")]
 pub mod app;
 #[cfg(feature = "service")]
 pub mod cli;

@@ -11,12 +11,14 @@ mod evaluate;
 mod export;
 mod healthcheck;
 mod inspect;
+mod keys;
 mod npz;
 mod predict;
 mod progress;
 mod search;
 mod serve;
 mod table;
+mod tenants;
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -52,6 +54,10 @@ enum Command {
     Evaluate(evaluate::Args),
     /// Time a model or an artifact: latency, throughput, time per layer, beside another file or its own dense form.
     Bench(bench::Args),
+    /// Make, list and revoke the keys of a service.
+    Keys(keys::Args),
+    /// List the tenants of a service, and say how much each may have.
+    Tenants(tenants::Args),
     /// Print the OpenAPI document of the service.
     Openapi,
     /// Ask a running service whether it is ready; for container health checks.
@@ -71,6 +77,8 @@ pub fn main() -> ExitCode {
         Command::Predict(args) => predict::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Keys(args) => keys::run(args),
+        Command::Tenants(args) => tenants::run(args),
         Command::Openapi => print_stdout(&crate::http::openapi_yaml()),
         Command::Healthcheck(args) => healthcheck::run(args),
     };

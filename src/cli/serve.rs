@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::CliError;
 use crate::app::App;
-use crate::config::{Config, ConfigArgs};
+use crate::config::{Config, ConfigArgs, Keys};
 use crate::{http, telemetry};
 
 /// The settings of the service.
@@ -73,15 +73,28 @@ async fn serve(
     let listener = listener.map_err(|error| CliError::Input(format!("cannot listen on {}: {error}", config.listen)))?;
     let address = listener.local_addr()?;
     let metrics = telemetry::metrics().map_err(CliError::failed)?;
+    let keys = config.keys;
     let app = App::start(config, metrics).await.map_err(CliError::failed)?;
+    warn_of_keys(&app, keys, address).await?;
     ready(address);
     http::run(listener, app.clone(), shutdown).await;
     app.shutdown().await;
     Ok(())
 }
 
+/// Says so where nobody can get in, and where everybody can.
+async fn warn_of_keys(app: &App, keys: Keys, address: SocketAddr) -> Result<(), CliError> {
+    if keys.are_required() && !app.storage.store.has_keys().await.map_err(CliError::failed)? {
+        tracing::warn!("requests need a key, and there is none: make one with `weightpress keys create --name NAME`");
+    }
+    if !keys.are_required() && !address.ip().is_loopback() {
+        tracing::warn!("no keys are asked for: whoever reaches {address} may do everything");
+    }
+    Ok(())
+}
+
 /// Runs `work`, and leaves behind what cannot be cut short once it is done: the process is about to end.
-fn block_on(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+pub(super) fn block_on(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
     let runtime = Runtime::new().map_err(CliError::failed)?;
     let outcome = runtime.block_on(work);
     runtime.shutdown_background();

@@ -1,9 +1,7 @@
 //! `/api/v1/datasets`: named arrays to evaluate on.
 
-use std::sync::Arc;
-
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{StatusCode, Uri};
 use axum::response::IntoResponse;
 use serde::Serialize;
@@ -59,6 +57,7 @@ impl From<DatasetRecord> for Dataset {
     post,
     path = "/api/v1/datasets",
     tag = "datasets",
+    security(("key" = ["write"])),
     params(UploadQuery),
     request_body(content((File = "application/octet-stream"), (FileForm = "multipart/form-data"))),
     responses(
@@ -68,7 +67,7 @@ impl From<DatasetRecord> for Dataset {
     )
 )]
 async fn upload_dataset(
-    State(app): State<Arc<App>>,
+    app: App,
     extract::Query(query): extract::Query<UploadQuery>,
     request: Request,
 ) -> Result<impl IntoResponse, Error> {
@@ -83,11 +82,12 @@ async fn upload_dataset(
     get,
     path = "/api/v1/datasets",
     tag = "datasets",
+    security(("key" = ["read"])),
     params(PageQuery),
     responses((status = OK, description = "A page of datasets", body = List<Dataset>), Failures)
 )]
 async fn list_datasets(
-    State(app): State<Arc<App>>,
+    app: App,
     uri: Uri,
     extract::Query(query): extract::Query<PageQuery>,
 ) -> Result<ListResponse<Dataset>, Error> {
@@ -101,13 +101,11 @@ async fn list_datasets(
     get,
     path = "/api/v1/datasets/{name}",
     tag = "datasets",
+    security(("key" = ["read"])),
     params(("name" = String, Path, description = "The dataset's name")),
     responses((status = OK, description = "The dataset", body = Dataset), Failures)
 )]
-async fn get_dataset(
-    State(app): State<Arc<App>>,
-    extract::Path(name): extract::Path<Name>,
-) -> Result<Json<Dataset>, Error> {
+async fn get_dataset(app: App, extract::Path(name): extract::Path<Name>) -> Result<Json<Dataset>, Error> {
     let dataset = app.storage.store.dataset(name.as_str()).await?;
     Ok(Json(dataset.into()))
 }
@@ -117,13 +115,11 @@ async fn get_dataset(
     delete,
     path = "/api/v1/datasets/{name}",
     tag = "datasets",
+    security(("key" = ["write"])),
     params(("name" = String, Path, description = "The dataset's name")),
     responses((status = NO_CONTENT, description = "Deleted"), Failures)
 )]
-async fn delete_dataset(
-    State(app): State<Arc<App>>,
-    extract::Path(name): extract::Path<Name>,
-) -> Result<StatusCode, Error> {
+async fn delete_dataset(app: App, extract::Path(name): extract::Path<Name>) -> Result<StatusCode, Error> {
     app.storage.delete_dataset(name.as_str()).await?;
     Ok(StatusCode::NO_CONTENT)
 }

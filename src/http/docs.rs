@@ -3,7 +3,8 @@
 use axum::Router;
 use axum::http::header;
 use axum::routing::get;
-use utoipa::OpenApi;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::problem::Problem;
@@ -24,11 +25,26 @@ use crate::compress::{PruneFields, QuantizeFields};
         (name = "jobs", description = "Queued work"),
         (name = "methods", description = "Pruning criteria, quantisers, codecs and presets"),
         (name = "inference", description = "The Open Inference Protocol, with JSON tensors"),
+        (name = "keys", description = "Who may do what"),
         (name = "operations", description = "Health and metrics"),
     ),
-    components(schemas(Problem, PruneFields, QuantizeFields))
+    components(schemas(Problem, PruneFields, QuantizeFields)),
+    modifiers(&Keys)
 )]
 struct Preamble;
+
+/// Describes how a key is sent. What an operation lists under the scheme are scopes, of which the key must have one.
+struct Keys;
+
+impl Modify for Keys {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("wp_<id>_<secret>").description(
+            Some("A key of `weightpress keys create`. Each operation names the scopes of which the key must have one."),
+        );
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("key", SecurityScheme::Http(scheme.build()));
+    }
+}
 
 /// Title, tags and what all operations share.
 pub fn preamble() -> utoipa::openapi::OpenApi {

@@ -26,6 +26,18 @@ pub enum Error {
     /// 405: the route has other methods; the header `Allow` lists them.
     #[error("{method} is not allowed at {path}")]
     MethodNotAllowed { method: Method, path: String },
+    /// 401: no key, or none that is in force.
+    #[error("{reason}")]
+    Unauthenticated { reason: &'static str },
+    /// 403: a key without the scope that is needed.
+    #[error("this needs a key with the scope {needed}; the scopes of this one are {granted}")]
+    Forbidden { needed: String, granted: String },
+    /// 429: more requests than the tenant may send.
+    #[error("too many requests; the next one may come in {retry_seconds} s")]
+    TooManyRequests { retry_seconds: u64 },
+    /// 421: a `Host` that is not served here.
+    #[error("the host {host:?} is not served here")]
+    UnknownHost { host: String },
     /// 400: a name that is none.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -131,6 +143,10 @@ impl Error {
         match self {
             Self::NoRoute { .. } => (S::NOT_FOUND, "no_route"),
             Self::MethodNotAllowed { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::Unauthenticated { .. } => (S::UNAUTHORIZED, "unauthenticated"),
+            Self::Forbidden { .. } => (S::FORBIDDEN, "forbidden"),
+            Self::TooManyRequests { .. } => (S::TOO_MANY_REQUESTS, "rate_limited"),
+            Self::UnknownHost { .. } => (S::MISDIRECTED_REQUEST, "unknown_host"),
             Self::Name(_) => (S::BAD_REQUEST, "invalid_name"),
             Self::InvalidParameter(_) => (S::BAD_REQUEST, "invalid_parameter"),
             Self::InvalidHeader { .. } => (S::BAD_REQUEST, "invalid_header"),
@@ -189,6 +205,8 @@ fn store_kind(error: &StoreError) -> (StatusCode, &'static str) {
     match error {
         StoreError::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
         StoreError::NameTaken { .. } => (StatusCode::CONFLICT, "name_taken"),
+        StoreError::StorageQuota { .. } => (StatusCode::FORBIDDEN, "quota_exceeded"),
+        StoreError::JobQuota { .. } => (StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
         StoreError::InUse { .. } => (StatusCode::CONFLICT, "in_use"),
         StoreError::UploadVersion { .. } => (StatusCode::CONFLICT, "upload_version"),
         StoreError::DefaultVersion { .. } => (StatusCode::CONFLICT, "default_version"),
@@ -213,10 +231,19 @@ impl IntoResponse for Error {
             Self::RangeNotSatisfiable { size_bytes } => HeaderValue::try_from(format!("bytes */{size_bytes}")).ok(),
             _ => None,
         };
-        let retry_after =
-            matches!(self, Self::NotReady | Self::Busy | Self::TimedOut).then(|| HeaderValue::from_static("5"));
+        let retry_after = match self {
+            Self::NotReady | Self::Busy | Self::TimedOut | Self::Store(StoreError::JobQuota { .. }) => Some(5.into()),
+            Self::TooManyRequests { retry_seconds } => Some(retry_seconds.into()),
+            _ => None,
+        };
+        let challenge = matches!(self, Self::Unauthenticated { .. })
+            .then(|| HeaderValue::from_static("Bearer realm=\"weightpress\""));
         let mut response = problem::response(self.status(), self.into_fault());
-        let headers = [(header::CONTENT_RANGE, content_range), (header::RETRY_AFTER, retry_after)];
+        let headers = [
+            (header::CONTENT_RANGE, content_range),
+            (header::RETRY_AFTER, retry_after),
+            (header::WWW_AUTHENTICATE, challenge),
+        ];
         response.headers_mut().extend(headers.into_iter().filter_map(|(name, value)| Some((name, value?))));
         response
     }

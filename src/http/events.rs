@@ -15,12 +15,13 @@ use futures_util::stream::unfold;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::app::App;
 use crate::jobs::Watch;
 use crate::storage::{JobEvent, JobId, StoreError};
 
 use super::page::{List, ListResponse, PageQuery};
 use super::problem::Failures;
-use super::{Api, Error, extract};
+use super::{Api, Closing, Error, extract};
 
 pub fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(list_events))
@@ -39,6 +40,7 @@ const BATCH: i64 = 100;
     get,
     path = "/api/v1/jobs/{id}/events",
     tag = "jobs",
+    security(("key" = ["read"])),
     params(
         ("id" = JobId, Path, description = "The job"),
         PageQuery,
@@ -54,25 +56,26 @@ const BATCH: i64 = 100;
     )
 )]
 async fn list_events(
-    State(api): State<Api>,
+    app: App,
+    State(closing): State<Closing>,
     extract::Path(id): extract::Path<JobId>,
     uri: Uri,
     extract::Query(query): extract::Query<PageQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
     // Tells an unknown job from one without events. Read first: a job that was finished then has all its events written.
-    let is_final = api.app.storage.store.job(&id).await?.state.is_final();
+    let is_final = app.storage.store.job(&id).await?.state.is_final();
     let after = last_seen(&query, &headers)?;
     if wants_stream(&headers) {
         // An `EventSource` reconnects whenever a stream ends, until it is told that there is nothing more.
-        if is_final && api.app.storage.store.events(&id, after, 1).await?.is_empty() {
+        if is_final && app.storage.store.events(&id, after, 1).await?.is_empty() {
             return Ok(StatusCode::NO_CONTENT.into_response());
         }
-        let watch = api.app.jobs.watch(&id);
-        let follower = Follower { api, job: id, watch, after, pending: VecDeque::new(), is_over: false };
+        let watch = app.jobs.watch(&id);
+        let follower = Follower { app, closing, job: id, watch, after, pending: VecDeque::new(), is_over: false };
         return Ok(Sse::new(follower.stream()).keep_alive(KeepAlive::default()).into_response());
     }
-    let events = api.app.storage.store.events(&id, after, query.to_page()?.limit).await?;
+    let events = app.storage.store.events(&id, after, query.to_page()?.limit).await?;
     Ok(ListResponse::new(&uri, &query, events, |event| event.seq.to_string())?.into_response())
 }
 
@@ -95,7 +98,8 @@ fn last_seen(query: &PageQuery, headers: &HeaderMap) -> Result<i64, Error> {
 
 /// Reads the events of a job until it is finished.
 struct Follower {
-    api: Api,
+    app: App,
+    closing: Closing,
     job: JobId,
     watch: Watch,
     /// Number of the last event that was read.
@@ -137,7 +141,7 @@ impl Follower {
 
     /// Reads what is new. The state is read first: a job that was finished then has all its events written.
     async fn read(&mut self) -> Result<(), StoreError> {
-        let store = &self.api.app.storage.store;
+        let store = &self.app.storage.store;
         let is_final = store.job(&self.job).await?.state.is_final();
         let events = store.events(&self.job, self.after, BATCH).await?;
         self.is_over = is_final && (events.len() as i64) < BATCH;
@@ -149,7 +153,7 @@ impl Follower {
     async fn wait(&mut self) -> bool {
         tokio::select! {
             () = self.watch.changed() => true,
-            _ = self.api.closing.wait_for(|&closing| closing) => false,
+            () = self.closing.begun() => false,
         }
     }
 }

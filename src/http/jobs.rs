@@ -1,7 +1,5 @@
 //! `/api/v1/jobs`: queued work.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
@@ -19,7 +17,7 @@ use crate::storage::{Failure, JobFilter, JobId, JobRecord, JobState, NewMetric, 
 
 use super::page::{List, ListResponse, PageQuery};
 use super::problem::Failures;
-use super::{Api, Error, Name, extract, prefer};
+use super::{Api, Closing, Error, Name, extract, prefer};
 
 pub fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(submit_job, list_jobs)).routes(routes!(get_job)).routes(routes!(cancel_job))
@@ -158,6 +156,7 @@ struct DryRun {
     post,
     path = "/api/v1/jobs",
     tag = "jobs",
+    security(("key" = ["write"])),
     params(SubmitQuery, ("prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the result")),
     request_body = JobSpec,
     responses(
@@ -170,7 +169,8 @@ struct DryRun {
     )
 )]
 async fn submit_job(
-    State(api): State<Api>,
+    app: App,
+    State(closing): State<Closing>,
     extract::Query(query): extract::Query<SubmitQuery>,
     headers: HeaderMap,
     extract::Json(spec): extract::Json<JobSpec>,
@@ -180,11 +180,11 @@ async fn submit_job(
         name.parse::<Name>()?;
     }
     if query.dry_run {
-        let estimate = api.app.jobs.dry_run(&spec).await?;
+        let estimate = app.jobs.dry_run(&spec).await?;
         return Ok(Json(DryRun { valid: true, estimate }).into_response());
     }
-    let job = api.app.jobs.submit(&spec).await?;
-    let (job, waited) = wait(&api, job, &headers).await?;
+    let job = app.jobs.submit(&spec).await?;
+    let (job, waited) = wait(&app, closing, job, &headers).await?;
     let status = if job.state.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
     let location = [(header::LOCATION, format!("/api/v1/jobs/{}", job.id))];
     Ok((status, location, waited, pace(&job), Json(Job::from(job))).into_response())
@@ -202,12 +202,16 @@ enum SubmitAnswer {
 type Header = Option<[(HeaderName, HeaderValue); 1]>;
 
 /// Waits for the end of `job` if the client prefers that, and until the server closes at most.
-async fn wait(api: &Api, job: JobRecord, headers: &HeaderMap) -> Result<(JobRecord, Header), Error> {
+async fn wait(
+    app: &App,
+    mut closing: Closing,
+    job: JobRecord,
+    headers: &HeaderMap,
+) -> Result<(JobRecord, Header), Error> {
     let Some(time) = prefer::wait(headers) else { return Ok((job, None)) };
-    let mut closing = api.closing.clone();
     let job = tokio::select! {
-        waited = api.app.jobs.wait(&job.id, time) => waited?,
-        _ = closing.wait_for(|&closing| closing) => job,
+        waited = app.jobs.wait(&job.id, time) => waited?,
+        () = closing.begun() => job,
     };
     let applied = HeaderValue::try_from(format!("wait={}", time.as_secs())).ok();
     Ok((job, applied.map(|applied| [(HeaderName::from_static("preference-applied"), applied)])))
@@ -238,11 +242,12 @@ struct JobQuery {
     get,
     path = "/api/v1/jobs",
     tag = "jobs",
+    security(("key" = ["read"])),
     params(PageQuery, JobQuery),
     responses((status = OK, description = "A page of jobs", body = List<Job>), Failures)
 )]
 async fn list_jobs(
-    State(app): State<Arc<App>>,
+    app: App,
     uri: Uri,
     extract::Query(page): extract::Query<PageQuery>,
     extract::Query(JobQuery { status, kind, model }): extract::Query<JobQuery>,
@@ -265,6 +270,7 @@ fn parse_id(text: &str) -> Result<JobId, Error> {
     get,
     path = "/api/v1/jobs/{id}",
     tag = "jobs",
+    security(("key" = ["read"])),
     params(
         ("id" = JobId, Path, description = "The job"),
         ("prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the end"),
@@ -272,12 +278,13 @@ fn parse_id(text: &str) -> Result<JobId, Error> {
     responses((status = OK, description = "The job", body = Job), Failures)
 )]
 async fn get_job(
-    State(api): State<Api>,
+    app: App,
+    State(closing): State<Closing>,
     extract::Path(id): extract::Path<JobId>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Error> {
-    let job = api.app.storage.store.job(&id).await?;
-    let (job, waited) = wait(&api, job, &headers).await?;
+    let job = app.storage.store.job(&id).await?;
+    let (job, waited) = wait(&app, closing, job, &headers).await?;
     Ok((waited, pace(&job), Json(Job::from(job))))
 }
 
@@ -288,10 +295,11 @@ async fn get_job(
     post,
     path = "/api/v1/jobs/{id}/cancel",
     tag = "jobs",
+    security(("key" = ["write"])),
     params(("id" = JobId, Path, description = "The job")),
     responses((status = OK, description = "The job as it now stands", body = Job), Failures)
 )]
-async fn cancel_job(State(app): State<Arc<App>>, extract::Path(id): extract::Path<JobId>) -> Result<Json<Job>, Error> {
+async fn cancel_job(app: App, extract::Path(id): extract::Path<JobId>) -> Result<Json<Job>, Error> {
     let job = app.jobs.cancel(&id).await?;
     Ok(Json(job.into()))
 }

@@ -17,6 +17,7 @@ pub fn router() -> OpenApiRouter<Api> {
     get,
     path = "/api/v1/methods",
     tag = "methods",
+    security(("key" = ["read"])),
     responses((status = OK, description = "The methods", body = Methods))
 )]
 async fn list_methods() -> Json<Methods> {

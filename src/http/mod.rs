@@ -1,12 +1,12 @@
 //! The HTTP face of the service: its own API under `/api/v1`, the Open Inference Protocol under `/v2`, and operations.
 //!
 //! One file per resource, each with a `router()`; handlers translate and delegate. A request passes, from the outside
-//! in: [`observe`] (request id, span, metrics), [`problem`] (every failure becomes `application/problem+json`), [`body`]
-//! (a refused body is read to its end), a guard against new work during a shutdown, one against panics, and its
-//! handler.
+//! in: [`observe`] (request id, span, metrics), [`problem`] (every failure becomes `application/problem+json`), [`body`] (a refused
+//! body is read to its end), [`hosts`] (which names it may call us by, which pages it may come from), a guard against new work during a shutdown, one against panics, [`access`] (who sent it, and whether they may), and its handler.
 //!
 //! **Invariant**: [`Error`] is the only place that knows which failure has which status code.
 
+mod access;
 mod body;
 mod content;
 mod datasets;
@@ -16,7 +16,9 @@ mod error;
 mod events;
 mod extract;
 mod form;
+mod hosts;
 mod jobs;
+mod keys;
 mod limits;
 mod methods;
 mod models;
@@ -28,15 +30,16 @@ mod page;
 mod prefer;
 mod problem;
 mod range;
+mod rate;
 mod server;
+mod state;
 mod upload;
 mod versions;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRef};
+use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
 use tokio::net::TcpListener;
@@ -48,7 +51,9 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 
-use self::limits::Limits;
+use self::access::Gate;
+use self::hosts::Hosts;
+use self::state::{Api, Closing};
 
 pub use docs::openapi_yaml;
 pub use error::Error;
@@ -56,27 +61,6 @@ pub use name::{Name, NameError};
 
 /// Time a handler has to begin its answer; uploads are exempt. Longer than the longest wait a client may ask for.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// What handlers share.
-#[derive(Clone)]
-struct Api {
-    app: Arc<App>,
-    /// True once the server is to close: answers that would go on must end.
-    closing: watch::Receiver<bool>,
-    limits: Limits,
-}
-
-impl FromRef<Api> for Arc<App> {
-    fn from_ref(api: &Api) -> Self {
-        Self::clone(&api.app)
-    }
-}
-
-impl FromRef<Api> for Limits {
-    fn from_ref(api: &Api) -> Self {
-        api.limits.clone()
-    }
-}
 
 /// Every documented route.
 fn documented() -> OpenApiRouter<Api> {
@@ -87,37 +71,43 @@ fn documented() -> OpenApiRouter<Api> {
         .merge(jobs::router())
         .merge(events::router())
         .merge(methods::router())
+        .merge(keys::router())
         .merge(oip::router())
         .merge(operations::router())
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, HANDLER_TIMEOUT));
     timely.merge(models::upload_router()).merge(datasets::upload_router())
 }
 
-/// The whole service as one router. `closing` becomes true when the server is to close.
-fn router(app: Arc<App>, closing: watch::Receiver<bool>) -> Router {
+/// The whole service as one router.
+fn router(app: App, closing: Closing) -> Router {
     let (routes, document) = documented().split_for_parts();
+    let gate = Gate::new(app.storage.store.clone(), &document, app.config.keys.are_required());
+    let hosts = Hosts::new(&app.config);
     // From the outside in.
     let layers = ServiceBuilder::new()
         .layer(from_fn(observe::observe))
         .layer(from_fn(problem::render))
         .layer(from_fn(body::drain_when_refused))
+        .layer(from_fn_with_state(hosts.clone(), hosts::check))
+        .option_layer(hosts.cross_origin())
         .layer(from_fn_with_state(closing.clone(), operations::refuse_when_closing))
         .layer(CatchPanicLayer::custom(problem::of_panic))
         // Bodies are limited where they are read.
         .layer(DefaultBodyLimit::disable());
-    let api = Api { app, closing, limits: Limits::new() };
-    routes.merge(docs::router(document)).with_state(api).layer(layers)
+    let routes = routes.route_layer(from_fn_with_state(gate, access::admit));
+    routes.merge(docs::router(document)).with_state(Api::new(app, closing)).layer(layers)
 }
 
 /// Serves `app` on `listener` until `shutdown` resolves, then answers what is in flight and returns.
 ///
 /// The caller shuts the application itself down afterwards.
-pub async fn run(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Output = ()>) {
+pub async fn run(listener: TcpListener, app: App, shutdown: impl Future<Output = ()>) {
     let (closing, closed) = watch::channel(false);
+    let service = router(app.clone(), Closing::new(closed));
     let stopping = async {
         shutdown.await;
         app.begin_shutdown();
         closing.send_replace(true);
     };
-    server::serve(listener, router(Arc::clone(&app), closed), stopping).await;
+    server::serve(listener, service, stopping).await;
 }

@@ -1,9 +1,7 @@
 //! `/api/v1/models`: uploaded networks.
 
-use std::sync::Arc;
-
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderName, StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
@@ -119,6 +117,7 @@ pub struct UploadQuery {
     post,
     path = "/api/v1/models",
     tag = "models",
+    security(("key" = ["write"])),
     params(UploadQuery),
     request_body(content((File = "application/octet-stream"), (FileForm = "multipart/form-data"))),
     responses(
@@ -128,7 +127,7 @@ pub struct UploadQuery {
     )
 )]
 async fn upload_model(
-    State(app): State<Arc<App>>,
+    app: App,
     extract::Query(query): extract::Query<UploadQuery>,
     request: Request,
 ) -> Result<impl IntoResponse, Error> {
@@ -154,11 +153,12 @@ pub fn location(collection: &str, name: &Name) -> [(HeaderName, String); 1] {
     get,
     path = "/api/v1/models",
     tag = "models",
+    security(("key" = ["read"])),
     params(PageQuery),
     responses((status = OK, description = "A page of models", body = List<ModelSummary>), Failures)
 )]
 async fn list_models(
-    State(app): State<Arc<App>>,
+    app: App,
     uri: Uri,
     extract::Query(query): extract::Query<PageQuery>,
 ) -> Result<ListResponse<ModelSummary>, Error> {
@@ -172,13 +172,11 @@ async fn list_models(
     get,
     path = "/api/v1/models/{name}",
     tag = "models",
+    security(("key" = ["read"])),
     params(("name" = String, Path, description = "The model's name")),
     responses((status = OK, description = "The model", body = ModelDetail), Failures)
 )]
-async fn get_model(
-    State(app): State<Arc<App>>,
-    extract::Path(name): extract::Path<Name>,
-) -> Result<Json<ModelDetail>, Error> {
+async fn get_model(app: App, extract::Path(name): extract::Path<Name>) -> Result<Json<ModelDetail>, Error> {
     let model = app.storage.store.model(name.as_str()).await?;
     ModelDetail::of(&app, model).await.map(Json)
 }
@@ -196,12 +194,13 @@ struct ModelPatch {
     patch,
     path = "/api/v1/models/{name}",
     tag = "models",
+    security(("key" = ["write"])),
     params(("name" = String, Path, description = "The model's name")),
     request_body = ModelPatch,
     responses((status = OK, description = "The changed model", body = ModelDetail), Failures)
 )]
 async fn update_model(
-    State(app): State<Arc<App>>,
+    app: App,
     extract::Path(name): extract::Path<Name>,
     extract::Json(patch): extract::Json<ModelPatch>,
 ) -> Result<Json<ModelDetail>, Error> {
@@ -214,13 +213,11 @@ async fn update_model(
     delete,
     path = "/api/v1/models/{name}",
     tag = "models",
+    security(("key" = ["write"])),
     params(("name" = String, Path, description = "The model's name")),
     responses((status = NO_CONTENT, description = "Deleted"), Failures)
 )]
-async fn delete_model(
-    State(app): State<Arc<App>>,
-    extract::Path(name): extract::Path<Name>,
-) -> Result<StatusCode, Error> {
+async fn delete_model(app: App, extract::Path(name): extract::Path<Name>) -> Result<StatusCode, Error> {
     app.delete_model(name.as_str()).await?;
     Ok(StatusCode::NO_CONTENT)
 }

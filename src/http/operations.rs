@@ -1,14 +1,11 @@
 //! What operators and machines ask: alive, ready, metrics.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tokio::sync::watch;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,7 +13,7 @@ use utoipa_axum::routes;
 use crate::app::App;
 
 use super::problem::Failures;
-use super::{Api, Error};
+use super::{Api, Closing, Error};
 
 pub fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(livez)).routes(routes!(readyz)).routes(routes!(metrics))
@@ -36,6 +33,7 @@ const OK: Json<Health> = Json(Health { status: "ok" });
     get,
     path = "/livez",
     tag = "operations",
+    security(()),
     responses((status = OK, description = "It does", body = Health))
 )]
 async fn livez() -> Json<Health> {
@@ -47,19 +45,16 @@ async fn livez() -> Json<Health> {
     get,
     path = "/readyz",
     tag = "operations",
+    security(()),
     responses((status = OK, description = "They should", body = Health), Failures)
 )]
-async fn readyz(State(app): State<Arc<App>>) -> Result<Json<Health>, Error> {
+async fn readyz(app: App) -> Result<Json<Health>, Error> {
     if app.is_ready().await { Ok(OK) } else { Err(Error::NotReady) }
 }
 
 /// Middleware that refuses new work once the server is to close; who asks how it is still gets an answer.
-pub async fn refuse_when_closing(
-    State(closing): State<watch::Receiver<bool>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if *closing.borrow() && !matches!(request.uri().path(), "/livez" | "/readyz" | "/metrics") {
+pub async fn refuse_when_closing(State(closing): State<Closing>, request: Request, next: Next) -> Response {
+    if closing.has_begun() && !matches!(request.uri().path(), "/livez" | "/readyz" | "/metrics") {
         return Error::NotReady.into_response();
     }
     next.run(request).await
@@ -70,8 +65,9 @@ pub async fn refuse_when_closing(
     get,
     path = "/metrics",
     tag = "operations",
+    security(("key" = ["metrics"])),
     responses((status = OK, description = "The metrics", body = String))
 )]
-async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
+async fn metrics(app: App) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.render())
 }

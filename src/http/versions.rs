@@ -1,14 +1,12 @@
 //! `/api/v1/models/{name}/versions/{number}`: what a compression made, as a report and as a file.
 
-use std::fs::File as LocalFile;
-use std::io::{BufWriter, Write as _};
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
+use std::fs::File as LocalFile;
+use std::io::{BufWriter, Write as _};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -20,6 +18,7 @@ use crate::model::Format;
 use crate::storage::{JobId, Making, MetricRecord, ModelRecord, StagedBlob, Timestamp, VersionRecord};
 
 use super::content::{self, Download};
+use super::limits::Limits;
 use super::problem::Failures;
 use super::upload::File;
 use super::{Api, Error, Name, digest, extract};
@@ -111,13 +110,11 @@ impl VersionPath {
     get,
     path = "/api/v1/models/{name}/versions/{number}",
     tag = "versions",
+    security(("key" = ["read"])),
     params(VersionPath),
     responses((status = OK, description = "The version", body = VersionDetail), Failures)
 )]
-async fn get_version(
-    State(app): State<Arc<App>>,
-    extract::Path(path): extract::Path<VersionPath>,
-) -> Result<Json<VersionDetail>, Error> {
+async fn get_version(app: App, extract::Path(path): extract::Path<VersionPath>) -> Result<Json<VersionDetail>, Error> {
     let (model, version) = path.find(&app).await?;
     let metrics = app.storage.store.metrics(&model.id, Some(version.number)).await?;
     let summary = VersionSummary::new(&model.name, &version, &metrics);
@@ -130,13 +127,11 @@ async fn get_version(
     delete,
     path = "/api/v1/models/{name}/versions/{number}",
     tag = "versions",
+    security(("key" = ["write"])),
     params(VersionPath),
     responses((status = NO_CONTENT, description = "Deleted"), Failures)
 )]
-async fn delete_version(
-    State(app): State<Arc<App>>,
-    extract::Path(path): extract::Path<VersionPath>,
-) -> Result<StatusCode, Error> {
+async fn delete_version(app: App, extract::Path(path): extract::Path<VersionPath>) -> Result<StatusCode, Error> {
     app.delete_version(path.name.as_str(), path.number).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -171,6 +166,7 @@ struct ContentQuery {
     get,
     path = "/api/v1/models/{name}/versions/{number}/content",
     tag = "versions",
+    security(("key" = ["read"])),
     params(VersionPath, ContentQuery),
     responses(
         (status = OK, description = "The file", body = File, content_type = "application/octet-stream", headers(
@@ -184,7 +180,8 @@ struct ContentQuery {
     )
 )]
 async fn get_content(
-    State(Api { app, limits, .. }): State<Api>,
+    app: App,
+    State(limits): State<Limits>,
     extract::Path(path): extract::Path<VersionPath>,
     extract::Query(query): extract::Query<ContentQuery>,
     method: Method,

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::compress::Estimate;
-use crate::storage::{JobId, JobRecord, NewJob, Storage, StoreError};
+use crate::storage::{JobId, JobRecord, NewJob, Storage, StoreError, TenantId};
 
 pub(crate) use batching::BatchSettings;
 pub use batching::Batching;
@@ -50,6 +50,12 @@ impl Jobs {
     /// The queue in `storage`, whose jobs are started at most `max_attempts` times.
     pub(crate) fn new(storage: Storage, executor: Executor, max_attempts: u32) -> Self {
         Self { storage, executor, changes: Arc::new(Changes::new()), max_attempts }
+    }
+
+    /// The same queue, seen by `tenant`.
+    #[must_use]
+    pub(crate) fn for_tenant(&self, tenant: &TenantId) -> Self {
+        Self { storage: self.storage.for_tenant(tenant), ..self.clone() }
     }
 
     /// Checks `spec` against what is stored and queues it. Once this returns, the job survives a crash.

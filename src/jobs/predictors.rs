@@ -161,7 +161,8 @@ impl Predictors {
         if !model.is_predictable() {
             return Err(LoadError::not_predictable(model));
         }
-        let record = self.storage.store.version(model, version).await?;
+        let store = self.storage.store.for_tenant(&model.tenant_id);
+        let record = store.version(model, version).await?;
         let path = self.storage.blobs.path(&record.sha256);
         let residency = if version == 0 { Residency::Dense } else { self.settings.residency };
         let version_budget_bytes = self.settings.version_budget_bytes;
@@ -181,7 +182,7 @@ impl Predictors {
             Ok(loaded) => loaded,
             Err(error) => {
                 // It may have been deleted meanwhile, and its file with it.
-                self.storage.store.version(model, version).await?;
+                store.version(model, version).await?;
                 return Err(LoadError::from_infer(model, error));
             }
         };

@@ -21,7 +21,7 @@ fn config(folder: &TempDir) -> Config {
     args.resolve().expect("settings")
 }
 
-async fn start(config: Config) -> Arc<App> {
+async fn start(config: Config) -> App {
     App::start(config, telemetry::metrics().expect("a recorder")).await.expect("an app")
 }
 

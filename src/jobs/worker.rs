@@ -169,7 +169,7 @@ impl Worker {
             Err(error) => tracing::error!(job = %job.id, %error, "the end of a job could not be stored"),
         }
         self.jobs.changes.announce(&job.id);
-        if self.jobs.storage.store.job(&job.id).await.is_ok_and(|job| job.state == JobState::Queued) {
+        if storage.store.job(&job.id).await.is_ok_and(|job| job.state == JobState::Queued) {
             self.jobs.changes.queued.notify_one();
         }
     }
@@ -203,6 +203,10 @@ impl Worker {
             (Ok(done), _) => match done.store(storage, lease).await {
                 // Succeeding needs a job that nobody cancelled.
                 Err(StoreError::LeaseLost { .. }) => store.acknowledge_cancel(lease).await,
+                Err(error @ StoreError::StorageQuota { .. }) => {
+                    let failure = Failure { code: "quota_exceeded".to_owned(), detail: error.to_string() };
+                    store.fail(lease, &failure).await
+                }
                 stored => stored,
             },
             (Err(ExecuteError::Cancelled), Some(End::Stopping)) => store.release(lease).await,

@@ -13,7 +13,8 @@ macro_rules! lock_blobs {
     };
 }
 
-/// Inserts the row of a published blob, unless it is there; inside a transaction that inserts what refers to it.
+/// Inserts the row of a published blob, unless it is there; inside a transaction that inserts what refers to it. Fails it where
+/// the tenant may not store that much.
 macro_rules! insert_blob {
     ($store:expr, $tx:ident, $blob:expr) => {
         sqlx::query($crate::storage::blob_rows::INSERT)
@@ -21,7 +22,14 @@ macro_rules! insert_blob {
             .bind(&$blob.sha256)
             .bind($blob.size_bytes)
             .execute(&mut *$tx)
-            .await?
+            .await?;
+        let exceeded: Option<i64> = sqlx::query_scalar($crate::storage::blob_rows::EXCEEDED)
+            .bind(&$store.tenant)
+            .fetch_optional(&mut *$tx)
+            .await?;
+        if let Some(max_bytes) = exceeded {
+            return Err($crate::storage::StoreError::StorageQuota { max_bytes });
+        }
     };
 }
 
@@ -49,6 +57,10 @@ pub(super) const LOCK: &str = "SELECT pg_advisory_xact_lock(8241)";
 
 pub(super) const INSERT: &str = "INSERT INTO blobs (tenant_id, sha256, size_bytes, created_at) \
      SELECT $1, $2, $3, now_ms FROM clock WHERE true ON CONFLICT (tenant_id, sha256) DO NOTHING";
+
+/// The bound of a tenant that stores more.
+pub(super) const EXCEEDED: &str = "SELECT max_stored_bytes FROM tenants WHERE id = $1 AND max_stored_bytes < \
+     (SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) FROM blobs WHERE tenant_id = $1)";
 
 pub(super) const DELETE_UNREFERENCED: &str = "DELETE FROM blobs WHERE tenant_id = $1 AND sha256 = $2 \
      AND NOT EXISTS (SELECT 1 FROM versions v WHERE v.tenant_id = blobs.tenant_id AND v.sha256 = blobs.sha256) \

@@ -21,6 +21,12 @@ pub enum StoreError {
     /// The default version cannot be deleted.
     #[error("version {version} of {name} is its default version; make another the default first")]
     DefaultVersion { name: String, version: i64 },
+    /// The tenant's files would take more than it may store.
+    #[error("the files would take more than the {max_bytes} bytes that may be stored")]
+    StorageQuota { max_bytes: i64 },
+    /// The tenant has as many jobs as it may have.
+    #[error("there are {max_jobs} unfinished jobs, as many as there may be")]
+    JobQuota { max_jobs: i64 },
     /// The lease was lost: the job was given to another worker, cancelled, or finished.
     #[error("attempt {attempt} at job {job} has lost its lease")]
     LeaseLost { job: String, attempt: i64 },
@@ -64,6 +70,8 @@ pub enum Kind {
     Version,
     Dataset,
     Job,
+    Tenant,
+    Key,
 }
 
 impl std::fmt::Display for Kind {
@@ -73,6 +81,8 @@ impl std::fmt::Display for Kind {
             Self::Version => "version",
             Self::Dataset => "dataset",
             Self::Job => "job",
+            Self::Tenant => "tenant",
+            Self::Key => "key",
         })
     }
 }

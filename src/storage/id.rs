@@ -78,7 +78,7 @@ id!(
     JobId
 );
 id!(
-    /// Identifies who owns a row. There is one tenant so far, [`TenantId::default`].
+    /// Identifies who owns a row; [`TenantId::default`] where there are no keys.
     TenantId
 );
 

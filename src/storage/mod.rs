@@ -12,10 +12,12 @@ mod datasets;
 mod error;
 mod id;
 mod jobs;
+mod keys;
 mod models;
 mod outcome;
 mod ownership;
 mod queue;
+mod tenants;
 mod timestamp;
 mod upload;
 mod versions;
@@ -29,9 +31,11 @@ pub use datasets::{ArraySummary, DatasetRecord, NewDataset};
 pub use error::{Kind, StoreError};
 pub use id::{DatasetId, InvalidId, JobId, ModelId, TenantId};
 pub use jobs::{EventKind, Failure, JobEvent, JobFilter, JobRecord, JobState};
+pub use keys::{Credential, KeyRecord, NewKey};
 pub use models::{ModelRecord, NewModel, WeightSummary};
 pub use outcome::Compression;
 pub use queue::{Lease, NewJob, ProgressNote};
+pub use tenants::{Bounds, TenantRecord};
 pub use timestamp::Timestamp;
 pub use upload::Upload;
 pub use versions::{LayerRecord, Making, MetricRecord, NewMetric, VersionRecord};
@@ -56,6 +60,15 @@ pub struct Store {
 }
 
 impl Store {
+    /// Connects to the database (`sqlite://PATH`, `postgres://...`), without the blobs, and brings its schema up to date.
+    /// It is seen by the default tenant.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be opened.
+    pub async fn connect(database_url: &str) -> Result<Self, StoreError> {
+        Ok(Self { database: Database::connect(database_url).await?, tenant: TenantId::default() })
+    }
+
     /// The same database, seen by `tenant`.
     #[must_use]
     pub fn for_tenant(&self, tenant: &TenantId) -> Self {
@@ -92,8 +105,7 @@ impl Storage {
     pub async fn open(database_url: &str, blob_dir: &Path) -> Result<Self, StoreError> {
         // Before the database, for SQLite has no lock of its own around migrations.
         let opening = Opening::begin(blob_dir).await?;
-        let database = Database::connect(database_url).await?;
-        let store = Store { database, tenant: TenantId::default() };
+        let store = Store::connect(database_url).await?;
         opening.pair_with(&store).await?;
         let storage = Self { store, blobs: Blobs::open(blob_dir)? };
         storage.sweep().await?;

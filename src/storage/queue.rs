@@ -16,7 +16,7 @@ use crate::jobs::JobKind;
 use super::database::{Database, read, skip_locked, write};
 use super::datasets::LOCK_DATASET;
 use super::models::LOCK_MODEL;
-use super::{DatasetId, EventKind, Failure, JobId, JobRecord, JobState, Kind, ModelId, Store, StoreError};
+use super::{DatasetId, EventKind, Failure, JobId, JobRecord, JobState, Kind, ModelId, Store, StoreError, TenantId};
 
 /// A job about to be queued.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,13 +84,25 @@ impl Store {
     /// Queues a job. Once this returns it survives a crash.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] for the model or a dataset.
+    /// [`StoreError::NotFound`] for the model or a dataset; [`StoreError::JobQuota`].
     pub async fn enqueue(&self, job: &NewJob) -> Result<JobRecord, StoreError> {
         const SQL: &str = "INSERT INTO jobs (id, tenant_id, kind, state, priority, spec, model_id, model, dataset_id, \
              max_attempts, run_at, created_at) \
              SELECT $1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, now_ms, now_ms FROM clock RETURNING *";
         const INSERT_DATASET: &str = "INSERT INTO job_datasets (tenant_id, job_id, dataset_id) VALUES ($1, $2, $3)";
+        // Locks the tenant's row, so that no two jobs take the last place.
+        const BOUND: &str = "UPDATE tenants SET name = name WHERE id = $1 AND max_unfinished_jobs IS NOT NULL \
+             RETURNING max_unfinished_jobs";
+        const UNFINISHED: &str =
+            "SELECT COUNT(*) FROM jobs WHERE tenant_id = $1 AND state IN ('queued', 'running', 'cancelling')";
         write!(self, |tx| {
+            let bound: Option<i64> = sqlx::query_scalar(BOUND).bind(&self.tenant).fetch_optional(&mut *tx).await?;
+            if let Some(max_jobs) = bound {
+                let jobs: i64 = sqlx::query_scalar(UNFINISHED).bind(&self.tenant).fetch_one(&mut *tx).await?;
+                if jobs >= max_jobs {
+                    return Err(StoreError::JobQuota { max_jobs });
+                }
+            }
             let model: Option<ModelId> =
                 sqlx::query_scalar(LOCK_MODEL).bind(&self.tenant).bind(&job.model).fetch_optional(&mut *tx).await?;
             let model = model.ok_or_else(|| Kind::Model.not_found(&job.model))?;
@@ -121,7 +133,9 @@ impl Store {
         })
     }
 
-    /// Gives `worker` the next job of any tenant for `lease`, if one is due: the highest priority, then the oldest.
+    /// Gives `worker` a job for `lease`, if one is due. Tenants take turns: the one with the fewest jobs running comes
+    /// first, then the one whose latest start is the longest ago. Of a tenant's jobs it is the one of the highest
+    /// priority, then the oldest.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -130,25 +144,31 @@ impl Store {
             self,
             "UPDATE jobs SET state = 'running', attempt = attempt + 1, worker = $1, fraction = 0, stage = '', \
              message = '', remaining_seconds = NULL, started_at = (SELECT now_ms FROM clock), lease_until = (SELECT now_ms FROM clock) + $2 \
-             WHERE id = (SELECT id FROM jobs WHERE state = 'queued' AND run_at <= (SELECT now_ms FROM clock) \
-             ORDER BY priority DESC, run_at, id LIMIT 1",
+             WHERE id = (SELECT id FROM jobs WHERE tenant_id = $3 AND state = 'queued' \
+             AND run_at <= (SELECT now_ms FROM clock) ORDER BY priority DESC, run_at, id LIMIT 1",
             ") RETURNING *"
         );
         // Idle workers ask often: look before taking the write lock.
-        const ANY_DUE: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' \
-             AND run_at <= (SELECT now_ms FROM clock) LIMIT 1) AS due";
-        let due: i64 = read!(self, |pool| { sqlx::query_scalar(ANY_DUE).fetch_one(pool).await? });
-        if due == 0 {
-            return Ok(None);
-        }
-        write!(self, |tx| {
-            let claimed: Option<JobRecord> =
-                sqlx::query_as(sql).bind(worker).bind(millis(lease)).fetch_optional(&mut *tx).await?;
-            if let Some(job) = &claimed {
-                append_event!(tx, &job.id, EventKind::Started, json!({ "worker": worker }));
+        const TENANTS: &str = "SELECT t.id FROM tenants t WHERE EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = t.id \
+             AND j.state = 'queued' AND j.run_at <= (SELECT now_ms FROM clock)) \
+             ORDER BY (SELECT COUNT(*) FROM jobs j WHERE j.tenant_id = t.id AND j.state IN ('running', 'cancelling')), \
+             (SELECT COALESCE(MAX(j.started_at), 0) FROM jobs j WHERE j.tenant_id = t.id), t.id";
+        let tenants: Vec<TenantId> = read!(self, |pool| { sqlx::query_scalar(TENANTS).fetch_all(pool).await? });
+        for tenant in tenants {
+            let claimed: Result<Option<JobRecord>, StoreError> = write!(self, |tx| {
+                let claimed: Option<JobRecord> =
+                    sqlx::query_as(sql).bind(worker).bind(millis(lease)).bind(&tenant).fetch_optional(&mut *tx).await?;
+                if let Some(job) = &claimed {
+                    append_event!(tx, &job.id, EventKind::Started, json!({ "worker": worker }));
+                }
+                claimed
+            });
+            // Other workers may have been there first.
+            if let Some(job) = claimed? {
+                return Ok(Some(job));
             }
-            claimed
-        })
+        }
+        Ok(None)
     }
 
     /// Extends a lease by `lease` from now, and notes progress if there is any. Returns whether the job is still

@@ -94,7 +94,8 @@ fn announced_body_over_the_limit_is_refused_before_it_is_sent() {
     for path in paths {
         for expect in ["", "expect: 100-continue\r\n"] {
             let mut stream = TcpStream::connect(app.base.strip_prefix("http://").unwrap()).unwrap();
-            let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\n{expect}content-length: 1000000000000\r\n\r\n");
+            let head =
+                format!("POST {path} HTTP/1.1\r\nhost: localhost\r\n{expect}content-length: 1000000000000\r\n\r\n");
             stream.write_all(head.as_bytes()).unwrap();
             let mut answer = [0; 12];
             stream.read_exact(&mut answer).unwrap();
@@ -110,7 +111,10 @@ fn aborted_upload_leaves_nothing() {
     let app = TestApp::start();
     let empty = app.contents();
     let mut stream = TcpStream::connect(app.base.strip_prefix("http://").unwrap()).unwrap();
-    let head = format!("POST /api/v1/models?name=gone HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", DIGITS.len());
+    let head = format!(
+        "POST /api/v1/models?name=gone HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
+        DIGITS.len()
+    );
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(&DIGITS[..DIGITS.len() / 2]).unwrap();
     wait_until("the upload has begun", || app.contents() != empty);
@@ -174,7 +178,8 @@ fn forms_are_bounded_before_and_after_their_file() {
 fn slow_client_does_not_hold_up_others() {
     let app = TestApp::start();
     let mut slow = TcpStream::connect(app.base.strip_prefix("http://").unwrap()).unwrap();
-    slow.write_all(b"POST /api/v1/models?name=slow HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n12345").unwrap();
+    slow.write_all(b"POST /api/v1/models?name=slow HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n12345")
+        .unwrap();
     app.upload_model("quick", DIGITS).expect(201);
     slow.write_all(b"67890").unwrap();
     let mut answer = [0; 12];

@@ -15,6 +15,8 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 pub struct Client {
     pub base: String,
     agent: Agent,
+    /// Sent with every request.
+    key: Option<String>,
 }
 
 /// An answer, read in full.
@@ -28,7 +30,12 @@ pub struct Answer {
 impl Client {
     pub fn new(base: String) -> Self {
         let config = Agent::config_builder().proxy(None).http_status_as_error(false).timeout_global(Some(TIMEOUT));
-        Self { base, agent: config.build().into() }
+        Self { base, agent: config.build().into(), key: None }
+    }
+
+    /// A client of the same server that sends `key`.
+    pub fn with_key(&self, key: &str) -> Self {
+        Self { key: Some(key.to_owned()), ..self.clone() }
     }
 
     /// Sends a request and returns the answer with its body unread. `None` for a request without a body.
@@ -40,6 +47,9 @@ impl Client {
         body: Option<SendBody>,
     ) -> Result<ureq::http::Response<Body>, ureq::Error> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        if let Some(key) = &self.key {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }

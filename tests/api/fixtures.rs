@@ -25,6 +25,11 @@ pub fn digits_evaluation() -> Value {
     })
 }
 
+/// A job that evaluates version 0 of the model `digits`.
+pub fn evaluation_job() -> Value {
+    json!({"kind": "evaluate", "model": "digits", "version": 0, "evaluation": digits_evaluation()})
+}
+
 /// A job that compresses the model `digits` by pruning and sharing.
 pub fn compress_digits() -> Value {
     json!({

@@ -11,9 +11,11 @@ use sqlx::{Connection, Executor, PgConnection};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use weightpress::access::{ApiKey, Scope};
 use weightpress::app::App;
-use weightpress::config::{Config, LogFormat};
+use weightpress::config::{Config, Keys, LogFormat};
 use weightpress::infer::Residency;
+use weightpress::storage::{Bounds, NewKey, Store};
 use weightpress::{http, telemetry};
 
 use crate::client::Client;
@@ -23,6 +25,7 @@ use crate::fixtures;
 pub struct TestApp {
     client: Client,
     data_dir: TempDir,
+    database_url: String,
     stop: Option<oneshot::Sender<()>>,
     server: Option<JoinHandle<()>>,
     _database: Option<PostgresDatabase>,
@@ -51,6 +54,7 @@ impl TestApp {
             config.database_url = database.url();
         }
         adjust(&mut config);
+        let database_url = config.database_url.clone();
         let (stop, stopped) = oneshot::channel();
         let (started, address) = mpsc::channel();
         let server = std::thread::spawn(move || {
@@ -64,7 +68,7 @@ impl TestApp {
         });
         let address = address.recv().expect("the service starts");
         let client = Client::new(format!("http://{address}"));
-        Self { client, data_dir, stop: Some(stop), server: Some(server), _database: database }
+        Self { client, data_dir, database_url, stop: Some(stop), server: Some(server), _database: database }
     }
 
     /// A service that has the digits network as model `digits`, and its validation data as dataset `digits`.
@@ -73,6 +77,35 @@ impl TestApp {
         app.upload_model("digits", fixtures::DIGITS).expect(201);
         app.upload_dataset("digits", fixtures::DIGITS_DATA).expect(201);
         app
+    }
+
+    /// A service that asks for keys.
+    pub fn locked() -> Self {
+        Self::start_with(|config| config.keys = Keys::Required)
+    }
+
+    /// Makes a key of `tenant` with `scopes`, and bounds it, as `weightpress keys create` and `weightpress tenants bound` do.
+    pub fn key(&self, tenant: &str, scopes: &[Scope], bounds: Option<Bounds>) -> String {
+        self.with_store(async |store| {
+            let tenant = store.tenant_or_new(tenant).await.unwrap();
+            if let Some(bounds) = bounds {
+                store.set_bounds(&tenant.name, &bounds).await.unwrap();
+            }
+            let key = ApiKey::generate().unwrap();
+            let new = NewKey { name: "test".to_owned(), scopes: scopes.to_vec().into(), valid_days: None };
+            store.for_tenant(&tenant.id).insert_key(&key, &new).await.unwrap();
+            key.reveal()
+        })
+    }
+
+    /// Runs `work` on a connection of its own to the service's database.
+    pub fn with_store<T>(&self, work: impl AsyncFnOnce(&Store) -> T) -> T {
+        runtime().block_on(async {
+            let store = Store::connect(&self.database_url).await.unwrap();
+            let done = work(&store).await;
+            store.close().await;
+            done
+        })
     }
 
     /// Asks the service to stop.
@@ -122,6 +155,9 @@ fn config(data_dir: &Path) -> Config {
         listen: ([127, 0, 0, 1], 0).into(),
         database_url: format!("sqlite://{}", data_dir.join("weightpress.db").display()),
         blob_dir: data_dir.join("blobs"),
+        keys: Keys::Off,
+        allowed_hosts: Vec::new(),
+        cors_origins: Vec::new(),
         workers: 1,
         threads: 2,
         max_body_bytes: 16 << 20,

@@ -17,6 +17,7 @@ mod events;
 mod fixtures;
 mod harness;
 mod jobs;
+mod keys;
 mod memory;
 mod models;
 mod operations;

@@ -65,7 +65,8 @@ fn stopping_service_finishes_what_it_began_and_says_that_it_is_not_ready() {
     let mut upload = TcpStream::connect(app.base.strip_prefix("http://").unwrap()).unwrap();
     let (first, rest) = fixtures::DIGITS.split_at(1000);
     let length = fixtures::DIGITS.len();
-    write!(upload, "POST /api/v1/models?name=late HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n").unwrap();
+    write!(upload, "POST /api/v1/models?name=late HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n")
+        .unwrap();
     upload.write_all(first).unwrap();
     // A staging file tells that the upload is being handled.
     wait_until("the upload has begun", || !app.contents().is_empty());

@@ -1,7 +1,5 @@
 //! Predictions.
 
-use std::sync::Arc;
-
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::IntoResponse;
@@ -82,12 +80,13 @@ struct ResponseParameters {
     post,
     path = "/v2/models/{name}/infer",
     tag = "inference",
+    security(("key" = ["predict"])),
     params(ModelPath),
     request_body = InferRequest,
     responses((status = OK, body = InferResponse), Failures)
 )]
 async fn infer_default(
-    State(app): State<Arc<App>>,
+    app: App,
     State(limits): State<Limits>,
     extract::Path(target): extract::Path<Target>,
     request: Request,
@@ -100,12 +99,13 @@ async fn infer_default(
     post,
     path = "/v2/models/{name}/versions/{version}/infer",
     tag = "inference",
+    security(("key" = ["predict"])),
     params(VersionPath),
     request_body = InferRequest,
     responses((status = OK, body = InferResponse), Failures)
 )]
 async fn infer_version(
-    State(app): State<Arc<App>>,
+    app: App,
     State(limits): State<Limits>,
     extract::Path(target): extract::Path<Target>,
     request: Request,

@@ -1,9 +1,6 @@
 //! Health and metadata of the server and of models.
 
-use std::sync::Arc;
-
 use axum::Json;
-use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -117,19 +114,19 @@ impl ModelMetadata {
 }
 
 /// Whether the server answers at all.
-#[utoipa::path(get, path = "/v2/health/live", tag = "inference", responses((status = OK, body = Live)))]
+#[utoipa::path(get, path = "/v2/health/live", tag = "inference", security(()), responses((status = OK, body = Live)))]
 async fn server_live() -> Json<Live> {
     Json(Live { live: true })
 }
 
 /// Whether predictions can be asked for.
-#[utoipa::path(get, path = "/v2/health/ready", tag = "inference", responses((status = OK, body = Ready), Failures))]
-async fn server_ready(State(app): State<Arc<App>>) -> Result<Json<Ready>, Error> {
+#[utoipa::path(get, path = "/v2/health/ready", tag = "inference", security(()), responses((status = OK, body = Ready), Failures))]
+async fn server_ready(app: App) -> Result<Json<Ready>, Error> {
     if app.is_ready().await { Ok(Json(Ready { ready: true })) } else { Err(Error::NotReady) }
 }
 
 /// Describes the server.
-#[utoipa::path(get, path = "/v2", tag = "inference", responses((status = OK, body = ServerMetadata)))]
+#[utoipa::path(get, path = "/v2", tag = "inference", security(()), responses((status = OK, body = ServerMetadata)))]
 async fn server_metadata() -> Json<ServerMetadata> {
     Json(ServerMetadata { name: "weightpress", version: env!("CARGO_PKG_VERSION"), extensions: Vec::new() })
 }
@@ -139,13 +136,11 @@ async fn server_metadata() -> Json<ServerMetadata> {
     get,
     path = "/v2/models/{name}",
     tag = "inference",
+    security(("key" = ["read"]), ("key" = ["predict"])),
     params(ModelPath),
     responses((status = OK, body = ModelMetadata), Failures)
 )]
-async fn model_metadata(
-    State(app): State<Arc<App>>,
-    extract::Path(target): extract::Path<Target>,
-) -> Result<Json<ModelMetadata>, Error> {
+async fn model_metadata(app: App, extract::Path(target): extract::Path<Target>) -> Result<Json<ModelMetadata>, Error> {
     let model = app.storage.store.model(target.name.as_str()).await?;
     let versions = app.storage.store.versions(&model.id, -1, i64::MAX).await?;
     Ok(Json(ModelMetadata::new(&model, versions.iter().map(|version| version.number).collect())))
@@ -156,11 +151,12 @@ async fn model_metadata(
     get,
     path = "/v2/models/{name}/versions/{version}",
     tag = "inference",
+    security(("key" = ["read"]), ("key" = ["predict"])),
     params(VersionPath),
     responses((status = OK, body = ModelMetadata), Failures)
 )]
 async fn version_metadata(
-    State(app): State<Arc<App>>,
+    app: App,
     extract::Path(target): extract::Path<Target>,
 ) -> Result<Json<ModelMetadata>, Error> {
     let (model, version) = target.find(&app).await?;
@@ -173,13 +169,11 @@ async fn version_metadata(
     get,
     path = "/v2/models/{name}/ready",
     tag = "inference",
+    security(("key" = ["read"]), ("key" = ["predict"])),
     params(ModelPath),
     responses((status = OK, body = ModelReady), Failures)
 )]
-async fn model_ready(
-    State(app): State<Arc<App>>,
-    extract::Path(target): extract::Path<Target>,
-) -> Result<Json<ModelReady>, Error> {
+async fn model_ready(app: App, extract::Path(target): extract::Path<Target>) -> Result<Json<ModelReady>, Error> {
     ready(&app, &target).await
 }
 
@@ -188,13 +182,11 @@ async fn model_ready(
     get,
     path = "/v2/models/{name}/versions/{version}/ready",
     tag = "inference",
+    security(("key" = ["read"]), ("key" = ["predict"])),
     params(VersionPath),
     responses((status = OK, body = ModelReady), Failures)
 )]
-async fn version_ready(
-    State(app): State<Arc<App>>,
-    extract::Path(target): extract::Path<Target>,
-) -> Result<Json<ModelReady>, Error> {
+async fn version_ready(app: App, extract::Path(target): extract::Path<Target>) -> Result<Json<ModelReady>, Error> {
     ready(&app, &target).await
 }
 

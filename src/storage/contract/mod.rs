@@ -8,6 +8,7 @@ mod contention;
 mod outcomes;
 mod queue;
 mod records;
+mod tenants;
 
 use bytes::Bytes;
 use serde_json::json;

@@ -1,0 +1,235 @@
+//! Who is let in: the key of a request, the scope that its operation asks for, and the rate that its tenant may keep up.
+//!
+//! **Invariant**: which scope an operation needs is written once, in its description: `security(("key" = ["read"]))`. The same
+//! document that is published guards the routes, and an operation that names no scope is closed to everyone.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+use crate::access::{ApiKey, KeyId, Scope, Scopes};
+use crate::storage::{Credential, Store, TenantId};
+
+use super::Error;
+use super::rate::{Left, Rates};
+
+/// How long a key is taken on trust after it was read: a revoked one works for this much longer at most.
+const TRUST: Duration = Duration::from_secs(5);
+
+/// Keys in memory; those whose time is over go when there are more.
+const REMEMBERED: usize = 10_000;
+
+/// Who calls.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub tenant: TenantId,
+    /// `None` where no key is needed.
+    pub key: Option<KeyId>,
+}
+
+impl Caller {
+    fn anybody() -> Self {
+        Self { tenant: TenantId::default(), key: None }
+    }
+}
+
+/// What stands in front of the documented routes. Clones share it.
+#[derive(Clone)]
+pub struct Gate(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    rules: Rules,
+    /// Keys are asked for.
+    is_locked: bool,
+    known: Mutex<HashMap<KeyId, (Instant, Credential)>>,
+    rates: Rates,
+}
+
+impl Gate {
+    /// Guards the operations of `document`; without `is_locked`, anybody is the default tenant and may do everything.
+    pub fn new(store: Store, document: &utoipa::openapi::OpenApi, is_locked: bool) -> Self {
+        let rules = Rules::of(document);
+        Self(Arc::new(Inner { store, rules, is_locked, known: Mutex::default(), rates: Rates::default() }))
+    }
+
+    /// Says who sent the request with this head, and what is left of the tenant's rate, where it has one.
+    async fn admit(&self, head: &Parts) -> Result<(Caller, Option<Left>), Error> {
+        let route = head.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        let rule = self.0.rules.find(&head.method, route);
+        if *rule == Rule::Open || !self.0.is_locked {
+            return Ok((Caller::anybody(), None));
+        }
+        let key = presented(&head.headers)?;
+        let credential = self.credential(&key).await?;
+        let rate = credential.max_requests_per_minute;
+        let left = rate.map(|rate| self.0.rates.take(&credential.tenant_id, rate, Instant::now())).transpose();
+        let left = left.map_err(|retry_seconds| Error::TooManyRequests { retry_seconds })?;
+        rule.check(&credential.scopes)?;
+        Ok((Caller { tenant: credential.tenant_id, key: Some(key.id().clone()) }, left))
+    }
+
+    async fn credential(&self, key: &ApiKey) -> Result<Credential, Error> {
+        let remembered = self.known().get(key.id()).filter(|(read, _)| read.elapsed() < TRUST).map(|(_, c)| c.clone());
+        let credential = match remembered {
+            Some(credential) => credential,
+            None => {
+                let found = self.0.store.credential(key.id()).await?;
+                let credential = found.ok_or(Error::Unauthenticated { reason: NOT_IN_FORCE })?;
+                let mut known = self.known();
+                if known.len() >= REMEMBERED {
+                    known.retain(|_, (read, _)| read.elapsed() < TRUST);
+                }
+                known.insert(key.id().clone(), (Instant::now(), credential.clone()));
+                credential
+            }
+        };
+        match key.is_proven_by(&credential.secret_sha256) {
+            true => Ok(credential),
+            false => Err(Error::Unauthenticated { reason: NOT_IN_FORCE }),
+        }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<KeyId, (Instant, Credential)>> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One answer for keys that never were, were revoked or have expired: it must not tell which ids there are.
+const NOT_IN_FORCE: &str = "the key is not known, has expired or was revoked";
+
+/// The key of the header `Authorization`.
+fn presented(headers: &HeaderMap) -> Result<ApiKey, Error> {
+    let missing = || Error::Unauthenticated { reason: "a key is needed: `Authorization: Bearer wp_...`" };
+    let value = headers.get(header::AUTHORIZATION).ok_or_else(missing)?.to_str().ok().ok_or_else(missing)?;
+    let (scheme, token) = value.split_once(' ').ok_or_else(missing)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(missing());
+    }
+    ApiKey::parse(token.trim()).ok_or(Error::Unauthenticated { reason: "what is given as a key is none" })
+}
+
+/// Middleware on the documented routes that lets requests in, and writes a line about each that changes something.
+pub async fn admit(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let (mut head, body) = request.into_parts();
+    let (caller, left) = match gate.admit(&head).await {
+        Ok(admitted) => admitted,
+        Err(error) => return error.into_response(),
+    };
+    head.extensions.insert(caller.clone());
+    let changes = !matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
+    let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+    let mut response = next.run(Request::from_parts(head, body)).await;
+    if changes && !path.ends_with("/infer") {
+        let key = caller.key.map_or_else(|| "-".to_owned(), |key| key.to_string());
+        let status = response.status().as_u16();
+        tracing::info!(target: "weightpress::audit", tenant = %caller.tenant, key, %method, path, status, "changed");
+    }
+    if let Some(left) = left {
+        response.headers_mut().extend(left.headers());
+    }
+    response
+}
+
+/// What the operations ask for.
+struct Rules(HashMap<(String, String), Rule>);
+
+/// What an operation asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Rule {
+    /// Nothing.
+    Open,
+    /// One of these scopes.
+    OneOf(Vec<Scope>),
+}
+
+/// No scope opens it.
+static CLOSED: Rule = Rule::OneOf(Vec::new());
+
+impl Rules {
+    /// Reads what the operations of `document` say under `security`.
+    fn of(document: &utoipa::openapi::OpenApi) -> Self {
+        let document = serde_json::to_value(document).unwrap_or_default();
+        let mut rules = HashMap::new();
+        for (path, methods) in document["paths"].as_object().into_iter().flatten() {
+            for (method, operation) in methods.as_object().into_iter().flatten() {
+                rules.insert((method.to_uppercase(), path.clone()), Rule::of(operation));
+            }
+        }
+        Self(rules)
+    }
+
+    fn find(&self, method: &Method, route: &str) -> &Rule {
+        let method = if *method == Method::HEAD { "GET" } else { method.as_str() };
+        self.0.get(&(method.to_owned(), route.to_owned())).unwrap_or(&CLOSED)
+    }
+}
+
+impl Rule {
+    /// Of one operation: the alternatives under `security`, of which an empty one asks for nothing.
+    fn of(operation: &Value) -> Self {
+        let Some(alternatives) = operation["security"].as_array() else { return CLOSED.clone() };
+        if alternatives.iter().any(|alternative| alternative.as_object().is_some_and(|a| a.is_empty())) {
+            return Self::Open;
+        }
+        let words = alternatives.iter().filter_map(|alternative| alternative["key"].as_array()).flatten();
+        Self::OneOf(words.filter_map(|word| word.as_str()?.parse().ok()).collect())
+    }
+
+    fn check(&self, granted: &Scopes) -> Result<(), Error> {
+        match self {
+            Self::OneOf(scopes) if !scopes.iter().any(|&scope| granted.allow(scope)) => {
+                let needed = scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" or ");
+                Err(Error::Forbidden { needed, granted: granted.to_string() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+    use crate::http::documented;
+
+    #[test]
+    fn every_operation_says_who_may_call_it() {
+        let Rules(rules) = Rules::of(&documented().into_openapi());
+        assert!(rules.len() > 20);
+        for (operation, rule) in &rules {
+            assert_ne!(rule, &CLOSED, "{operation:?} names no scope");
+        }
+        let open: Vec<_> = rules.iter().filter(|(_, rule)| **rule == Rule::Open).map(|((_, path), _)| path).collect();
+        assert!(open.iter().all(|path| !path.contains('{')), "{open:?}: what is open to all belongs to nobody");
+    }
+
+    #[test]
+    fn what_is_not_described_is_closed() {
+        let rules = Rules(HashMap::new());
+        assert_eq!(rules.find(&Method::GET, "/secret"), &CLOSED);
+        assert!(CLOSED.check(&Scopes::all()).is_err());
+    }
+
+    #[test]
+    fn a_key_is_read_from_its_header_alone() {
+        let key = ApiKey::generate().unwrap();
+        let with = |value: String| {
+            presented(&HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::try_from(value).unwrap())]))
+        };
+        assert_eq!(with(format!("Bearer {}", key.reveal())).unwrap(), key);
+        assert_eq!(with(format!("bearer  {}", key.reveal())).unwrap(), key);
+        for other in [key.reveal(), format!("Basic {}", key.reveal()), "Bearer".to_owned(), "Bearer x".to_owned()] {
+            assert!(with(other).is_err());
+        }
+        assert!(presented(&HeaderMap::new()).is_err());
+    }
+}
