@@ -65,6 +65,7 @@ impl App {
         let workers = Workers::start(&jobs, &settings);
         let closed = CancellationToken::new();
         tokio::spawn(observe(storage.clone(), metrics.clone(), closed.clone()));
+        tokio::spawn(sweep(storage.clone(), Duration::from_secs(config.sweep_seconds), closed.clone()));
         let (config, workers) = (Arc::new(config), Arc::new(workers));
         Ok(Self { config, storage, jobs, executor, predictors, batching, metrics, workers, closed })
     }
@@ -154,6 +155,15 @@ impl App {
         self.workers.join().await;
         self.closed.cancel();
         self.storage.store.close().await;
+    }
+}
+
+/// Clears away what killed processes left, every `interval`, until `closed`.
+async fn sweep(storage: Storage, interval: Duration, closed: CancellationToken) {
+    while tokio::time::timeout(interval, closed.cancelled()).await.is_err() {
+        if let Err(error) = storage.sweep().await {
+            tracing::warn!(%error, "what killed processes left could not be cleared away");
+        }
     }
 }
 

@@ -93,6 +93,10 @@ pub struct ConfigArgs {
     #[arg(long, env = unless_empty("WEIGHTPRESS_MAX_ATTEMPTS"), value_name = "N")]
     pub max_attempts: Option<u32>,
 
+    /// How often what killed processes left in the folder of blobs is cleared away, in seconds [default: 300].
+    #[arg(long, env = unless_empty("WEIGHTPRESS_SWEEP_SECONDS"), value_name = "SECONDS")]
+    pub sweep_seconds: Option<u64>,
+
     /// What to log, as `level` or `module=level,...` [default: info].
     #[arg(long, env = unless_empty("WEIGHTPRESS_LOG"), value_name = "FILTER")]
     pub log: Option<String>,
@@ -171,6 +175,8 @@ pub struct Config {
     pub lease_ms: u64,
     /// Starts of a job before it is given up.
     pub max_attempts: u32,
+    /// How often what killed processes left is cleared away, in seconds.
+    pub sweep_seconds: u64,
     /// What to log.
     pub log: String,
     /// Who reads the log.
@@ -244,6 +250,7 @@ impl ConfigArgs {
             memory_budget_bytes: self.memory_budget_bytes.or(file.memory_budget_bytes).map(|size| size.0),
             lease_ms: self.lease_ms.or(file.lease_ms).unwrap_or(30_000),
             max_attempts: self.max_attempts.or(file.max_attempts).unwrap_or(3),
+            sweep_seconds: self.sweep_seconds.or(file.sweep_seconds).unwrap_or(300),
             log: self.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
             log_format: self.log_format.or(file.log_format).unwrap_or_default(),
         };
@@ -262,6 +269,7 @@ impl Config {
         in_range("max_batch", "1 to 4096", self.max_batch as u64, (1..=4096).contains(&self.max_batch))?;
         in_range("max_delay_us", "at most 1000000", self.max_delay_us, self.max_delay_us <= 1_000_000)?;
         in_range("lease_ms", "100 to 3600000", self.lease_ms, (100..=3_600_000).contains(&self.lease_ms))?;
+        in_range("sweep_seconds", "1 to 86400", self.sweep_seconds, (1..=86_400).contains(&self.sweep_seconds))?;
         in_range("max_attempts", "1 to 100", self.max_attempts.into(), (1..=100).contains(&self.max_attempts))
     }
 }

@@ -17,6 +17,9 @@ ALTER TABLE tenants ADD COLUMN max_stored_bytes        BIGINT;
 ALTER TABLE tenants ADD COLUMN max_unfinished_jobs     BIGINT;
 ALTER TABLE tenants ADD COLUMN max_requests_per_minute BIGINT;
 
+-- Whether anybody wants a file.
+CREATE INDEX blobs_by_hash ON blobs (sha256);
+
 -- Claims look at one tenant after the other.
 CREATE INDEX jobs_to_claim_of_tenant ON jobs (tenant_id, priority DESC, run_at, id) WHERE state = 'queued';
 CREATE INDEX jobs_started ON jobs (tenant_id, started_at);

@@ -19,6 +19,7 @@ mod search;
 mod serve;
 mod table;
 mod tenants;
+mod worker;
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -38,6 +39,8 @@ struct Cli {
 enum Command {
     /// Start the HTTP service.
     Serve(serve::Args),
+    /// Run jobs for a service, without serving.
+    Worker(worker::Args),
     /// Show it all on a bundled network: serve, upload, compress, evaluate, predict.
     Demo(demo::Args),
     /// Compress a model file into an artifact.
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Worker(args) => worker::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Compress(args) => compress::run(args),
         Command::Search(args) => search::run(args),

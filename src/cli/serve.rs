@@ -24,15 +24,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let config = args.config.resolve().map_err(CliError::input)?;
     telemetry::init_log(&config.log, config.log_format).map_err(CliError::input)?;
     block_on(async {
-        let mut signals = Signals::listen()?;
-        let shutdown = async move {
-            signals.next().await;
-            tracing::info!("shutting down; a second signal exits at once");
-            tokio::spawn(async move {
-                signals.next().await;
-                std::process::exit(1);
-            });
-        };
+        let shutdown = Signals::listen()?.shutdown();
         serve(config, |address| tracing::info!("listening on http://{address}"), shutdown).await
     })
 }
@@ -102,16 +94,26 @@ pub(super) fn block_on(work: impl Future<Output = Result<(), CliError>>) -> Resu
 }
 
 /// The signals that end the service.
-struct Signals {
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
     /// Takes the signals over from the default, which is to die.
-    fn listen() -> Result<Self, CliError> {
+    pub(super) fn listen() -> Result<Self, CliError> {
         let on = |kind| signal(kind).map_err(CliError::failed);
         Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? })
+    }
+
+    /// Waits for the first one; a second one ends the process at once.
+    pub(super) async fn shutdown(mut self) {
+        self.next().await;
+        tracing::info!("shutting down; a second signal exits at once");
+        tokio::spawn(async move {
+            self.next().await;
+            std::process::exit(1);
+        });
     }
 
     /// Waits for the next one.

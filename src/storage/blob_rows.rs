@@ -1,5 +1,7 @@
 //! Rows of blobs: the book that says which files of the blob store are wanted.
 
+use std::collections::HashSet;
+
 use super::database::read;
 use super::{Store, StoreError};
 
@@ -68,6 +70,13 @@ pub(super) const DELETE_UNREFERENCED: &str = "DELETE FROM blobs WHERE tenant_id 
      RETURNING sha256";
 
 impl Store {
+    /// The hashes of all blobs that any tenant wants.
+    pub(super) async fn wanted_blobs(&self) -> Result<HashSet<String>, StoreError> {
+        const SQL: &str = "SELECT DISTINCT sha256 FROM blobs";
+        let hashes: Vec<String> = read!(self, |pool| sqlx::query_scalar(SQL).fetch_all(pool).await?);
+        Ok(hashes.into_iter().collect())
+    }
+
     /// Whether any tenant wants the blob: they share files.
     pub(super) async fn is_blob_wanted(&self, sha256: &str) -> Result<bool, StoreError> {
         const COUNT_OWNERS: &str = "SELECT COUNT(*) FROM blobs WHERE sha256 = $1";

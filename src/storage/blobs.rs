@@ -2,11 +2,10 @@
 //!
 //! A blob is written to a staging file while it is hashed, forced to disk, and renamed to its hash: nothing is visible
 //! before it is whole. Its row in the database comes last, so a file without a row is an orphan, and a row without a
-//! file cannot be. A gate keeps the two together: who publishes holds it for reading until the row is there, who
-//! deletes holds it for writing from the row to the file.
+//! file cannot be. A [`Gate`] keeps the two together, whatever processes share the folder.
 //!
 //! Each process stages in a folder of its own, which it keeps locked; the folders of processes that are gone are
-//! swept at the next start.
+//! swept by whoever comes by.
 
 use std::fs::File;
 use std::ops::Range;
@@ -20,9 +19,9 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use tempfile::TempPath;
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use uuid::Uuid;
 
+use super::gate::{Closed, Gate, Passed};
 use super::upload::{Upload, hash_file};
 use super::{JobId, StoreError};
 
@@ -49,7 +48,7 @@ struct Inner {
     staging: String,
     /// Locked as long as this process lives, so that nobody sweeps its staging folder.
     _lock: File,
-    gate: RwLock<()>,
+    gate: Gate,
 }
 
 /// A blob in its place, whose row is still to come. Nobody deletes blobs while one is held.
@@ -57,7 +56,7 @@ struct Inner {
 pub(super) struct Published<'a> {
     pub(super) sha256: String,
     pub(super) size_bytes: i64,
-    _gate: RwLockReadGuard<'a, ()>,
+    _gate: Passed<'a>,
 }
 
 impl Blobs {
@@ -71,7 +70,8 @@ impl Blobs {
         let lock = File::create(folder.join(LOCK_FILE))?;
         lock.lock()?;
         let files = LocalFileSystem::new_with_prefix(&root)?.with_fsync(true);
-        Ok(Self { inner: Arc::new(Inner { files, root, staging, _lock: lock, gate: RwLock::new(()) }) })
+        let gate = Gate::of(&root);
+        Ok(Self { inner: Arc::new(Inner { files, root, staging, _lock: lock, gate }) })
     }
 
     /// Starts writing a blob.
@@ -124,6 +124,11 @@ impl Blobs {
         }
     }
 
+    /// The folder.
+    pub(super) fn root(&self) -> &Path {
+        &self.inner.root
+    }
+
     /// Where a blob lies, for the core, which reads files in place.
     pub fn path(&self, sha256: &str) -> PathBuf {
         self.inner.root.join(key_of(sha256).as_ref())
@@ -159,7 +164,7 @@ impl Blobs {
 
     /// Puts a staged file in its place. Its row must be inserted before the result is dropped.
     pub(super) async fn publish(&self, blob: StagedBlob) -> Result<Published<'_>, StoreError> {
-        let gate = self.inner.gate.read().await;
+        let gate = self.inner.gate.pass().await?;
         let name = blob.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.inner.files.rename(&self.staging_key(&name), &key_of(&blob.sha256)).await?;
         // It is gone from there: nothing to remove.
@@ -169,8 +174,8 @@ impl Blobs {
     }
 
     /// Waits until every published blob has its row, and keeps others from publishing.
-    pub(super) async fn close_gate(&self) -> RwLockWriteGuard<'_, ()> {
-        self.inner.gate.write().await
+    pub(super) async fn close_gate(&self) -> Result<Closed<'_>, StoreError> {
+        Ok(self.inner.gate.close().await?)
     }
 
     /// Deletes the file of a blob whose row is gone, behind a closed gate.

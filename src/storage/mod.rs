@@ -10,6 +10,7 @@ mod contract;
 mod database;
 mod datasets;
 mod error;
+mod gate;
 mod id;
 mod jobs;
 mod keys;
@@ -108,7 +109,9 @@ impl Storage {
         let store = Store::connect(database_url).await?;
         opening.pair_with(&store).await?;
         let storage = Self { store, blobs: Blobs::open(blob_dir)? };
-        storage.sweep().await?;
+        if storage.clear().await? {
+            storage.store.expire_leases_of_this_machine().await?;
+        }
         drop(opening);
         Ok(storage)
     }
@@ -219,19 +222,29 @@ impl Storage {
         to_its_end(async move { storage.remove_unwanted(&storage.store.delete_dataset_rows(&name).await?).await }).await
     }
 
-    /// Clears up after processes that were killed: staging files, blobs without a row, leases that
-    /// nobody holds, and what jobs kept that are over.
-    async fn sweep(&self) -> Result<(), StoreError> {
-        if self.blobs.sweep_staging()? {
-            self.remove_unwanted(&self.blobs.list().await?).await?;
-            self.store.expire_leases_of_this_machine().await?;
-            for job in self.blobs.work_folders()? {
-                if !self.store.is_unfinished(&job).await? {
-                    self.blobs.remove_work_folder(&job).await;
-                }
+    /// Clears up after processes that were killed: staging files, blobs without a row, and what jobs kept that are over.
+    /// Others may be at work meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what is left is cleared the next time.
+    pub async fn sweep(&self) -> Result<(), StoreError> {
+        let _opening = Opening::begin(self.blobs.root()).await?;
+        self.clear().await.map(drop)
+    }
+
+    /// [`Storage::sweep`] while nobody opens the folder. Returns whether this process is the only one that has it open.
+    async fn clear(&self) -> Result<bool, StoreError> {
+        let is_alone = self.blobs.sweep_staging()?;
+        let mut orphans = self.blobs.list().await?;
+        let wanted = self.store.wanted_blobs().await?;
+        orphans.retain(|sha256| !wanted.contains(sha256));
+        self.remove_unwanted(&orphans).await?;
+        for job in self.blobs.work_folders()? {
+            if !self.store.is_unfinished(&job).await? {
+                self.blobs.remove_work_folder(&job).await;
             }
         }
-        Ok(())
+        Ok(is_alone)
     }
 
     /// A violated uniqueness means that the name is taken, by which bytes is for the caller to see; false then.
@@ -251,7 +264,7 @@ impl Storage {
         if hashes.is_empty() {
             return Ok(());
         }
-        let _gate = self.blobs.close_gate().await;
+        let _gate = self.blobs.close_gate().await?;
         for sha256 in hashes {
             if !self.store.is_blob_wanted(sha256).await? {
                 self.blobs.remove(sha256).await?;

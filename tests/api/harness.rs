@@ -168,6 +168,7 @@ fn config(data_dir: &Path) -> Config {
         memory_budget_bytes: None,
         lease_ms: 10_000,
         max_attempts: 3,
+        sweep_seconds: 300,
         log: "info".to_owned(),
         log_format: LogFormat::Text,
     }
@@ -184,7 +185,7 @@ pub fn collect_files(folder: &Path, files: &mut BTreeSet<String>) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             collect_files(&path, files);
-        } else if path.file_name().is_some_and(|name| name != "lock" && name != "owner") {
+        } else if path.file_name().is_some_and(|name| !matches!(name.to_str(), Some("lock" | "owner" | "gate"))) {
             files.insert(path.display().to_string());
         }
     }
@@ -209,6 +210,12 @@ impl PostgresDatabase {
     pub fn url(&self) -> String {
         let (server, _) = self.server.rsplit_once('/').expect("the URL names a database");
         format!("{server}/{}", self.name)
+    }
+
+    /// Ends all connections to it, as a network that fails does.
+    pub fn cut_connections(&self) {
+        let name = &self.name;
+        self.execute(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"));
     }
 
     fn execute(&self, statement: &str) {

@@ -14,6 +14,7 @@ mod crash;
 mod datasets;
 mod downloads;
 mod events;
+mod faults;
 mod fixtures;
 mod harness;
 mod jobs;

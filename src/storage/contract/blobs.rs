@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 
 use super::*;
 
-/// Files below `folder`, but for locks and the owner.
+/// Files below `folder`, sorted, but for locks and the owner.
 fn files(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -15,11 +15,12 @@ fn files(folder: &Path) -> Vec<String> {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.file_name().is_some_and(|name| name != "lock" && name != "owner") {
+            } else if path.file_name().is_some_and(|name| !matches!(name.to_str(), Some("lock" | "owner" | "gate"))) {
                 found.push(path.display().to_string());
             }
         }
     }
+    found.sort();
     found
 }
 
@@ -109,6 +110,27 @@ async fn what_a_killed_process_left_is_swept_at_the_next_start() {
     let storage = Storage::open(&place.database_url, &folder).await.expect("a storage");
     assert_eq!(files(&folder), [storage.blobs.path(&kept.sha256).display().to_string()]);
     storage.store.close().await;
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_is_swept_while_others_work() {
+    let place = Place::new().await;
+    let folder = place.folder.path().join("blobs");
+    let one = Storage::open(&place.database_url, &folder).await.expect("a storage");
+    let other = Storage::open(&place.database_url, &folder).await.expect("a storage");
+    let kept = add_model(&one, "net").await;
+    let staged = stage(&one, b"being uploaded").await;
+    let orphan = folder.join("sha256/ab").join("ab".repeat(32));
+    std::fs::create_dir_all(folder.join("sha256/ab")).expect("a folder");
+    std::fs::write(&orphan, "orphan").expect("a file");
+    other.sweep().await.expect("a sweep");
+    let left = [other.blobs.path(&kept.sha256), staged.path().to_owned()].map(|path| path.display().to_string());
+    assert_eq!(files(&folder), left);
+    one.add_model(staged, &new_model("late")).await.expect("the upload goes on");
+    for storage in [one, other] {
+        storage.store.close().await;
+    }
     place.remove().await;
 }
 
