@@ -158,11 +158,14 @@ impl App {
     }
 }
 
-/// Clears away what killed processes left, every `interval`, until `closed`.
+/// Clears away what killed processes left and what is too old, every `interval`, until `closed`.
 async fn sweep(storage: Storage, interval: Duration, closed: CancellationToken) {
     while tokio::time::timeout(interval, closed.cancelled()).await.is_err() {
         if let Err(error) = storage.sweep().await {
             tracing::warn!(%error, "what killed processes left could not be cleared away");
+        }
+        if let Err(error) = storage.store.forget_old_names().await {
+            tracing::warn!(%error, "old names of requests could not be forgotten");
         }
     }
 }

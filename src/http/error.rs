@@ -35,6 +35,9 @@ pub enum Error {
     /// 429: more requests than the tenant may send.
     #[error("too many requests; the next one may come in {retry_seconds} s")]
     TooManyRequests { retry_seconds: u64 },
+    /// 409: the same request is being answered.
+    #[error("a request with this Idempotency-Key is being answered; send it again later")]
+    InFlight,
     /// 421: a `Host` that is not served here.
     #[error("the host {host:?} is not served here")]
     UnknownHost { host: String },
@@ -146,6 +149,7 @@ impl Error {
             Self::Unauthenticated { .. } => (S::UNAUTHORIZED, "unauthenticated"),
             Self::Forbidden { .. } => (S::FORBIDDEN, "forbidden"),
             Self::TooManyRequests { .. } => (S::TOO_MANY_REQUESTS, "rate_limited"),
+            Self::InFlight => (S::CONFLICT, "in_flight"),
             Self::UnknownHost { .. } => (S::MISDIRECTED_REQUEST, "unknown_host"),
             Self::Name(_) => (S::BAD_REQUEST, "invalid_name"),
             Self::InvalidParameter(_) => (S::BAD_REQUEST, "invalid_parameter"),
@@ -205,6 +209,7 @@ fn store_kind(error: &StoreError) -> (StatusCode, &'static str) {
     match error {
         StoreError::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
         StoreError::NameTaken { .. } => (StatusCode::CONFLICT, "name_taken"),
+        StoreError::NameReused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
         StoreError::StorageQuota { .. } => (StatusCode::FORBIDDEN, "quota_exceeded"),
         StoreError::JobQuota { .. } => (StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
         StoreError::InUse { .. } => (StatusCode::CONFLICT, "in_use"),
@@ -232,7 +237,11 @@ impl IntoResponse for Error {
             _ => None,
         };
         let retry_after = match self {
-            Self::NotReady | Self::Busy | Self::TimedOut | Self::Store(StoreError::JobQuota { .. }) => Some(5.into()),
+            Self::NotReady
+            | Self::Busy
+            | Self::TimedOut
+            | Self::InFlight
+            | Self::Store(StoreError::JobQuota { .. }) => Some(5.into()),
             Self::TooManyRequests { retry_seconds } => Some(retry_seconds.into()),
             _ => None,
         };

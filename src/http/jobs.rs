@@ -15,6 +15,7 @@ use crate::compress::Estimate;
 use crate::jobs::{JobKind, JobResult, JobSpec};
 use crate::storage::{Failure, JobFilter, JobId, JobRecord, JobState, NewMetric, Timestamp};
 
+use super::idempotency::{self, InFlight};
 use super::page::{List, ListResponse, PageQuery};
 use super::problem::Failures;
 use super::{Api, Closing, Error, Name, extract, prefer};
@@ -151,13 +152,18 @@ struct DryRun {
 /// Queues a job.
 ///
 /// Once this is answered with 202 the job survives a crash of the service. `Prefer: wait=N` waits up to N seconds
-/// (60 at most) for it to finish, and then answers 200.
+/// (60 at most) for it to finish, and then answers 200. A request with an `Idempotency-Key` may be sent again for a day: it gets
+/// the job that it has, and the header `Idempotency-Replayed`; the same key with another job is refused.
 #[utoipa::path(
     post,
     path = "/api/v1/jobs",
     tag = "jobs",
     security(("key" = ["write"])),
-    params(SubmitQuery, ("prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the result")),
+    params(
+        SubmitQuery,
+        ("prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the result"),
+        ("idempotency-key" = Option<String>, Header, description = "What the client calls this request"),
+    ),
     request_body = JobSpec,
     responses(
         (status = ACCEPTED, description = "Queued", body = Job, headers(
@@ -171,6 +177,7 @@ struct DryRun {
 async fn submit_job(
     app: App,
     State(closing): State<Closing>,
+    State(in_flight): State<InFlight>,
     extract::Query(query): extract::Query<SubmitQuery>,
     headers: HeaderMap,
     extract::Json(spec): extract::Json<JobSpec>,
@@ -183,11 +190,20 @@ async fn submit_job(
         let estimate = app.jobs.dry_run(&spec).await?;
         return Ok(Json(DryRun { valid: true, estimate }).into_response());
     }
-    let job = app.jobs.submit(&spec).await?;
+    let mut flight = None;
+    let (job, is_replayed) = match idempotency::key(&headers)? {
+        None => (app.jobs.submit(&spec).await?, false),
+        Some(key) => {
+            flight = Some(in_flight.begin(app.storage.store.tenant_id(), &key)?);
+            app.jobs.submit_once(&spec, "POST /api/v1/jobs", key).await?
+        }
+    };
     let (job, waited) = wait(&app, closing, job, &headers).await?;
     let status = if job.state.is_final() { StatusCode::OK } else { StatusCode::ACCEPTED };
     let location = [(header::LOCATION, format!("/api/v1/jobs/{}", job.id))];
-    Ok((status, location, waited, pace(&job), Json(Job::from(job))).into_response())
+    let replayed = is_replayed.then_some([idempotency::REPLAYED]);
+    drop(flight);
+    Ok((status, location, waited, replayed, pace(&job), Json(Job::from(job))).into_response())
 }
 
 /// The two answers with status 200.

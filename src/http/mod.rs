@@ -17,6 +17,7 @@ mod events;
 mod extract;
 mod form;
 mod hosts;
+mod idempotency;
 mod jobs;
 mod keys;
 mod limits;

@@ -8,6 +8,7 @@ use crate::app::App;
 
 use super::Error;
 use super::access::Caller;
+use super::idempotency::InFlight;
 use super::limits::Limits;
 
 /// What all requests share. A handler cannot take the application from here: it asks for an [`App`], which is that of the
@@ -17,17 +18,24 @@ pub struct Api {
     app: App,
     closing: Closing,
     limits: Limits,
+    in_flight: InFlight,
 }
 
 impl Api {
     pub fn new(app: App, closing: Closing) -> Self {
-        Self { app, closing, limits: Limits::new() }
+        Self { app, closing, limits: Limits::new(), in_flight: InFlight::default() }
     }
 }
 
 impl FromRef<Api> for Limits {
     fn from_ref(api: &Api) -> Self {
         api.limits.clone()
+    }
+}
+
+impl FromRef<Api> for InFlight {
+    fn from_ref(api: &Api) -> Self {
+        api.in_flight.clone()
     }
 }
 

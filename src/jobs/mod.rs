@@ -19,9 +19,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::compress::Estimate;
-use crate::storage::{JobId, JobRecord, NewJob, Storage, StoreError, TenantId};
+use crate::storage::{JobId, JobRecord, NamedRequest, NewJob, Storage, StoreError, TenantId};
 
 pub(crate) use batching::BatchSettings;
 pub use batching::Batching;
@@ -63,6 +64,36 @@ impl Jobs {
     /// # Errors
     /// [`SubmitError`] names what is wrong with the spec.
     pub async fn submit(&self, spec: &JobSpec) -> Result<JobRecord, SubmitError> {
+        self.queue(spec, None).await
+    }
+
+    /// [`Jobs::submit`] of a request that calls itself `key` at `operation`, a method and a path. Sent again, it gets the job
+    /// that it has, and true.
+    ///
+    /// # Errors
+    /// As [`Jobs::submit`]; [`StoreError::NameReused`].
+    pub async fn submit_once(
+        &self,
+        spec: &JobSpec,
+        operation: &'static str,
+        key: String,
+    ) -> Result<(JobRecord, bool), SubmitError> {
+        let body_sha256 = Sha256::digest(to_json(spec).to_string()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let request = NamedRequest { operation, key, body_sha256 };
+        if let Some(job) = self.storage.store.made_by(&request).await? {
+            return Ok((job, true));
+        }
+        match self.queue(spec, Some(request.clone())).await {
+            // Another process was faster.
+            Err(SubmitError::Store(error)) if error.is_unique_violation() => {
+                let job = self.storage.store.made_by(&request).await?;
+                job.map(|job| (job, true)).ok_or(SubmitError::Store(error))
+            }
+            queued => Ok((queued?, false)),
+        }
+    }
+
+    async fn queue(&self, spec: &JobSpec, request: Option<NamedRequest>) -> Result<JobRecord, SubmitError> {
         let spec = &self.resolved(spec).await?;
         self.dry_run(spec).await?;
         let job = NewJob {
@@ -72,6 +103,7 @@ impl Jobs {
             model: spec.model().to_owned(),
             datasets: spec.maps().filter_map(|(_, map)| map.dataset.clone()).collect(),
             max_attempts: self.max_attempts.into(),
+            request,
         };
         let queued = self.storage.store.enqueue(&job).await?;
         metrics::counter!("weightpress_jobs_submitted_total", "kind" => spec.kind().as_str()).increment(1);

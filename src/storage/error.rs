@@ -27,6 +27,9 @@ pub enum StoreError {
     /// The tenant has as many jobs as it may have.
     #[error("there are {max_jobs} unfinished jobs, as many as there may be")]
     JobQuota { max_jobs: i64 },
+    /// A request calls itself by the name of another one.
+    #[error("the key {key} was used before, for a request that asked for something else")]
+    NameReused { key: String },
     /// The lease was lost: the job was given to another worker, cancelled, or finished.
     #[error("attempt {attempt} at job {job} has lost its lease")]
     LeaseLost { job: String, attempt: i64 },

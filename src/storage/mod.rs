@@ -12,6 +12,7 @@ mod datasets;
 mod error;
 mod gate;
 mod id;
+mod idempotency;
 mod jobs;
 mod keys;
 mod models;
@@ -31,6 +32,7 @@ pub(crate) use database::sqlite_url;
 pub use datasets::{ArraySummary, DatasetRecord, NewDataset};
 pub use error::{Kind, StoreError};
 pub use id::{DatasetId, InvalidId, JobId, ModelId, TenantId};
+pub use idempotency::NamedRequest;
 pub use jobs::{EventKind, Failure, JobEvent, JobFilter, JobRecord, JobState};
 pub use keys::{Credential, KeyRecord, NewKey};
 pub use models::{ModelRecord, NewModel, WeightSummary};
@@ -74,6 +76,11 @@ impl Store {
     #[must_use]
     pub fn for_tenant(&self, tenant: &TenantId) -> Self {
         Self { database: self.database.clone(), tenant: tenant.clone() }
+    }
+
+    /// Who it is seen by.
+    pub fn tenant_id(&self) -> &TenantId {
+        &self.tenant
     }
 
     /// Asks the database for its clock, to see that it answers.

@@ -15,8 +15,11 @@ use crate::jobs::JobKind;
 
 use super::database::{Database, read, skip_locked, write};
 use super::datasets::LOCK_DATASET;
+use super::idempotency::insert_name;
 use super::models::LOCK_MODEL;
-use super::{DatasetId, EventKind, Failure, JobId, JobRecord, JobState, Kind, ModelId, Store, StoreError, TenantId};
+use super::{
+    DatasetId, EventKind, Failure, JobId, JobRecord, JobState, Kind, ModelId, NamedRequest, Store, StoreError, TenantId,
+};
 
 /// A job about to be queued.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +35,8 @@ pub struct NewJob {
     pub datasets: BTreeSet<String>,
     /// Starts before it is given up.
     pub max_attempts: i64,
+    /// The request that asks for it, where it named itself.
+    pub request: Option<NamedRequest>,
 }
 
 /// The right to work on a job, until it runs out.
@@ -84,7 +89,8 @@ impl Store {
     /// Queues a job. Once this returns it survives a crash.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] for the model or a dataset; [`StoreError::JobQuota`].
+    /// [`StoreError::NotFound`] for the model or a dataset; [`StoreError::JobQuota`]. A request that was stored before violates
+    /// uniqueness: [`Store::made_by`] has what it made.
     pub async fn enqueue(&self, job: &NewJob) -> Result<JobRecord, StoreError> {
         const SQL: &str = "INSERT INTO jobs (id, tenant_id, kind, state, priority, spec, model_id, model, dataset_id, \
              max_attempts, run_at, created_at) \
@@ -127,6 +133,9 @@ impl Store {
                 .await?;
             for dataset in &datasets {
                 sqlx::query(INSERT_DATASET).bind(&self.tenant).bind(&queued.id).bind(dataset).execute(&mut *tx).await?;
+            }
+            if let Some(request) = &job.request {
+                insert_name!(self, tx, request, &queued.id);
             }
             append_event!(tx, &queued.id, EventKind::Queued, json!({}));
             queued

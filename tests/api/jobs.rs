@@ -193,3 +193,67 @@ fn methods_name_every_quantiser_and_codec() {
         assert!(text.contains(&format!("\"{word}\"")), "{word}");
     }
 }
+
+#[test]
+fn a_request_that_names_itself_is_done_once() {
+    let app = TestApp::start_with(|config| config.workers = 0);
+    app.upload_model("digits", fixtures::DIGITS).expect(201);
+    app.upload_dataset("digits", fixtures::DIGITS_DATA).expect(201);
+    let send = |key: &str, spec: &Value| {
+        app.send("POST", "/api/v1/jobs", &[("idempotency-key", key)], Some(spec.to_string().as_bytes()))
+    };
+    let first = send("deploy-7", &compress_digits()).expect(202);
+    assert_eq!(first.header("idempotency-replayed"), None);
+    let again = send("\"deploy-7\"", &compress_digits()).expect(202);
+    assert_eq!(again.header("idempotency-replayed"), Some("true"));
+    assert_eq!(again.json(), first.json());
+    assert_eq!(again.header("location"), first.header("location"));
+    let other = json!({"kind": "compress", "model": "digits", "recipe": {}});
+    send("deploy-7", &other).expect_problem(422, "idempotency_key_reused", "deploy-7");
+    let second = send("deploy-8", &compress_digits()).expect(202).json();
+    assert_ne!(second["id"], first.json()["id"]);
+    send("a b", &other).expect_problem(400, "invalid_header", "Idempotency-Key");
+    // A refused request leaves no name behind.
+    send("late", &json!({"kind": "compress", "model": "late", "recipe": {}})).expect_problem(404, "not_found", "late");
+    app.upload_model("late", fixtures::DIGITS).expect(201);
+    send("late", &json!({"kind": "compress", "model": "late", "recipe": {}})).expect(202);
+    assert_eq!(app.get("/api/v1/jobs").expect(200).json()["items"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn a_request_is_not_answered_twice_at_the_same_time() {
+    let app = TestApp::start_with(|config| config.workers = 0);
+    app.upload_model("digits", fixtures::DIGITS).expect(201);
+    app.upload_dataset("digits", fixtures::DIGITS_DATA).expect(201);
+    let spec = compress_digits().to_string();
+    let send = |wait: &str| {
+        let headers = [("idempotency-key", "x"), ("prefer", wait)];
+        app.send("POST", "/api/v1/jobs", &headers, Some(spec.as_bytes()))
+    };
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| send("wait=3").expect(202).json());
+        crate::harness::wait_until("the first request is waiting", || {
+            !app.get("/api/v1/jobs").expect(200).json()["items"].as_array().unwrap().is_empty()
+        });
+        send("wait=0").expect_problem(409, "in_flight", "Idempotency-Key");
+        let job = waiting.join().unwrap();
+        assert_eq!(send("wait=0").expect(202).json()["id"], job["id"]);
+    });
+}
+
+#[test]
+fn concurrent_requests_of_one_name_make_one_job() {
+    let app = TestApp::start_with(|config| config.workers = 0);
+    app.upload_model("digits", fixtures::DIGITS).expect(201);
+    app.upload_dataset("digits", fixtures::DIGITS_DATA).expect(201);
+    let spec = compress_digits().to_string();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let answer = app.send("POST", "/api/v1/jobs", &[("idempotency-key", "x")], Some(spec.as_bytes()));
+                assert!(matches!(answer.status, 202 | 409), "{}", answer.json());
+            });
+        }
+    });
+    assert_eq!(app.get("/api/v1/jobs").expect(200).json()["items"].as_array().unwrap().len(), 1);
+}

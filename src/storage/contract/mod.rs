@@ -103,6 +103,7 @@ fn new_job(model: &str) -> NewJob {
         model: model.to_owned(),
         datasets: Default::default(),
         max_attempts: 3,
+        request: None,
     }
 }
 
