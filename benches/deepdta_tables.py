@@ -4,8 +4,10 @@
     benches/deepdta_tables.py FOLDER [METHOD ...]
 
 FOLDER holds `models/` and `datasets/` as docs/how-small.md describes them. Convolutions and embeddings are frozen and not
-compressed, so psi is of the dense layers. Methods that differ in nothing but the quantiser are one search over all of their
-settings (`weightpress search`, exhaustive), which prunes and trains once for each sparsity. For each published row the smallest
+compressed, so psi is of the dense layers. Weights are pruned (by the criterion `obs`) and rounded to the shared values (with
+feedback) by what 1,800 samples give each layer; then the shared values and the biases are trained on means of samples, which
+the upload answers. Methods that differ in nothing but the quantiser are one search over all of their settings (`weightpress
+search`, exhaustive). For each published row the smallest
 psi is taken whose MSE on the validation split is no worse than the published MSE, and measured on the test split. Trials stay in
 target/deepdta_tables, so a run that is cut off goes on. Needs Python 3.9 and nothing else.
 
@@ -43,9 +45,8 @@ PUBLISHED = {
     "Pr-uUQ": ("pruned-unified", "uq", [(0.2383, 0.0365), (0.2203, 0.0675)]),
     "Pr-uECSQ": ("pruned-unified", "ecsq", [(0.3127, 0.0271), (0.2199, 0.0887)]),
 }
-SPARSITY = [0.8, 0.9, 0.95, 0.97, 0.98]
-LEVELS = [3, 7]
-LEVELS_WITHOUT_PRUNING = [2, 3, 7, 15]
+SPARSITY = [0.8, 0.9, 0.95, 0.97]
+LEVELS = {"per-layer": [2, 3, 7, 15], "unified": [3, 4, 7, 15], "pruned-per-layer": [7, 15], "pruned-unified": [3, 7]}
 
 
 def search_of(family):
@@ -54,17 +55,19 @@ def search_of(family):
     recipe = {
         "by_op": {"Conv": {"skip": True}, "Gather": {"skip": True}},
         "encode": {"plain": "f16"},
-        "finetune": {"epochs": 12 if prunes else 0, "sharing_epochs": 8, "batch": 128},
+        "calibrate": {"samples": 1800},
     }
     space = {"exhaustive": True}
     if prunes:
-        recipe["prune"] = {"scope": "global"}
+        recipe["prune"] = {"criterion": "obs", "scope": "global"}
         space["sparsity"] = SPARSITY
     if family == "pruned":
-        recipe["finetune"]["sharing_epochs"] = 0
         return recipe, space
-    recipe["quantize"] = {"codebook": "unified" if unifies else "per_layer"}
-    space["levels"] = LEVELS if prunes else LEVELS_WITHOUT_PRUNING
+    recipe["quantize"] = {"codebook": "unified" if unifies else "per_layer", "rounding": "feedback"}
+    recipe["finetune"] = {
+        "epochs": 0, "sharing_epochs": 4, "batch": 128, "mixup": True, "label_weight": 0, "sharing_learning_rate": 6e-4,
+    }
+    space["levels"] = LEVELS[family]
     space["methods"] = ["cws", "pws", "uq", "ecsq"] if unifies else ["cws", "pws"]
     return recipe, space
 

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -18,7 +19,7 @@ use crate::storage::{Failure, JobFilter, JobId, JobRecord, JobState, NewMetric, 
 use super::idempotency::{self, InFlight};
 use super::page::{List, ListResponse, PageQuery};
 use super::problem::Failures;
-use super::{Api, Closing, Error, Name, extract, prefer};
+use super::{Api, Closing, Error, Name, content, digest, extract, prefer};
 
 pub fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(submit_job, list_jobs)).routes(routes!(get_job)).routes(routes!(cancel_job))
@@ -290,18 +291,31 @@ fn parse_id(text: &str) -> Result<JobId, Error> {
     params(
         ("id" = JobId, Path, description = "The job"),
         ("prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the end"),
+        ("if-none-match" = Option<String>, Header, description = "The entity tag of the job as the client knows it"),
     ),
-    responses((status = OK, description = "The job", body = Job), Failures)
+    responses(
+        (status = OK, description = "The job", body = Job, headers(("etag" = String, description = "Changes whenever the job does"))),
+        (status = NOT_MODIFIED, description = "It is as the client knows it"),
+        Failures,
+    )
 )]
 async fn get_job(
     app: App,
     State(closing): State<Closing>,
     extract::Path(id): extract::Path<JobId>,
     headers: HeaderMap,
-) -> Result<impl IntoResponse, Error> {
+) -> Result<Response, Error> {
     let job = app.storage.store.job(&id).await?;
     let (job, waited) = wait(&app, closing, job, &headers).await?;
-    Ok((waited, pace(&job), Json(Job::from(job))))
+    let pace = pace(&job);
+    let json = serde_json::to_vec(&Job::from(job)).map_err(Error::internal)?;
+    let sha256: String = Sha256::digest(&json).iter().map(|byte| format!("{byte:02x}")).collect();
+    let entity_tag = digest::entity_tag(&sha256);
+    if digest::none_match(&headers, &entity_tag) {
+        return Ok((waited, pace, content::not_modified(&entity_tag)).into_response());
+    }
+    let described = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json")), (header::ETAG, entity_tag)];
+    Ok((waited, pace, described, json).into_response())
 }
 
 /// Asks a job to stop.

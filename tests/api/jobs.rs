@@ -257,3 +257,20 @@ fn concurrent_requests_of_one_name_make_one_job() {
     });
     assert_eq!(app.get("/api/v1/jobs").expect(200).json()["items"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn a_job_that_did_not_change_is_not_sent_again() {
+    let app = TestApp::start_with(|config| config.workers = 0);
+    app.upload_model("digits", fixtures::DIGITS).expect(201);
+    let job = app.post_json("/api/v1/jobs", &json!({"kind": "compress", "model": "digits", "recipe": {}})).expect(202);
+    let path = job.header("location").unwrap().to_owned();
+    let first = app.get(&path).expect(200);
+    let tag = first.header("etag").unwrap();
+    let asked = |tag: &str| app.send("GET", &path, &[("if-none-match", tag)], None);
+    let unchanged = asked(tag).expect(304);
+    assert_eq!((unchanged.body.len(), unchanged.header("etag")), (0, Some(tag)));
+    app.post(&format!("{path}/cancel"), b"").expect(200);
+    let changed = asked(tag).expect(200);
+    assert_ne!(changed.header("etag"), Some(tag));
+    assert_eq!(changed.json()["status"], "cancelled");
+}
