@@ -24,7 +24,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// Time in which a client must take a chunk of a file that is kept for it alone.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
+/// The type of bytes that are no text.
+pub const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// A file about to be sent, but for its bytes.
 pub struct Download {

@@ -13,7 +13,7 @@ use crate::jobs::{ExecuteError, LoadError, SubmitError};
 use crate::storage::StoreError;
 
 use super::NameError;
-use super::oip::TensorError;
+use super::oip::{BinaryError, TensorError};
 use super::problem::{self, Fault};
 
 /// Why a request was not served.
@@ -44,7 +44,7 @@ pub enum Error {
     /// 400: a name that is none.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// 400: a query string or path that cannot be read.
+    /// 400: a query string, a path or a parameter of a prediction that cannot be read.
     #[error("{0}")]
     InvalidParameter(String),
     /// 400: a header that cannot be read.
@@ -83,9 +83,15 @@ pub enum Error {
     /// 400: a tensor of a prediction that cannot be read.
     #[error(transparent)]
     Tensor(#[from] TensorError),
+    /// 400: a prediction whose JSON and binary data cannot be told apart.
+    #[error(transparent)]
+    Binary(#[from] BinaryError),
     /// 400: an output that the model lacks.
     #[error("the model has no output `{name}`; it has {known}")]
     UnknownOutput { name: String, known: String },
+    /// 400: an output that is asked for more than once.
+    #[error("the output `{name}` is asked for twice")]
+    RepeatedOutput { name: String },
     /// 400: a part of the inference protocol that is not spoken here.
     #[error("{0}")]
     UnsupportedRequest(&'static str),
@@ -165,6 +171,8 @@ impl Error {
             Self::RangeNotSatisfiable { .. } => (S::RANGE_NOT_SATISFIABLE, "range_not_satisfiable"),
             Self::Infer(error) => infer_kind(error),
             Self::Tensor(_) => (S::BAD_REQUEST, "invalid_tensor"),
+            Self::Binary(_) => (S::BAD_REQUEST, "invalid_binary_data"),
+            Self::RepeatedOutput { .. } => (S::BAD_REQUEST, "repeated_output"),
             Self::UnknownOutput { .. } => (S::BAD_REQUEST, "unknown_output"),
             Self::UnsupportedRequest(_) => (S::BAD_REQUEST, "unsupported_request"),
             Self::NotPredictable { .. } => (S::UNPROCESSABLE_ENTITY, "not_predictable"),

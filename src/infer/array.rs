@@ -137,9 +137,19 @@ macro_rules! define_datatypes {
 
             /// The elements as little-endian bytes.
             pub fn to_le_bytes(&self) -> Vec<u8> {
-                let mut out = Vec::with_capacity(self.len() * self.datatype().size_bytes());
-                match self { $(Self::$variant(v) => v.iter().for_each(|e| e.write(&mut out))),* }
+                let mut out = Vec::new();
+                self.append_le_bytes(&mut out);
                 out
+            }
+
+            /// Puts the elements behind what is in `out`, as little-endian bytes.
+            pub fn append_le_bytes(&self, out: &mut Vec<u8>) {
+                match self { $(Self::$variant(v) => append(v, out)),* }
+            }
+
+            /// Bytes of all elements.
+            pub fn size_bytes(&self) -> usize {
+                self.len() * self.datatype().size_bytes()
             }
         }
     };
@@ -304,11 +314,19 @@ fn element_count(dims: &[usize]) -> Result<usize, ArrayError> {
     count.ok_or_else(|| ArrayError::Overflow { dims: dims.to_vec() })
 }
 
+fn append<E: Element>(elements: &[E], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start + size_of_val(elements), 0);
+    let slots = out[start..].chunks_exact_mut(size_of::<E>());
+    slots.zip(elements).for_each(|(slot, element)| element.write(slot));
+}
+
 /// One element: its bytes and its value as a number.
 trait Element: Sized {
     /// `bytes` are exactly one element.
     fn read(bytes: &[u8]) -> Self;
-    fn write(&self, out: &mut Vec<u8>);
+    /// `slot` has room for exactly one element.
+    fn write(&self, slot: &mut [u8]);
     fn to_number(self) -> f64;
     fn from_number(number: f64) -> Self;
 }
@@ -317,8 +335,8 @@ impl Element for bool {
     fn read(bytes: &[u8]) -> Self {
         bytes[0] != 0
     }
-    fn write(&self, out: &mut Vec<u8>) {
-        out.push(u8::from(*self));
+    fn write(&self, slot: &mut [u8]) {
+        slot[0] = u8::from(*self);
     }
     fn to_number(self) -> f64 {
         f64::from(u8::from(self))
@@ -334,8 +352,8 @@ macro_rules! element {
             fn read(bytes: &[u8]) -> Self {
                 Self::from_le_bytes(bytes.try_into().expect("one element"))
             }
-            fn write(&self, out: &mut Vec<u8>) {
-                out.extend_from_slice(&self.to_le_bytes());
+            fn write(&self, slot: &mut [u8]) {
+                slot.copy_from_slice(&self.to_le_bytes());
             }
             fn to_number(self) -> f64 {
                 $to(self)
@@ -375,7 +393,7 @@ mod tests {
             assert_eq!(array.datatype(), datatype);
             assert_eq!((array.data.get_f64(0), array.data.get_f64(1)), (1.0, 0.0));
             let bytes = array.data.to_le_bytes();
-            assert_eq!(bytes.len(), 2 * datatype.size_bytes());
+            assert_eq!((bytes.len(), array.data.size_bytes()), (2 * datatype.size_bytes(), bytes.len()));
             assert_eq!(Array::from_le_bytes(datatype, vec![2, 1], &bytes), Ok(array.clone()));
             match array.clone().into_tensor() {
                 Ok(tensor) => assert_eq!(Array::from_tensor(&tensor.into_tvalue()), Ok(array)),

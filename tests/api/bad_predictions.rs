@@ -7,7 +7,7 @@ use crate::fixtures;
 use crate::harness::TestApp;
 
 #[track_caller]
-fn expect_protocol_problem(answer: &Answer, status: u16, code: &str, fault: &str) {
+pub fn expect_protocol_problem(answer: &Answer, status: u16, code: &str, fault: &str) {
     answer.expect_problem(status, code, fault);
     let problem = answer.json();
     assert_eq!(problem["error"], problem["detail"]);
@@ -26,11 +26,13 @@ fn request(changes: Value) -> Value {
 fn every_fault_of_a_request_is_named() {
     let app = TestApp::with_digits();
     let two_inputs = json!({"inputs": [request(json!({}))["inputs"][0], request(json!({}))["inputs"][0]]});
-    let wrong_output = {
+    let outputs = |outputs: Value| {
         let mut request = request(json!({}));
-        request["outputs"] = json!([{"name": "probabilities"}]);
+        request["outputs"] = outputs;
         request
     };
+    let output_with = |parameters: Value| outputs(json!([{"name": "logits", "parameters": parameters}]));
+    let wrong_output = outputs(json!([{"name": "probabilities"}]));
     let mut too_large = vec![0.0; 64];
     too_large[9] = 1e39;
     let cases = [
@@ -50,17 +52,26 @@ fn every_fault_of_a_request_is_named() {
         (request(json!({"data": [[0.0], 0.0]})), "invalid_json", "ragged"),
         (request(json!({"data": vec!["0"; 64]})), "invalid_json", "string"),
         (request(json!({"data": too_large})), "invalid_tensor", "at element 9"),
-        (request(json!({"parameters": {"binary_data_size": 256}})), "invalid_tensor", "binary"),
+        (request(json!({"data": Value::Null})), "invalid_json", "null"),
         (json!({"id": "x"}), "invalid_json", "inputs"),
         (wrong_output, "unknown_output", "`probabilities`; it has `logits`"),
+        (outputs(json!([{"name": "logits"}, {"name": "logits"}])), "repeated_output", "`logits` is asked for twice"),
+        (output_with(json!({"binary_data": 1})), "invalid_parameter", "binary_data is 1, not true or false"),
+        (output_with(json!({"classification": 2})), "unsupported_request", "classification"),
+        (output_with(json!({"shared_memory_region": "x"})), "unsupported_request", "shared memory"),
     ];
     for (request, code, fault) in cases {
         let answer = app.post_json("/v2/models/digits/infer", &request);
         expect_protocol_problem(&answer, 400, code, fault);
     }
-    let binary = [("inference-header-content-length", "10")];
-    let answer = app.send("POST", "/v2/models/digits/infer", &binary, Some(b"{}"));
-    expect_protocol_problem(&answer, 400, "unsupported_request", "binary");
+    let deep = "[".repeat(200) + "0" + &"]".repeat(200);
+    for request in [
+        format!(r#"{{"inputs": [{{"name": "input", "shape": [1, 64], "datatype": "FP32", "data": {deep}}}]}}"#),
+        format!(r#"{{"parameters": {{"x": {deep}}}, "inputs": []}}"#),
+    ] {
+        let answer = app.post("/v2/models/digits/infer", request.as_bytes());
+        expect_protocol_problem(&answer, 400, "invalid_json", "recursion limit");
+    }
     app.post_json("/v2/models/digits/infer", &request(json!({}))).expect(200);
 }
 

@@ -4,11 +4,13 @@
 //! With `WEIGHTPRESS_TEST_DATABASE_URL` set to a Postgres server, every test gets a database of its own there instead of
 //! an SQLite file.
 
+mod bad_binary;
 mod bad_jobs;
 mod bad_predictions;
 mod bad_requests;
 mod bad_uploads;
 mod benchmarks;
+mod binary;
 mod client;
 mod crash;
 mod datasets;

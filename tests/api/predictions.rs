@@ -8,12 +8,12 @@ use tract_onnx::pb::tensor_proto::DataType;
 use crate::fixtures::{self, digits_predictions, digits_request};
 use crate::harness::TestApp;
 
-fn numbers(values: &Value) -> Vec<f64> {
+pub fn numbers(values: &Value) -> Vec<f64> {
     values.as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect()
 }
 
 /// The protocol's measure of equality: within 1e-4 of the largest value.
-fn assert_close(found: &Value, expected: &Value) {
+pub fn assert_close(found: &Value, expected: &Value) {
     let (found, expected) = (numbers(found), numbers(expected));
     assert_eq!(found.len(), expected.len());
     let largest = expected.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));

@@ -6,12 +6,13 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use half::{bf16, f16};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::{Ref, RefOr, Schema};
 
-use crate::infer::ArrayData;
+use crate::infer::{ArrayData, Datatype};
 
 /// Elements as they were written.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -180,6 +181,66 @@ impl<'de> Visitor<'de> for Nested<'_> {
     }
 }
 
+impl Data {
+    /// The elements as values of `datatype`, or the index of the first that is none.
+    pub fn convert(&self, datatype: Datatype) -> Result<ArrayData, usize> {
+        let elements = &self.elements;
+        Ok(match datatype {
+            Datatype::Bool => ArrayData::Bool(collect(elements, boolean)?),
+            Datatype::U8 => ArrayData::U8(collect(elements, integer)?),
+            Datatype::U16 => ArrayData::U16(collect(elements, integer)?),
+            Datatype::U32 => ArrayData::U32(collect(elements, integer)?),
+            Datatype::U64 => ArrayData::U64(collect(elements, integer)?),
+            Datatype::I8 => ArrayData::I8(collect(elements, integer)?),
+            Datatype::I16 => ArrayData::I16(collect(elements, integer)?),
+            Datatype::I32 => ArrayData::I32(collect(elements, integer)?),
+            Datatype::I64 => ArrayData::I64(collect(elements, integer)?),
+            // A number too large for its type would become an infinity, which nobody wrote.
+            Datatype::F16 => {
+                ArrayData::F16(collect(elements, |e| number(e).map(f16::from_f64).filter(|v| v.is_finite()))?)
+            }
+            Datatype::Bf16 => {
+                ArrayData::Bf16(collect(elements, |e| number(e).map(bf16::from_f64).filter(|v| v.is_finite()))?)
+            }
+            Datatype::F32 => {
+                ArrayData::F32(collect(elements, |e| number(e).map(|v| v as f32).filter(|v| v.is_finite()))?)
+            }
+            Datatype::F64 => ArrayData::F64(collect(elements, number)?),
+        })
+    }
+}
+
+fn collect<T>(elements: &[Element], value: impl Fn(Element) -> Option<T>) -> Result<Vec<T>, usize> {
+    elements.iter().enumerate().map(|(index, &element)| value(element).ok_or(index)).collect()
+}
+
+/// Clients written in weakly typed languages send booleans as 0 and 1.
+fn boolean(element: Element) -> Option<bool> {
+    match element {
+        Element::Bool(value) => Some(value),
+        Element::Signed(0) => Some(false),
+        Element::Signed(1) => Some(true),
+        _ => None,
+    }
+}
+
+fn integer<T: TryFrom<i64> + TryFrom<u64>>(element: Element) -> Option<T> {
+    match element {
+        Element::Signed(value) => T::try_from(value).ok(),
+        Element::Unsigned(value) => T::try_from(value).ok(),
+        Element::Bool(_) | Element::Float(_) => None,
+    }
+}
+
+fn number(element: Element) -> Option<f64> {
+    match element {
+        Element::Signed(value) => Some(value as f64),
+        Element::Unsigned(value) => Some(value as f64),
+        Element::Float(value) => Some(value),
+        Element::Bool(_) => None,
+    }
+}
+
 /// Writes elements as one flat JSON array. A NaN or an infinity, which JSON cannot hold, becomes `null`.
 pub struct Flat<'a>(pub &'a ArrayData);
 
@@ -271,5 +332,22 @@ mod tests {
         assert_eq!(json(ArrayData::F16(vec![half::f16::from_f32(0.5)])), "[0.5]");
         assert_eq!(json(ArrayData::U64(vec![u64::MAX])), "[18446744073709551615]");
         assert_eq!(json(ArrayData::Bool(vec![true, false])), "[true,false]");
+    }
+
+    #[test]
+    fn integers_must_fit_their_type() {
+        let cases = [
+            (Datatype::I8, "128"),
+            (Datatype::U8, "-1"),
+            (Datatype::I64, "9223372036854775808"),
+            (Datatype::U16, "65536"),
+            (Datatype::I32, "1.0"),
+        ];
+        for (datatype, value) in cases {
+            let data = read(&format!("[{value}]")).unwrap();
+            assert_eq!(data.convert(datatype), Err(0), "{value} as {datatype}");
+        }
+        let data = read("[18446744073709551615]").unwrap();
+        assert_eq!(data.convert(Datatype::U64), Ok(ArrayData::U64(vec![u64::MAX])));
     }
 }

@@ -1,11 +1,14 @@
-//! `/v2`: the Open Inference Protocol, version 2, with JSON tensors.
+//! `/v2`: the Open Inference Protocol, version 2, with tensors in JSON or binary.
 //!
-//! Source: <https://github.com/kserve/open-inference-protocol>, `inference_rest.md`. Facts of the field: the client
+//! Source: <https://github.com/kserve/open-inference-protocol>, `inference_rest.md`; the extensions are Triton's. Facts of the field: the client
 //! `tritonclient` sends no `Content-Type`, takes every status but 200 for a failure, and reads the member `error` of it.
 
+mod answer;
+mod binary;
 mod data;
 mod infer;
 mod metadata;
+mod prediction;
 mod tensor;
 
 use serde::Deserialize;
@@ -17,6 +20,7 @@ use crate::storage::ModelRecord;
 
 use super::{Api, Error, Name};
 
+pub use binary::BinaryError;
 pub use tensor::TensorError;
 
 pub fn router() -> OpenApiRouter<Api> {

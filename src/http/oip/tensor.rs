@@ -1,18 +1,18 @@
-//! JSON tensors of the Open Inference Protocol, and their conversion to and from arrays.
+//! Tensors of the Open Inference Protocol, in JSON or with binary data, and their conversion to and from arrays.
 //!
-//! What can be told from the tensor alone is checked here: datatype, element count, nesting, and that every element fits
-//! its type. What only the model knows, the predictor checks.
+//! What can be told from the tensor alone is checked here: datatype, element count, nesting, the size of binary data, and
+//! that every element fits its type. What only the model knows, the predictor checks.
 
 use std::fmt;
 
-use half::{bf16, f16};
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
 use crate::infer::{Array, ArrayData, Datatype};
 
-use super::data::{AtMost, Data, Element, Flat};
+use super::binary::{Tail, count_texts};
+use super::data::{AtMost, Data, Element};
 
 /// Free-form settings of a request, a tensor or an answer.
 pub type Parameters = serde_json::Map<String, serde_json::Value>;
@@ -28,11 +28,11 @@ pub struct RequestInput {
     pub shape: Vec<usize>,
     #[schema(example = "FP32")]
     pub datatype: String,
+    /// `binary_data_size`: bytes of the elements, which are behind the JSON.
     #[schema(value_type = Object, required = false)]
     pub parameters: Parameters,
-    /// Elements in row-major order, flat or nested.
-    #[schema(required = false)]
-    pub data: Data,
+    /// Elements in row-major order, flat or nested; absent where they are binary.
+    pub data: Option<Data>,
 }
 
 /// The members of an input, in JSON.
@@ -86,7 +86,7 @@ impl<'de> Visitor<'de> for Members {
             shape: shape.ok_or_else(|| A::Error::missing_field("shape"))?,
             datatype: datatype.ok_or_else(|| A::Error::missing_field("datatype"))?,
             parameters: parameters.unwrap_or_default(),
-            data: data.unwrap_or_default(),
+            data,
         })
     }
 }
@@ -104,36 +104,15 @@ fn element_count(shape: &[usize]) -> Option<usize> {
     count.filter(|&count| count > 0)
 }
 
-/// An output tensor of an answer; its data is flat, in row-major order.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = InferOutput)]
-pub struct ResponseOutput {
-    pub name: String,
-    pub shape: Vec<usize>,
-    #[schema(example = "FP32")]
-    pub datatype: &'static str,
-    #[serde(serialize_with = "flat")]
-    #[schema(value_type = Data)]
-    pub data: ArrayData,
-}
-
-fn flat<S: Serializer>(data: &ArrayData, serializer: S) -> Result<S::Ok, S::Error> {
-    Flat(data).serialize(serializer)
-}
-
-impl ResponseOutput {
-    /// The answer's form of the output `name`.
-    pub fn new(name: String, array: Array) -> Self {
-        Self { name, datatype: array.datatype().name(), shape: array.dims, data: array.data }
-    }
-}
-
-/// Why a JSON tensor is not an array.
+/// Why a tensor is not an array.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TensorError {
-    /// A datatype that the protocol does not have, or that holds no numbers.
+    /// A datatype that the protocol does not have.
     #[error("input `{name}` has the datatype `{given}`, which is not one of {}", datatypes())]
     UnknownDatatype { name: String, given: String },
+    /// Texts, which no model reads that can predict.
+    #[error("input `{name}` has the datatype BYTES; predictions take numbers: {}", datatypes())]
+    Texts { name: String },
     /// An axis without extent, or more elements than can be counted.
     #[error("input `{name}` has the shape {shape:?}, which holds no countable elements")]
     Extent { name: String, shape: Vec<usize> },
@@ -146,109 +125,124 @@ pub enum TensorError {
     /// An element that is not a value of the datatype.
     #[error("input `{name}` has {value} at element {index}, which is not a value of {datatype}")]
     Element { name: String, index: usize, value: Element, datatype: Datatype },
-    /// A binary tensor, which comes after the JSON in the body.
-    #[error("input `{name}` is sent as binary data; send its elements in the JSON member `data`")]
-    Binary { name: String },
+    /// No elements at all.
+    #[error("input `{name}` has neither data nor the parameter binary_data_size")]
+    Missing { name: String },
+    /// Elements in JSON, and others behind it.
+    #[error("input `{name}` has both data and the parameter binary_data_size")]
+    Both { name: String },
+    /// The size of binary data is no number of bytes.
+    #[error("input `{name}` has the binary_data_size {given}, which is no number of bytes")]
+    Size { name: String, given: serde_json::Value },
+    /// The size of binary data is not that of the shape.
+    #[error("input `{name}` has {given} bytes of binary data, its shape {shape:?} of {datatype} needs {needed}")]
+    ByteCount { name: String, shape: Vec<usize>, datatype: Datatype, given: usize, needed: usize },
+    /// Binary data that ends before it should.
+    #[error("input `{name}` has {given} bytes of binary data, {left} are left in the body")]
+    BeyondBody { name: String, given: usize, left: usize },
+    /// Binary data in a body that is all JSON.
+    #[error("input `{name}` has binary data, but the header Inference-Header-Content-Length is missing")]
+    NoHeader { name: String },
+    /// Lengths in binary data of BYTES do not add up to it.
+    #[error("input `{name}` has elements of BYTES that do not end where its {given} bytes of binary data do")]
+    TextLengths { name: String, given: usize },
 }
 
 impl RequestInput {
-    /// The tensor as a named array. Whether the model has such an input is the predictor's to say.
+    /// The tensor as a named array, its elements taken from the JSON or from `tail`. Whether the model has such an input is
+    /// the predictor's to say.
     ///
     /// # Errors
     /// [`TensorError`] for the first fault.
-    pub fn decode(self) -> Result<(String, Array), TensorError> {
-        let Self { name, shape, datatype, parameters, data } = self;
-        if parameters.contains_key("binary_data_size") {
-            return Err(TensorError::Binary { name });
-        }
-        let Ok(datatype) = datatype.parse::<Datatype>() else {
-            return Err(TensorError::UnknownDatatype { name, given: datatype });
-        };
-        let Some(needed) = element_count(&shape) else { return Err(TensorError::Extent { name, shape }) };
-        if data.count != needed {
-            return Err(TensorError::ElementCount { name, shape, given: data.count, needed });
-        }
-        if data.extents.len() > 1 && data.extents != shape {
-            return Err(TensorError::Nesting { name, nested: data.extents, shape });
-        }
-        match convert(&data.elements, datatype) {
-            Ok(values) => Ok((name, Array { dims: shape, data: values })),
-            Err(index) => Err(TensorError::Element { name, index, value: data.elements[index], datatype }),
+    pub fn decode(self, tail: &mut Tail) -> Result<(String, Array), TensorError> {
+        let Self { name, shape, datatype, mut parameters, data } = self;
+        match (data, parameters.remove("binary_data_size")) {
+            (Some(data), None) => decode_json(name, shape, &datatype, &data),
+            (None, Some(size)) => {
+                let size_bytes = size.as_u64().and_then(|size| usize::try_from(size).ok());
+                let Some(given) = size_bytes else { return Err(TensorError::Size { name, given: size }) };
+                let bytes = match tail.take(given) {
+                    Ok(bytes) => bytes,
+                    Err(Some(left)) => return Err(TensorError::BeyondBody { name, given, left }),
+                    Err(None) => return Err(TensorError::NoHeader { name }),
+                };
+                decode_binary(name, shape, &datatype, bytes)
+            }
+            (Some(_), Some(_)) => Err(TensorError::Both { name }),
+            (None, None) => Err(TensorError::Missing { name }),
         }
     }
+}
+
+fn decode_json(name: String, shape: Vec<usize>, datatype: &str, data: &Data) -> Result<(String, Array), TensorError> {
+    let datatype = parse_datatype(&name, datatype)?;
+    let Some(needed) = element_count(&shape) else { return Err(TensorError::Extent { name, shape }) };
+    if data.count != needed {
+        return Err(TensorError::ElementCount { name, shape, given: data.count, needed });
+    }
+    if data.extents.len() > 1 && data.extents != shape {
+        return Err(TensorError::Nesting { name, nested: data.extents.clone(), shape });
+    }
+    match data.convert(datatype) {
+        Ok(values) => Ok((name, Array { dims: shape, data: values })),
+        Err(index) => Err(TensorError::Element { name, index, value: data.elements[index], datatype }),
+    }
+}
+
+fn decode_binary(
+    name: String,
+    shape: Vec<usize>,
+    datatype: &str,
+    bytes: &[u8],
+) -> Result<(String, Array), TensorError> {
+    let (Some(elements), given) = (element_count(&shape), bytes.len()) else {
+        return Err(TensorError::Extent { name, shape });
+    };
+    if datatype == TEXTS {
+        return Err(match count_texts(bytes) {
+            None => TensorError::TextLengths { name, given },
+            Some(given) if given != elements => TensorError::ElementCount { name, shape, given, needed: elements },
+            Some(_) => TensorError::Texts { name },
+        });
+    }
+    let datatype = parse_datatype(&name, datatype)?;
+    let Some(needed) = elements.checked_mul(datatype.size_bytes()) else {
+        return Err(TensorError::Extent { name, shape });
+    };
+    if given != needed {
+        return Err(TensorError::ByteCount { name, shape, datatype, given, needed });
+    }
+    Ok((name, Array { dims: shape, data: ArrayData::from_le_bytes(datatype, bytes) }))
+}
+
+/// The protocol's name for elements that are texts.
+const TEXTS: &str = "BYTES";
+
+fn parse_datatype(name: &str, given: &str) -> Result<Datatype, TensorError> {
+    given.parse().map_err(|_| match given {
+        TEXTS => TensorError::Texts { name: name.to_owned() },
+        _ => TensorError::UnknownDatatype { name: name.to_owned(), given: given.to_owned() },
+    })
 }
 
 fn datatypes() -> String {
     Datatype::ALL.iter().map(|datatype| datatype.name()).collect::<Vec<_>>().join(", ")
 }
 
-/// Converts `elements`, or returns the index of the first that is not a value of `datatype`.
-fn convert(elements: &[Element], datatype: Datatype) -> Result<ArrayData, usize> {
-    Ok(match datatype {
-        Datatype::Bool => ArrayData::Bool(collect(elements, boolean)?),
-        Datatype::U8 => ArrayData::U8(collect(elements, integer)?),
-        Datatype::U16 => ArrayData::U16(collect(elements, integer)?),
-        Datatype::U32 => ArrayData::U32(collect(elements, integer)?),
-        Datatype::U64 => ArrayData::U64(collect(elements, integer)?),
-        Datatype::I8 => ArrayData::I8(collect(elements, integer)?),
-        Datatype::I16 => ArrayData::I16(collect(elements, integer)?),
-        Datatype::I32 => ArrayData::I32(collect(elements, integer)?),
-        Datatype::I64 => ArrayData::I64(collect(elements, integer)?),
-        // A number too large for its type would become an infinity, which nobody wrote.
-        Datatype::F16 => ArrayData::F16(collect(elements, |e| number(e).map(f16::from_f64).filter(|v| v.is_finite()))?),
-        Datatype::Bf16 => {
-            ArrayData::Bf16(collect(elements, |e| number(e).map(bf16::from_f64).filter(|v| v.is_finite()))?)
-        }
-        Datatype::F32 => ArrayData::F32(collect(elements, |e| number(e).map(|v| v as f32).filter(|v| v.is_finite()))?),
-        Datatype::F64 => ArrayData::F64(collect(elements, number)?),
-    })
-}
-
-fn collect<T>(elements: &[Element], value: impl Fn(Element) -> Option<T>) -> Result<Vec<T>, usize> {
-    elements.iter().enumerate().map(|(index, &element)| value(element).ok_or(index)).collect()
-}
-
-/// Clients written in weakly typed languages send booleans as 0 and 1.
-fn boolean(element: Element) -> Option<bool> {
-    match element {
-        Element::Bool(value) => Some(value),
-        Element::Signed(0) => Some(false),
-        Element::Signed(1) => Some(true),
-        _ => None,
-    }
-}
-
-fn integer<T: TryFrom<i64> + TryFrom<u64>>(element: Element) -> Option<T> {
-    match element {
-        Element::Signed(value) => T::try_from(value).ok(),
-        Element::Unsigned(value) => T::try_from(value).ok(),
-        Element::Bool(_) | Element::Float(_) => None,
-    }
-}
-
-fn number(element: Element) -> Option<f64> {
-    match element {
-        Element::Signed(value) => Some(value as f64),
-        Element::Unsigned(value) => Some(value as f64),
-        Element::Float(value) => Some(value),
-        Element::Bool(_) => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde::de::DeserializeSeed;
-
     use super::*;
 
     fn decode(members: &str) -> Result<Array, String> {
-        let input: RequestInput =
-            serde_json::from_str(&format!(r#"{{"name": "x", {members}}}"#)).map_err(|error| error.to_string())?;
-        input.decode().map(|(_, array)| array).map_err(|error| error.to_string())
+        decode_with(members, b"")
     }
 
-    fn data(json: &str) -> Data {
-        AtMost(usize::MAX).deserialize(&mut serde_json::Deserializer::from_str(json)).unwrap()
+    /// With `binary` behind the JSON; where that is empty, all is JSON.
+    fn decode_with(members: &str, binary: &[u8]) -> Result<Array, String> {
+        let input: RequestInput =
+            serde_json::from_str(&format!(r#"{{"name": "x", {members}}}"#)).map_err(|error| error.to_string())?;
+        let (_, mut tail) = Tail::split(binary, (!binary.is_empty()).then_some(0)).unwrap();
+        input.decode(&mut tail).map(|(_, array)| array).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -266,7 +260,8 @@ mod tests {
                 r#""shape": [2], "datatype": "float", "data": [1, 2]"#,
                 "datatype `float`, which is not one of BOOL, UINT8",
             ),
-            (r#""shape": [2], "datatype": "BYTES", "data": [1, 2]"#, "datatype `BYTES`"),
+            (r#""shape": [2], "datatype": "BYTES", "data": [1, 2]"#, "datatype BYTES; predictions take numbers: BOOL"),
+            (r#""shape": [2], "datatype": "FP32""#, "neither data nor"),
             (r#""shape": [-1, 2], "datatype": "FP32", "data": [1, 2]"#, "invalid value: integer `-1`"),
             (r#""shape": [0, 2], "datatype": "FP32", "data": []"#, "no countable elements"),
             (r#""shape": [9223372036854775808, 2], "datatype": "FP32", "data": []"#, "no countable elements"),
@@ -279,7 +274,7 @@ mod tests {
             (r#""shape": [2], "datatype": "FP32", "data": [1, 1e39]"#, "at element 1, which is not a value of FP32"),
             (r#""shape": [2], "datatype": "FP32", "data": [true, 1]"#, "has true at element 0"),
             (r#""shape": [2], "datatype": "FP32", "data": ["1", 1]"#, "invalid type: string"),
-            (r#""shape": [2], "datatype": "FP32", "parameters": {"binary_data_size": 8}"#, "is sent as binary data"),
+            (r#""shape": [2], "datatype": "FP32", "parameters": {"binary_data_size": 8}"#, "Content-Length is missing"),
         ];
         for (members, fault) in cases {
             let message = decode(members).unwrap_err();
@@ -288,19 +283,45 @@ mod tests {
     }
 
     #[test]
-    fn integers_must_fit_their_type() {
-        let cases = [
-            (Datatype::I8, "128"),
-            (Datatype::U8, "-1"),
-            (Datatype::I64, "9223372036854775808"),
-            (Datatype::U16, "65536"),
-            (Datatype::I32, "1.0"),
-        ];
-        for (datatype, value) in cases {
-            let data = data(&format!("[{value}]"));
-            assert_eq!(convert(&data.elements, datatype), Err(0), "{value} as {datatype}");
+    fn binary_data_becomes_arrays_of_every_datatype() {
+        for &datatype in Datatype::ALL {
+            let elements = ArrayData::from_f64(datatype, [1.0, 0.0, 1.0].into_iter());
+            let bytes = elements.to_le_bytes();
+            let (name, size) = (datatype.name(), bytes.len());
+            let members =
+                format!(r#""shape": [1, 3], "datatype": "{name}", "parameters": {{"binary_data_size": {size}}}"#);
+            assert_eq!(decode_with(&members, &bytes), Ok(Array { dims: vec![1, 3], data: elements }), "{name}");
         }
-        let data = data("[18446744073709551615]");
-        assert_eq!(convert(&data.elements, Datatype::U64), Ok(ArrayData::U64(vec![u64::MAX])));
+    }
+
+    #[test]
+    fn every_fault_of_binary_data_is_named() {
+        let eight = [0; 8];
+        let texts = b"\x02\0\0\0ab\0\0\0\0";
+        let cases = [
+            ("[2]", "FP32", "9", &eight[..], "has 9 bytes of binary data, 8 are left in the body"),
+            ("[2]", "FP32", "18446744073709551615", &eight, "8 are left in the body"),
+            ("[2]", "FP32", "-8", &eight, "the binary_data_size -8, which is no number of bytes"),
+            ("[2]", "FP32", "8.0", &eight, "the binary_data_size 8.0"),
+            ("[2]", "FP32", "\"8\"", &eight, "the binary_data_size \"8\""),
+            ("[2]", "FP32", "18446744073709551616", &eight, "which is no number of bytes"),
+            ("[2]", "FP32", "7", &eight, "has 7 bytes of binary data, its shape [2] of FP32 needs 8"),
+            ("[3]", "FP16", "8", &eight, "its shape [3] of FP16 needs 6"),
+            ("[0, 2]", "FP32", "0", &eight, "no countable elements"),
+            ("[4294967296, 4294967296]", "INT8", "8", &eight, "no countable elements"),
+            ("[4294967296, 1073741824]", "FP32", "8", &eight, "no countable elements"),
+            ("[2]", "float", "8", &eight, "datatype `float`"),
+            ("[2]", "BYTES", "10", texts, "has the datatype BYTES; predictions take numbers"),
+            ("[3]", "BYTES", "10", texts, "has 2 elements, its shape [3] needs 3"),
+            ("[2]", "BYTES", "9", texts, "do not end where its 9 bytes"),
+        ];
+        for (shape, datatype, size, binary, fault) in cases {
+            let parameters = format!(r#""parameters": {{"binary_data_size": {size}}}"#);
+            let members = format!(r#""shape": {shape}, "datatype": "{datatype}", {parameters}"#);
+            let message = decode_with(&members, binary).unwrap_err();
+            assert!(message.contains(fault), "{members}: {message}");
+        }
+        let both = r#""shape": [1], "datatype": "INT8", "parameters": {"binary_data_size": 1}, "data": [1]"#;
+        assert!(decode_with(both, b"\0").unwrap_err().contains("both data and"));
     }
 }
