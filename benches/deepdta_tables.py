@@ -5,8 +5,8 @@
 
 FOLDER holds `models/` and `datasets/` as docs/how-small.md describes them. Convolutions and embeddings are frozen and not
 compressed, so psi is of the dense layers. Weights are pruned (by the criterion `obs`) and rounded to the shared values (with
-feedback) by what 1,800 samples give each layer; then the shared values and the biases are trained on means of samples, which
-the upload answers. Methods that differ in nothing but the quantiser are one search over all of their settings (`weightpress
+feedback) by what 1,800 samples give each layer; then the shared values (where nothing is shared, the weights that are left) and the
+biases are trained on means of samples, which the upload answers. Methods that differ in nothing but the quantiser are one search over all of their settings (`weightpress
 search`, exhaustive). For each published row the smallest
 psi is taken whose MSE on the validation split is no worse than the published MSE, and measured on the test split. Trials stay in
 target/deepdta_tables, so a run that is cut off goes on. Needs Python 3.9 and nothing else.
@@ -45,8 +45,8 @@ PUBLISHED = {
     "Pr-uUQ": ("pruned-unified", "uq", [(0.2383, 0.0365), (0.2203, 0.0675)]),
     "Pr-uECSQ": ("pruned-unified", "ecsq", [(0.3127, 0.0271), (0.2199, 0.0887)]),
 }
-SPARSITY = [0.8, 0.9, 0.95, 0.97]
-LEVELS = {"per-layer": [2, 3, 7, 15], "unified": [3, 4, 7, 15], "pruned-per-layer": [7, 15], "pruned-unified": [3, 7]}
+SPARSITY = {"pruned": [0.85, 0.9], "pruned-per-layer": [0.8, 0.9], "pruned-unified": [0.8, 0.9, 0.95]}
+LEVELS = {"per-layer": [2, 7], "unified": [3, 4], "pruned-per-layer": [7], "pruned-unified": [7]}
 
 
 def search_of(family):
@@ -60,13 +60,13 @@ def search_of(family):
     space = {"exhaustive": True}
     if prunes:
         recipe["prune"] = {"criterion": "obs", "scope": "global"}
-        space["sparsity"] = SPARSITY
+        space["sparsity"] = SPARSITY[family]
+    training = {"batch": 128, "mixup": True, "label_weight": 0}
     if family == "pruned":
+        recipe["finetune"] = {"epochs": 4, "sharing_epochs": 0, "gradual": 0, "learning_rate": 3e-4, **training}
         return recipe, space
     recipe["quantize"] = {"codebook": "unified" if unifies else "per_layer", "rounding": "feedback"}
-    recipe["finetune"] = {
-        "epochs": 0, "sharing_epochs": 4, "batch": 128, "mixup": True, "label_weight": 0, "sharing_learning_rate": 6e-4,
-    }
+    recipe["finetune"] = {"epochs": 0, "sharing_epochs": 4, "sharing_learning_rate": 6e-4, **training}
     space["levels"] = LEVELS[family]
     space["methods"] = ["cws", "pws", "uq", "ecsq"] if unifies else ["cws", "pws"]
     return recipe, space
