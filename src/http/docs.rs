@@ -24,7 +24,7 @@ use crate::compress::{PruneFields, QuantizeFields};
         (name = "datasets", description = "Named arrays to evaluate on"),
         (name = "jobs", description = "Queued work"),
         (name = "methods", description = "Pruning criteria, quantisers, codecs and presets"),
-        (name = "inference", description = "The Open Inference Protocol, with JSON tensors"),
+        (name = "inference", description = "The Open Inference Protocol, with its extensions"),
         (name = "keys", description = "Who may do what"),
         (name = "operations", description = "Health and metrics"),
     ),

@@ -74,6 +74,12 @@ pub enum Error {
     /// 413: the body is too large.
     #[error("the body is larger than the limit of {limit_bytes} bytes")]
     TooLarge { limit_bytes: u64 },
+    /// 415: a body in a content coding that is not known here; the header `Accept-Encoding` lists those that are.
+    #[error("the Content-Encoding {given} is none of gzip, deflate")]
+    UnknownCoding { given: String },
+    /// 400: a body that is not what its content coding says.
+    #[error("the body is no {coding}: {reason}")]
+    InvalidCoding { coding: &'static str, reason: String },
     /// 416: a range past the end.
     #[error("the range starts past the end of {size_bytes} bytes")]
     RangeNotSatisfiable { size_bytes: u64 },
@@ -168,6 +174,8 @@ impl Error {
             Self::BodyAborted(_) => (S::BAD_REQUEST, "body_aborted"),
             Self::BodyStalled { .. } => (S::REQUEST_TIMEOUT, "body_stalled"),
             Self::TooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "too_large"),
+            Self::UnknownCoding { .. } => (S::UNSUPPORTED_MEDIA_TYPE, "unknown_encoding"),
+            Self::InvalidCoding { .. } => (S::BAD_REQUEST, "invalid_encoding"),
             Self::RangeNotSatisfiable { .. } => (S::RANGE_NOT_SATISFIABLE, "range_not_satisfiable"),
             Self::Infer(error) => infer_kind(error),
             Self::Tensor(_) => (S::BAD_REQUEST, "invalid_tensor"),
@@ -255,8 +263,10 @@ impl IntoResponse for Error {
         };
         let challenge = matches!(self, Self::Unauthenticated { .. })
             .then(|| HeaderValue::from_static("Bearer realm=\"weightpress\""));
+        let codings = matches!(self, Self::UnknownCoding { .. }).then(|| HeaderValue::from_static("gzip, deflate"));
         let mut response = problem::response(self.status(), self.into_fault());
         let headers = [
+            (header::ACCEPT_ENCODING, codings),
             (header::CONTENT_RANGE, content_range),
             (header::RETRY_AFTER, retry_after),
             (header::WWW_AUTHENTICATE, challenge),

@@ -8,6 +8,7 @@
 
 mod access;
 mod body;
+mod coding;
 mod content;
 mod datasets;
 mod digest;

@@ -10,6 +10,7 @@ mod executor;
 mod predictors;
 mod progress;
 mod spec;
+mod statistics;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -29,10 +30,11 @@ pub use batching::Batching;
 pub use changes::Watch;
 pub use executor::{ExecuteError, Executor, Refusal, Work};
 pub(crate) use predictors::PredictorSettings;
-pub use predictors::{LoadError, Loaded, Predictors};
+pub use predictors::{Holding, LoadError, Loaded, Predictors};
 pub use spec::{
     BenchmarkSpec, CompressSpec, EvaluateSpec, EvaluationSpec, JobKind, JobResult, JobSpec, SearchJob, SearchSpec,
 };
+pub use statistics::{Statistics, Stopwatch, Tallies, Times};
 pub use work::{InspectDataset, InspectModel};
 pub(crate) use worker::{WorkerSettings, Workers};
 

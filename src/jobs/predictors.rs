@@ -11,6 +11,7 @@ use crate::model::Model;
 use crate::storage::{ModelId, ModelRecord, Storage, StoreError};
 
 use super::batching::answers_samples_apart;
+use super::statistics::{Statistics, Tallies};
 use super::{ExecuteError, Executor};
 
 /// The predictors in memory. Clones share them.
@@ -23,6 +24,24 @@ pub struct Predictors {
     executor: Executor,
     settings: PredictorSettings,
     shelf: Arc<Mutex<Shelf>>,
+    known: Arc<Mutex<HashMap<Key, Known>>>,
+}
+
+/// What is remembered of a version whether it is loaded or not.
+#[derive(Debug, Default)]
+struct Known {
+    tallies: Arc<Tallies>,
+    /// How it is to be held, where that was said.
+    holding: Option<Holding>,
+}
+
+/// How the weights of a compressed version are to be held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Holding {
+    /// `None`: as the service's settings say, as below.
+    pub residency: Option<Residency>,
+    /// What [`Residency::Auto`] may spend, in bytes.
+    pub memory_budget_bytes: Option<u64>,
 }
 
 /// How predictors are kept.
@@ -43,6 +62,8 @@ pub struct Loaded {
     pub predictor: Arc<Predictor>,
     pub version: i64,
     pub residency: Residency,
+    /// Counts what is asked of it.
+    pub tallies: Arc<Tallies>,
     /// Requests may be run together: that was asked for, and each sample is answered for itself.
     pub(super) is_batched: bool,
 }
@@ -106,7 +127,7 @@ impl Shelf {
 impl Predictors {
     /// None loaded yet.
     pub(crate) fn new(storage: Storage, executor: Executor, settings: PredictorSettings) -> Self {
-        Self { storage, executor, settings, shelf: Arc::default() }
+        Self { storage, executor, settings, shelf: Arc::default(), known: Arc::default() }
     }
 
     /// The predictor of a version, loaded if need be. Concurrent callers share one load.
@@ -144,8 +165,37 @@ impl Predictors {
         self.shelf().slots.get(&(model.id.clone(), version)).and_then(|slot| slot.cell.get().cloned())
     }
 
-    /// Drops what is loaded of a model: all versions, or one.
+    /// Loads a version anew, to be held as `holding` says until it is unloaded.
+    ///
+    /// # Errors
+    /// [`LoadError`]; it is then not loaded.
+    pub async fn reload(&self, model: &ModelRecord, version: i64, holding: Holding) -> Result<Loaded, LoadError> {
+        self.unload(model, Some(version));
+        self.known().entry((model.id.clone(), version)).or_default().holding = Some(holding);
+        self.get(model, version).await
+    }
+
+    /// Drops what is loaded of a model, all versions or one, and how they were to be held. Who asks for them loads them again.
+    pub fn unload(&self, model: &ModelRecord, version: Option<i64>) {
+        let is_meant = |(id, number): &Key| *id == model.id && version.is_none_or(|version| version == *number);
+        self.known().iter_mut().filter(|(key, _)| is_meant(key)).for_each(|(_, known)| known.holding = None);
+        self.drop_loaded(model, version);
+    }
+
+    /// What was asked of a version since the process started.
+    pub fn statistics(&self, model: &ModelId, version: i64) -> Statistics {
+        let known = self.known();
+        known.get(&(model.clone(), version)).map(|known| known.tallies.read()).unwrap_or_default()
+    }
+
+    /// Drops all that there is of a model that is deleted: all versions, or one.
     pub fn forget(&self, model: &ModelRecord, version: Option<i64>) {
+        let is_meant = |(id, number): &Key| *id == model.id && version.is_none_or(|version| version == *number);
+        self.known().retain(|key, _| !is_meant(key));
+        self.drop_loaded(model, version);
+    }
+
+    fn drop_loaded(&self, model: &ModelRecord, version: Option<i64>) {
         self.shelf()
             .slots
             .retain(|(id, number), _| *id != model.id || version.is_some_and(|version| version != *number));
@@ -164,8 +214,16 @@ impl Predictors {
         let store = self.storage.store.for_tenant(&model.tenant_id);
         let record = store.version(model, version).await?;
         let path = self.storage.blobs.path(&record.sha256);
-        let residency = if version == 0 { Residency::Dense } else { self.settings.residency };
-        let version_budget_bytes = self.settings.version_budget_bytes;
+        let (tallies, holding) = {
+            let mut known = self.known();
+            let known = known.entry((model.id.clone(), version)).or_default();
+            (Arc::clone(&known.tallies), known.holding.unwrap_or_default())
+        };
+        let residency = match version {
+            0 => Residency::Dense,
+            _ => holding.residency.unwrap_or(self.settings.residency),
+        };
+        let version_budget_bytes = holding.memory_budget_bytes.or(self.settings.version_budget_bytes);
         let started = std::time::Instant::now();
         let batches = self.settings.batches;
         let load = move || -> Result<(Predictor, bool), InferError> {
@@ -192,7 +250,11 @@ impl Predictors {
         if needed_bytes > budget_bytes {
             return Err(LoadError::OverBudget { version, needed_bytes, budget_bytes });
         }
-        Ok(Loaded { predictor: Arc::new(predictor), version, residency, is_batched })
+        Ok(Loaded { predictor: Arc::new(predictor), version, residency, tallies, is_batched })
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Key, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {

@@ -155,6 +155,15 @@ impl Store {
         }))
     }
 
+    /// The numbers of all versions of all models, ascending for each.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn version_numbers(&self) -> Result<Vec<(ModelId, i64)>, StoreError> {
+        const SQL: &str = "SELECT model_id, number FROM versions WHERE tenant_id = $1 ORDER BY model_id, number";
+        Ok(read!(self, |pool| sqlx::query_as(SQL).bind(&self.tenant).fetch_all(pool).await?))
+    }
+
     /// Layers of a compressed version in file order; none for version 0.
     ///
     /// # Errors

@@ -99,7 +99,7 @@ fn unknown_models_and_versions_are_named() {
     let answer = app.post_json("/v2/models/digits/versions/9/infer", &request(json!({})));
     expect_protocol_problem(&answer, 404, "not_found", "9");
     expect_protocol_problem(&app.get("/v2/nothing"), 404, "no_route", "/v2/nothing");
-    expect_protocol_problem(&app.get("/v2/models/stats"), 400, "invalid_parameter", "reserved");
+    expect_protocol_problem(&app.get("/v2/models/stats/ready"), 400, "invalid_parameter", "reserved");
 }
 
 #[test]

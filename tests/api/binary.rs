@@ -30,7 +30,8 @@ pub fn floats(values: &[f64]) -> Vec<u8> {
     values.iter().flat_map(|&value| (value as f32).to_le_bytes()).collect()
 }
 
-fn from_floats(bytes: &[u8]) -> Value {
+/// The inverse of [`floats`].
+pub fn from_floats(bytes: &[u8]) -> Value {
     bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
 }
 
@@ -88,6 +89,9 @@ fn requests_in_a_batch_may_be_binary() {
     assert_close(&from_floats(parts(&answer).1), &digits_predictions()["logits"]);
 }
 
+/// The bytes of a number in some type.
+type ToBytes<'a> = &'a dyn Fn(f64) -> Vec<u8>;
+
 #[test]
 fn every_float_type_goes_in_and_comes_out_binary() {
     let app = TestApp::start();
@@ -95,7 +99,7 @@ fn every_float_type_goes_in_and_comes_out_binary() {
     let brains = |value: f64| half::bf16::from_f64(value).to_le_bytes().to_vec();
     let singles = |value: f64| (value as f32).to_le_bytes().to_vec();
     let doubles = |value: f64| value.to_le_bytes().to_vec();
-    let cases: [(&str, DataType, &dyn Fn(f64) -> Vec<u8>); 4] = [
+    let cases: [(&str, DataType, ToBytes); 4] = [
         ("FP64", DataType::Double, &doubles),
         ("FP32", DataType::Float, &singles),
         ("FP16", DataType::Float16, &halves),

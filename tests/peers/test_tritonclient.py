@@ -1,7 +1,8 @@
-"""The client that inference servers are judged by, tritonclient[http], works against the program with JSON tensors.
+"""The client that inference servers are judged by, tritonclient[http], works against the program unchanged.
 
 WEIGHTPRESS_BIN names the program."""
 
+import asyncio
 import json
 import os
 import pathlib
@@ -12,6 +13,7 @@ import urllib.request
 import numpy as np
 import pytest
 import tritonclient.http
+import tritonclient.http.aio
 from tritonclient.utils import InferenceServerException
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -101,7 +103,45 @@ def test_failures_reach_the_client(client, digits):
         infer(client, x[:, :63])
     with pytest.raises(InferenceServerException, match="no model nobody"):
         client.get_model_metadata("nobody")
-    tensor = tritonclient.http.InferInput("input", [1, 64], "FP32")
-    tensor.set_data_from_numpy(x[:1], binary_data=True)
-    with pytest.raises(InferenceServerException, match="binary"):
+    tensor = tritonclient.http.InferInput("input", [2, 64], "FP32")
+    tensor.set_data_from_numpy(x[:1].repeat(2, axis=0), binary_data=True)
+    tensor.set_shape([1, 64])
+    with pytest.raises(InferenceServerException, match="binary_data_size"):
         client.infer("digits", [tensor])
+
+
+def test_binary_and_compressed_predictions_are_those_of_json(client, digits):
+    x, _ = digits
+    expected = infer(client, x, outputs=[tritonclient.http.InferRequestedOutput("logits", binary_data=False)])
+    tensor = tritonclient.http.InferInput("input", x.shape, "FP32")
+    tensor.set_data_from_numpy(x)
+    for coding in (None, "gzip", "deflate"):
+        settings = {"request_compression_algorithm": coding, "response_compression_algorithm": coding}
+        for outputs in (None, [tritonclient.http.InferRequestedOutput("logits")]):
+            result = client.infer("digits", [tensor], outputs=outputs, **settings)
+            assert np.allclose(result.as_numpy("logits"), expected.as_numpy("logits"), rtol=1e-5, atol=1e-5)
+
+
+def test_extensions(client, digits):
+    x, _ = digits
+    assert client.get_model_config("digits")["input"][0]["data_type"] == "TYPE_FP32"
+    index = client.get_model_repository_index()
+    assert {"name": "digits", "version": "1", "state": "READY", "reason": ""} in index
+    client.load_model("digits")
+    before = client.get_inference_statistics("digits", "0")["model_stats"][0]["inference_count"]
+    infer(client, x[:5], version="0")
+    assert client.get_inference_statistics("digits", "0")["model_stats"][0]["inference_count"] == before + 5
+    client.unload_model("digits")
+    infer(client, x[:1])
+
+
+def test_asyncio_client(address, digits):
+    x, y = digits
+
+    async def predict():
+        async with tritonclient.http.aio.InferenceServerClient(address) as client:
+            tensor = tritonclient.http.InferInput("input", x.shape, "FP32")
+            tensor.set_data_from_numpy(x)
+            return (await client.infer("digits", [tensor])).as_numpy("logits")
+
+    assert (asyncio.run(predict()).argmax(axis=1) == y).sum() == 445

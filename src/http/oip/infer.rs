@@ -1,18 +1,22 @@
 //! Predictions.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::http::limits::Limits;
+use crate::http::limits::{BodyShare, Limits};
 use crate::http::problem::Failures;
 use crate::http::upload::File;
 use crate::http::{Api, Error, body, extract};
+use crate::infer::Array;
+use crate::jobs::{Loaded, Stopwatch};
 
 use super::answer::{Answer, InferResponse};
-use super::binary::json_length;
+use super::envelope::{Envelope, Sent};
 use super::prediction::{InferRequest, Prediction};
 use super::{ModelPath, Target, VersionPath, require_predictable};
 
@@ -20,7 +24,7 @@ pub fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(infer_default)).routes(routes!(infer_version))
 }
 
-/// Largest body of a prediction, in bytes.
+/// Largest body of a prediction, compressed or not, in bytes.
 const LIMIT_BYTES: usize = 64 << 20;
 
 /// The headers of a prediction, in the API's description.
@@ -31,6 +35,12 @@ struct InferHeaders {
     /// Bytes of the body that are JSON, where binary data follows.
     #[param(rename = "Inference-Header-Content-Length")]
     json_length: Option<u64>,
+    /// `gzip` or `deflate`, of a compressed body.
+    #[param(rename = "Content-Encoding")]
+    content_encoding: Option<String>,
+    /// `gzip` or `deflate`, for a compressed answer.
+    #[param(rename = "Accept-Encoding")]
+    accept_encoding: Option<String>,
 }
 
 /// Predicts with a model's default version.
@@ -78,28 +88,67 @@ async fn infer_version(
 }
 
 async fn infer(app: &App, limits: &Limits, target: &Target, request: Request) -> Result<Answer, Error> {
+    let mut watch = Stopwatch::start();
     let (model, version) = target.find(app).await?;
     require_predictable(&model)?;
-    let json_length = json_length(request.headers())?;
+    let envelope = Envelope::of(request.headers())?;
     body::refuse_declared(request.headers(), LIMIT_BYTES as u64)?;
     let mut share = limits.prediction();
     let body = body::collect(request.into_body(), LIMIT_BYTES, Some(&mut share)).await?;
+    let sent = envelope.admit(body, LIMIT_BYTES, &app.executor, &mut share).await?;
     let loaded = app.predictors.get(&model, version).await?;
-    // Reading and writing megabytes of JSON is CPU work as much as the prediction is.
+    let tallies = Arc::clone(&loaded.tallies);
+    watch.arrived();
+    let answer = predict(app, (envelope, sent), loaded, model.name, (share, &mut watch)).await;
+    match &answer {
+        Ok(_) => tallies.succeeded(&watch),
+        Err(_) => tallies.failed(&watch),
+    }
+    answer
+}
+
+/// Reads, predicts and writes. Reading and writing megabytes of JSON is CPU work as much as the prediction is.
+async fn predict(
+    app: &App,
+    (envelope, sent): (Envelope, Sent),
+    loaded: Loaded,
+    model_name: String,
+    (share, watch): (BodyShare, &mut Stopwatch),
+) -> Result<Answer, Error> {
     if app.batching.is_on(&loaded) {
         let read = loaded.clone();
         let (prediction, inputs) =
-            app.executor.run(move || Prediction::read(&body, json_length, read, model.name)).await??;
+            app.executor.run(move || Prediction::read(envelope, sent, read, model_name)).await??;
+        watch.read();
+        let samples = samples(&inputs);
         let outputs = app.batching.run(&loaded, inputs, share).await??;
-        app.executor.run(move || prediction.write(outputs)).await?
-    } else {
-        let work = move || {
-            // Held until the work is done, also when the client has gone.
-            let _share = share;
-            let (prediction, inputs) = Prediction::read(&body, json_length, loaded, model.name)?;
-            let outputs = prediction.loaded.predictor.run(inputs)?;
-            prediction.write(outputs)
-        };
-        app.executor.run(work).await?
+        watch.ran();
+        loaded.tallies.executed(samples);
+        let answer = app.executor.run(move || prediction.write(outputs)).await?;
+        watch.wrote();
+        return answer;
     }
+    let mut inner = *watch;
+    let work = move || {
+        // Held until the work is done, also when the client has gone.
+        let _share = share;
+        inner.waited();
+        let (prediction, inputs) = Prediction::read(envelope, sent, loaded, model_name)?;
+        inner.read();
+        let samples = samples(&inputs);
+        let outputs = prediction.loaded.predictor.run(inputs)?;
+        inner.ran();
+        prediction.loaded.tallies.executed(samples);
+        let answer = prediction.write(outputs)?;
+        inner.wrote();
+        Ok((answer, inner))
+    };
+    let (answer, inner) = app.executor.run(work).await?.map_err(|error: Error| error)?;
+    *watch = inner;
+    Ok(answer)
+}
+
+/// Samples of a request: the leading extent of its first input.
+fn samples(inputs: &[(String, Array)]) -> usize {
+    inputs.first().and_then(|(_, array)| array.dims.first().copied()).unwrap_or(1)
 }

@@ -125,10 +125,13 @@ async fn server_ready(app: App) -> Result<Json<Ready>, Error> {
     if app.is_ready().await { Ok(Json(Ready { ready: true })) } else { Err(Error::NotReady) }
 }
 
+/// Extensions of the protocol that are spoken here.
+const EXTENSIONS: [&str; 4] = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"];
+
 /// Describes the server.
 #[utoipa::path(get, path = "/v2", tag = "inference", security(()), responses((status = OK, body = ServerMetadata)))]
 async fn server_metadata() -> Json<ServerMetadata> {
-    Json(ServerMetadata { name: "weightpress", version: env!("CARGO_PKG_VERSION"), extensions: Vec::new() })
+    Json(ServerMetadata { name: "weightpress", version: env!("CARGO_PKG_VERSION"), extensions: EXTENSIONS.to_vec() })
 }
 
 /// Describes a model and names its versions.

@@ -5,10 +5,15 @@
 
 mod answer;
 mod binary;
+mod catalogue;
+mod config;
 mod data;
+mod envelope;
 mod infer;
 mod metadata;
 mod prediction;
+mod repository;
+mod statistics;
 mod tensor;
 
 use serde::Deserialize;
@@ -24,7 +29,11 @@ pub use binary::BinaryError;
 pub use tensor::TensorError;
 
 pub fn router() -> OpenApiRouter<Api> {
-    metadata::router().merge(infer::router())
+    metadata::router()
+        .merge(infer::router())
+        .merge(config::router())
+        .merge(statistics::router())
+        .merge(repository::router())
 }
 
 /// A model, and a version of it where the path names one.
@@ -69,13 +78,8 @@ impl Target {
 
 /// Refuses a model that predictions cannot run, and says why.
 fn require_predictable(model: &ModelRecord) -> Result<(), Error> {
-    if model.is_predictable() {
-        return Ok(());
+    match catalogue::fault_of(model) {
+        None => Ok(()),
+        Some(reason) => Err(Error::NotPredictable { model: model.name.clone(), reason }),
     }
-    let reason = if model.unsupported_operators.is_empty() {
-        "it holds weights only, no graph".to_owned()
-    } else {
-        format!("predictions do not support {}", model.unsupported_operators.join(", "))
-    };
-    Err(Error::NotPredictable { model: model.name.clone(), reason })
 }

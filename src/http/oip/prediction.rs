@@ -5,6 +5,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::http::Error;
+use crate::http::coding::Coding;
 use crate::http::extract::parse_json;
 use crate::infer::Array;
 use crate::jobs::Loaded;
@@ -12,6 +13,7 @@ use crate::model::Port;
 
 use super::answer::{Answer, InferResponse, ResponseOutput, ResponseParameters};
 use super::binary::Tail;
+use super::envelope::{Envelope, Sent};
 use super::tensor::{Parameters, RequestInput};
 
 /// A prediction to make.
@@ -46,6 +48,8 @@ pub struct Prediction {
     model_name: String,
     id: Option<String>,
     wanted: Wanted,
+    /// How the answer is to be compressed.
+    accepted: Option<Coding>,
 }
 
 /// The outputs that were asked for.
@@ -57,22 +61,23 @@ struct Wanted {
 }
 
 impl Prediction {
-    /// Reads a request of which `json_length` bytes are JSON, or all: what is asked for, and the inputs.
+    /// Reads a request: what is asked for, and the inputs.
     ///
     /// # Errors
-    /// [`Error::Binary`], [`Error::InvalidJson`] or [`Error::Tensor`] for the first fault; for the outputs, those of [`Wanted::of`].
+    /// [`Error::InvalidCoding`], [`Error::Binary`], [`Error::InvalidJson`] or [`Error::Tensor`] for the first fault; for the outputs, those of [`Wanted::of`].
     pub fn read(
-        body: &[u8],
-        json_length: Option<usize>,
+        envelope: Envelope,
+        sent: Sent,
         loaded: Loaded,
         model_name: String,
     ) -> Result<(Self, Vec<(String, Array)>), Error> {
-        let (json, mut tail) = Tail::split(body, json_length)?;
+        let body = sent.unpack()?;
+        let (json, mut tail) = Tail::split(&body, envelope.json_length)?;
         let request: InferRequest = parse_json(json).map_err(as_bad_request)?;
         let inputs = request.inputs.into_iter().map(|input| input.decode(&mut tail)).collect::<Result<_, _>>()?;
         tail.finish()?;
         let wanted = Wanted::of(request.outputs, &request.parameters, loaded.predictor.outputs())?;
-        Ok((Self { loaded, model_name, id: request.id, wanted }, inputs))
+        Ok((Self { loaded, model_name, id: request.id, wanted, accepted: envelope.accepted }, inputs))
     }
 
     /// Writes the answer.
@@ -90,7 +95,7 @@ impl Prediction {
             },
             outputs: self.wanted.select(outputs),
         };
-        response.write()
+        response.write(self.accepted)
     }
 }
 
