@@ -1,4 +1,4 @@
-//! The service without its HTTP face: storage, queue, workers and predictors, started and stopped together.
+//! The service without its HTTP face: storage, queue, workers, webhooks and predictors, started and stopped together.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use crate::jobs::{
 };
 use crate::storage::{DatasetRecord, ModelRecord, NewDataset, NewModel, StagedBlob, Storage, StoreError, TenantId};
 use crate::telemetry::PrometheusHandle;
+use crate::webhooks::Dispatcher;
 
 /// A database that takes longer to say the time is as good as gone.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -33,12 +34,13 @@ pub struct App {
     /// Renders `/metrics`.
     pub metrics: PrometheusHandle,
     workers: Arc<Workers>,
+    dispatcher: Arc<Dispatcher>,
     closed: CancellationToken,
 }
 
 impl App {
-    /// Opens the storage, brings the database up to date, sweeps what crashes left, and starts the workers. The service is
-    /// seen by the default tenant.
+    /// Opens the storage, brings the database up to date, sweeps what crashes left, and starts the workers and the
+    /// dispatcher of webhooks. The service is seen by the default tenant.
     ///
     /// # Errors
     /// [`StoreError`] when the database or the folder cannot be opened.
@@ -63,11 +65,12 @@ impl App {
             backoff: RETRY_BACKOFF,
         };
         let workers = Workers::start(&jobs, &settings);
+        let dispatcher = Arc::new(Dispatcher::start(storage.store.clone(), config.webhook_allow.clone()));
         let closed = CancellationToken::new();
         tokio::spawn(observe(storage.clone(), metrics.clone(), closed.clone()));
         tokio::spawn(sweep(storage.clone(), Duration::from_secs(config.sweep_seconds), closed.clone()));
         let (config, workers) = (Arc::new(config), Arc::new(workers));
-        Ok(Self { config, storage, jobs, executor, predictors, batching, metrics, workers, closed })
+        Ok(Self { config, storage, jobs, executor, predictors, batching, metrics, workers, dispatcher, closed })
     }
 
     /// The same service, seen by `tenant`.
@@ -143,16 +146,18 @@ impl App {
         !self.workers.is_stopping() && now.await.is_ok_and(|now| now.is_ok())
     }
 
-    /// Makes [`App::is_ready`] false, stops claiming jobs and asks the running ones to stop; the first step of a
+    /// Makes [`App::is_ready`] false, stops claiming jobs and deliveries, and asks the running ones to stop; the first step of a
     /// shutdown.
     pub fn begin_shutdown(&self) {
         self.workers.begin_shutdown();
+        self.dispatcher.begin_shutdown();
     }
 
     /// Waits until unfinished jobs are back in the queue and closes the database; the last step of a shutdown.
     pub async fn shutdown(&self) {
-        self.workers.begin_shutdown();
+        self.begin_shutdown();
         self.workers.join().await;
+        self.dispatcher.join().await;
         self.closed.cancel();
         self.storage.store.close().await;
     }
@@ -166,6 +171,9 @@ async fn sweep(storage: Storage, interval: Duration, closed: CancellationToken) 
         }
         if let Err(error) = storage.store.forget_old_names().await {
             tracing::warn!(%error, "old names of requests could not be forgotten");
+        }
+        if let Err(error) = storage.store.forget_old_deliveries().await {
+            tracing::warn!(%error, "old deliveries could not be forgotten");
         }
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::infer::Residency;
 use crate::storage::sqlite_url;
+use crate::webhooks::{AllowList, Allowed};
 
 /// Settings as they are given. Every one has a flag, a variable `WEIGHTPRESS_...` and a key in the file.
 #[derive(Debug, Clone, Default, clap::Args, Deserialize)]
@@ -51,6 +52,10 @@ pub struct ConfigArgs {
     /// Origins whose web pages may use the service, e.g. `https://app.example`; `*`: any [default: none].
     #[arg(long, env = unless_empty("WEIGHTPRESS_CORS_ORIGINS"), value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origins: Option<Vec<String>>,
+
+    /// Private targets that webhooks may name: hosts, addresses, or ranges such as `10.0.0.0/8` [default: none].
+    #[arg(long, env = unless_empty("WEIGHTPRESS_WEBHOOK_ALLOW"), value_name = "TARGET", value_delimiter = ',')]
+    pub webhook_allow: Option<Vec<Allowed>>,
 
     /// Jobs that run at the same time [default: 1].
     #[arg(long, env = unless_empty("WEIGHTPRESS_WORKERS"), value_name = "N")]
@@ -155,6 +160,8 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// Origins whose web pages may use the service.
     pub cors_origins: Vec<String>,
+    /// Private targets that webhooks may name.
+    pub webhook_allow: AllowList,
     /// Jobs that run at the same time.
     pub workers: usize,
     /// Threads of CPU work.
@@ -233,6 +240,7 @@ impl ConfigArgs {
             }),
             allowed_hosts: self.allowed_hosts.or(file.allowed_hosts).unwrap_or_default(),
             cors_origins: self.cors_origins.or(file.cors_origins).unwrap_or_default(),
+            webhook_allow: self.webhook_allow.or(file.webhook_allow).unwrap_or_default().into(),
             listen,
             database_url,
             blob_dir,

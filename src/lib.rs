@@ -49,3 +49,5 @@ pub mod jobs;
 pub mod storage;
 #[cfg(feature = "service")]
 pub mod telemetry;
+#[cfg(feature = "service")]
+pub mod webhooks;

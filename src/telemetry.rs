@@ -58,6 +58,10 @@ pub fn metrics() -> Result<PrometheusHandle, BuildError> {
 fn describe() {
     describe_counter!("weightpress_jobs_submitted_total", "Jobs accepted, by kind");
     describe_counter!("weightpress_jobs_finished_total", "Jobs that reached their end, by kind and state");
+    describe_counter!(
+        "weightpress_webhook_deliveries_total",
+        "Messages to webhooks that were sent, by what came of it"
+    );
     describe_histogram!("weightpress_job_duration_seconds", Unit::Seconds, "Last attempt of a finished job");
     describe_gauge!("weightpress_jobs", "Jobs in the database, by state");
     describe_gauge!("weightpress_predictors_resident_bytes", Unit::Bytes, "Weights of loaded predictors");

@@ -25,6 +25,7 @@ use crate::compress::{PruneFields, QuantizeFields};
         (name = "jobs", description = "Queued work"),
         (name = "methods", description = "Pruning criteria, quantisers, codecs and presets"),
         (name = "inference", description = "The Open Inference Protocol, with its extensions"),
+        (name = "webhooks", description = "Signed messages about jobs"),
         (name = "keys", description = "Who may do what"),
         (name = "operations", description = "Health and metrics"),
     ),

@@ -11,6 +11,7 @@ use crate::artifact::ArtifactError;
 use crate::infer::InferError;
 use crate::jobs::{ExecuteError, LoadError, SubmitError};
 use crate::storage::StoreError;
+use crate::webhooks::TargetError;
 
 use super::NameError;
 use super::oip::{BinaryError, TensorError};
@@ -110,6 +111,9 @@ pub enum Error {
     /// 422: an upload that is not what it should be, or a job that contradicts itself or its model.
     #[error("{detail}")]
     Refused { code: &'static str, detail: String },
+    /// 422: messages cannot be sent there.
+    #[error(transparent)]
+    Target(#[from] TargetError),
     /// 404, 409 or 500, as the store says.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -186,6 +190,7 @@ impl Error {
             Self::NotPredictable { .. } => (S::UNPROCESSABLE_ENTITY, "not_predictable"),
             Self::NotExportable(_) => (S::UNPROCESSABLE_ENTITY, "not_exportable"),
             Self::Refused { code, .. } => (S::UNPROCESSABLE_ENTITY, code),
+            Self::Target(_) => (S::UNPROCESSABLE_ENTITY, "invalid_target"),
             Self::Store(error) => store_kind(error),
             Self::NotReady => (S::SERVICE_UNAVAILABLE, "not_ready"),
             Self::Busy => (S::SERVICE_UNAVAILABLE, "busy"),
@@ -227,7 +232,9 @@ fn store_kind(error: &StoreError) -> (StatusCode, &'static str) {
         StoreError::NameTaken { .. } => (StatusCode::CONFLICT, "name_taken"),
         StoreError::NameReused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
         StoreError::StorageQuota { .. } => (StatusCode::FORBIDDEN, "quota_exceeded"),
+        StoreError::WebhookQuota { .. } => (StatusCode::FORBIDDEN, "quota_exceeded"),
         StoreError::JobQuota { .. } => (StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
+        StoreError::WebhookDisabled { .. } => (StatusCode::CONFLICT, "webhook_disabled"),
         StoreError::InUse { .. } => (StatusCode::CONFLICT, "in_use"),
         StoreError::UploadVersion { .. } => (StatusCode::CONFLICT, "upload_version"),
         StoreError::DefaultVersion { .. } => (StatusCode::CONFLICT, "default_version"),

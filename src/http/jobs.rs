@@ -5,7 +5,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -13,8 +12,8 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::compress::Estimate;
-use crate::jobs::{JobKind, JobResult, JobSpec};
-use crate::storage::{Failure, JobFilter, JobId, JobRecord, JobState, NewMetric, Timestamp};
+use crate::jobs::{Job, JobKind, JobSpec};
+use crate::storage::{JobFilter, JobId, JobRecord, JobState};
 
 use super::idempotency::{self, InFlight};
 use super::page::{List, ListResponse, PageQuery};
@@ -27,111 +26,6 @@ pub fn router() -> OpenApiRouter<Api> {
 
 /// Seconds after which a client that polls should ask again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
-
-/// A job.
-#[derive(Debug, Serialize, ToSchema)]
-struct Job {
-    id: JobId,
-    kind: JobKind,
-    status: JobState,
-    /// The model's name.
-    model: String,
-    progress: JobProgress,
-    /// What was asked for.
-    #[schema(value_type = JobSpec)]
-    spec: Value,
-    /// What it measured: a row per metric of version 0 (before) and of the version made or measured (after).
-    #[schema(value_type = Vec<NewMetric>)]
-    metrics: Value,
-    /// What it produced, once it succeeded.
-    #[schema(value_type = Option<JobResult>)]
-    result: Option<Value>,
-    /// Why it failed, once it did.
-    failure: Option<Failure>,
-    /// Starts so far: more than one when a worker was lost.
-    attempt: i64,
-    max_attempts: i64,
-    priority: i64,
-    created_at: Timestamp,
-    /// Start of the latest attempt.
-    started_at: Option<Timestamp>,
-    finished_at: Option<Timestamp>,
-    urls: JobUrls,
-}
-
-/// How far a job is.
-#[derive(Debug, Serialize, ToSchema)]
-struct JobProgress {
-    /// From 0 to 1.
-    fraction: f64,
-    /// For programs, e.g. `compress`.
-    stage: String,
-    /// For people.
-    message: String,
-    /// While the job runs and enough is done to tell: about how many seconds the rest takes.
-    remaining_seconds: Option<f64>,
-}
-
-/// Where to go from a job.
-#[derive(Debug, Serialize, ToSchema)]
-struct JobUrls {
-    #[serde(rename = "self")]
-    own: String,
-    events: String,
-    cancel: String,
-    /// The version that was made or measured, once there is one.
-    version: Option<String>,
-    /// The file of that version.
-    content: Option<String>,
-}
-
-impl From<JobRecord> for Job {
-    fn from(job: JobRecord) -> Self {
-        Self {
-            urls: JobUrls::of(&job),
-            progress: JobProgress {
-                fraction: job.fraction,
-                stage: job.stage,
-                message: job.message,
-                remaining_seconds: job.remaining_seconds.filter(|_| job.state == JobState::Running),
-            },
-            id: job.id,
-            kind: job.kind,
-            status: job.state,
-            model: job.model,
-            spec: job.spec,
-            metrics: metrics_of(job.result.as_ref()),
-            result: job.result,
-            failure: job.failure,
-            attempt: job.attempt,
-            max_attempts: job.max_attempts,
-            priority: job.priority,
-            created_at: job.created_at,
-            started_at: job.started_at,
-            finished_at: job.finished_at,
-        }
-    }
-}
-
-/// The rows of a result; none before there is one.
-fn metrics_of(result: Option<&Value>) -> Value {
-    result.map_or_else(|| Value::Array(Vec::new()), |result| result["metrics"].clone())
-}
-
-impl JobUrls {
-    fn of(job: &JobRecord) -> Self {
-        let own = format!("/api/v1/jobs/{}", job.id);
-        let number = job.result.as_ref().and_then(|result| result["version"].as_i64());
-        let version = number.map(|number| format!("/api/v1/models/{}/versions/{number}", job.model));
-        Self {
-            events: format!("{own}/events"),
-            cancel: format!("{own}/cancel"),
-            content: version.as_ref().map(|version| format!("{version}/content")),
-            version,
-            own,
-        }
-    }
-}
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]

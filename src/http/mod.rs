@@ -37,6 +37,7 @@ mod server;
 mod state;
 mod upload;
 mod versions;
+mod webhooks;
 
 use std::time::Duration;
 
@@ -74,6 +75,7 @@ fn documented() -> OpenApiRouter<Api> {
         .merge(events::router())
         .merge(methods::router())
         .merge(keys::router())
+        .merge(webhooks::router())
         .merge(oip::router())
         .merge(operations::router())
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, HANDLER_TIMEOUT));

@@ -9,6 +9,7 @@ mod changes;
 mod executor;
 mod predictors;
 mod progress;
+mod shown;
 mod spec;
 mod statistics;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use changes::Watch;
 pub use executor::{ExecuteError, Executor, Refusal, Work};
 pub(crate) use predictors::PredictorSettings;
 pub use predictors::{Holding, LoadError, Loaded, Predictors};
+pub use shown::Job;
 pub use spec::{
     BenchmarkSpec, CompressSpec, EvaluateSpec, EvaluationSpec, JobKind, JobResult, JobSpec, SearchJob, SearchSpec,
 };

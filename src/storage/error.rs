@@ -27,6 +27,12 @@ pub enum StoreError {
     /// The tenant has as many jobs as it may have.
     #[error("there are {max_jobs} unfinished jobs, as many as there may be")]
     JobQuota { max_jobs: i64 },
+    /// The tenant has as many webhooks as it may have.
+    #[error("there are {max_webhooks} webhooks, as many as there may be")]
+    WebhookQuota { max_webhooks: i64 },
+    /// A webhook that is disabled is sent nothing.
+    #[error("the webhook {webhook} is disabled; enable it first")]
+    WebhookDisabled { webhook: String },
     /// A request calls itself by the name of another one.
     #[error("the key {key} was used before, for a request that asked for something else")]
     NameReused { key: String },
@@ -75,6 +81,8 @@ pub enum Kind {
     Job,
     Tenant,
     Key,
+    Webhook,
+    Delivery,
 }
 
 impl std::fmt::Display for Kind {
@@ -86,6 +94,8 @@ impl std::fmt::Display for Kind {
             Self::Job => "job",
             Self::Tenant => "tenant",
             Self::Key => "key",
+            Self::Webhook => "webhook",
+            Self::Delivery => "delivery",
         })
     }
 }

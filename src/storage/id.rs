@@ -78,6 +78,14 @@ id!(
     JobId
 );
 id!(
+    /// Identifies a webhook.
+    WebhookId
+);
+id!(
+    /// Identifies a message to a webhook.
+    DeliveryId
+);
+id!(
     /// Identifies who owns a row; [`TenantId::default`] where there are no keys.
     TenantId
 );

@@ -60,16 +60,18 @@ pub struct ProgressNote {
     pub remaining_seconds: Option<f64>,
 }
 
-/// Appends an event inside the transaction that changed the job.
+/// Appends an event inside the transaction that changed the job, and queues the messages that tell of it.
 macro_rules! append_event {
-    ($tx:ident, $job:expr, $kind:expr, $data:expr) => {
+    ($tx:ident, $job:expr, $kind:expr, $data:expr) => {{
+        let (job, kind) = ($job, $kind);
         sqlx::query($crate::storage::queue::APPEND_EVENT)
-            .bind($job)
-            .bind($kind)
+            .bind(job)
+            .bind(kind)
             .bind(sqlx::types::Json($data))
             .execute(&mut *$tx)
-            .await?
-    };
+            .await?;
+        $crate::storage::deliveries::insert_deliveries!($tx, job, kind);
+    }};
 }
 
 pub(super) use append_event;
@@ -341,9 +343,13 @@ impl Store {
     /// Ends all leases, if the database is a file of this machine. For a process that knows that it is the only one: the
     /// reaper need not wait for workers that died with the last one.
     pub(super) async fn expire_leases_of_this_machine(&self) -> Result<(), StoreError> {
-        const SQL: &str = "UPDATE jobs SET lease_until = 0 WHERE lease_until IS NOT NULL";
+        const JOBS: &str = "UPDATE jobs SET lease_until = 0 WHERE lease_until IS NOT NULL";
+        const DELIVERIES: &str = "UPDATE webhook_deliveries SET lease_until = NULL WHERE lease_until IS NOT NULL";
         match &self.database {
-            Database::Sqlite { writer, .. } => _ = sqlx::query(SQL).execute(writer).await?,
+            Database::Sqlite { writer, .. } => {
+                sqlx::query(JOBS).execute(writer).await?;
+                sqlx::query(DELIVERIES).execute(writer).await?;
+            }
             Database::Postgres(_) => {}
         }
         Ok(())

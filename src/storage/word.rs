@@ -8,7 +8,9 @@ use crate::codec::CodecId;
 use crate::jobs::JobKind;
 use crate::model::Format;
 
+use super::deliveries::DeliveryState;
 use super::jobs::{EventKind, JobState};
+use super::webhooks::Notice;
 
 /// The word serde writes for `variant`, a unit variant.
 fn word_of<T: Serialize>(variant: &T) -> Result<String, serde_json::Error> {
@@ -61,4 +63,4 @@ macro_rules! stored_as_word {
     )*};
 }
 
-stored_as_word!(CodecId, EventKind, Format, JobKind, JobState);
+stored_as_word!(CodecId, DeliveryState, EventKind, Format, JobKind, JobState, Notice);

@@ -158,6 +158,7 @@ fn config(data_dir: &Path) -> Config {
         keys: Keys::Off,
         allowed_hosts: Vec::new(),
         cors_origins: Vec::new(),
+        webhook_allow: Default::default(),
         workers: 1,
         threads: 2,
         max_body_bytes: 16 << 20,

@@ -10,26 +10,41 @@ use crate::client::{Answer, Client};
 use crate::fixtures;
 use crate::harness::{TestApp, wait_until};
 
-/// A service that asks for keys, and a client of tenant `owner` who may do everything and has the digits network, its data
-/// and a job.
-fn with_owner() -> (TestApp, Client, String) {
+/// What `owner` has, by its identifier.
+struct Owned {
+    job: String,
+    webhook: String,
+}
+
+/// A service that asks for keys, and a client of tenant `owner` who may do everything and has the digits network, its data,
+/// a job and a webhook.
+fn with_owner() -> (TestApp, Client, Owned) {
     let app = TestApp::locked();
     let owner = app.with_key(&app.key("owner", &Scope::ALL, None));
     owner.upload_model("digits", fixtures::DIGITS).expect(201);
     owner.upload_dataset("digits", fixtures::DIGITS_DATA).expect(201);
     let job = owner.run_job(&fixtures::evaluation_job());
-    let id = job["id"].as_str().unwrap().to_owned();
-    (app, owner, id)
+    let webhook = owner.post_json("/api/v1/webhooks", &json!({"url": "https://example.com/"})).expect(201).json();
+    let id_of = |made: &Value| made["id"].as_str().unwrap().to_owned();
+    let owned = Owned { job: id_of(&job), webhook: id_of(&webhook) };
+    (app, owner, owned)
 }
 
 /// Every operation of the API's description: method, path with names filled in, and the scopes of which one opens it; none
 /// where it is open to all.
-fn operations(app: &TestApp, job: &str) -> Vec<(String, String, Vec<String>)> {
+fn operations(app: &TestApp, owned: &Owned) -> Vec<(String, String, Vec<String>)> {
     let document = app.get("/openapi.json").expect(200).json();
     let mut operations = Vec::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
-        let filled =
-            path.replace("{name}", "digits").replace("{number}", "0").replace("{version}", "0").replace("{id}", job);
+        let filled = [
+            ("{name}", "digits"),
+            ("{number}", "0"),
+            ("{version}", "0"),
+            ("{id}", &*owned.job),
+            ("{webhook}", &*owned.webhook),
+            ("{delivery}", &*owned.job),
+        ];
+        let filled = filled.iter().fold(path.clone(), |path, (name, value)| path.replace(name, value));
         assert!(!filled.contains('{'), "{filled}");
         for (method, operation) in methods.as_object().unwrap() {
             let alternatives =
@@ -51,9 +66,9 @@ fn call(client: &Client, method: &str, path: &str) -> Answer {
 
 #[test]
 fn every_operation_is_closed_without_a_key_and_to_too_narrow_ones() {
-    let (app, owner, job) = with_owner();
+    let (app, owner, owned) = with_owner();
     let before = owner.get("/api/v1/models/digits").expect(200).json();
-    for (method, path, scopes) in operations(&app, &job) {
+    for (method, path, scopes) in operations(&app, &owned) {
         if scopes.is_empty() {
             assert!(call(&app, &method, &path).status < 300, "{method} {path}");
             continue;
@@ -70,19 +85,20 @@ fn every_operation_is_closed_without_a_key_and_to_too_narrow_ones() {
 
 #[test]
 fn a_foreign_key_finds_nothing_and_changes_nothing() {
-    let (app, owner, job) = with_owner();
+    let (app, owner, owned) = with_owner();
     let stranger = app.with_key(&app.key("stranger", &Scope::ALL, None));
     let seen = |client: &Client| {
-        ["models", "datasets", "jobs", "models/digits", "datasets/digits"]
+        ["models", "datasets", "jobs", "webhooks", "models/digits", "datasets/digits"]
             .map(|path| client.get(&format!("/api/v1/{path}")).expect(200).json())
     };
     let before = seen(&owner);
-    for (method, path, scopes) in operations(&app, &job) {
-        let is_of_somebody = path.contains("digits") || path.contains(&job);
+    for (method, path, scopes) in operations(&app, &owned) {
+        let is_of_somebody = ["digits", &owned.job, &owned.webhook].iter().any(|owned| path.contains(owned));
         if !is_of_somebody || scopes.is_empty() {
             continue;
         }
         let body = match (method.as_str(), path.as_str()) {
+            ("PATCH", path) if path.contains("/webhooks/") => Some(json!({"enabled": false}).to_string()),
             ("PATCH", _) => Some(json!({"default_version": 0}).to_string()),
             ("POST", path) if path.ends_with("/infer") => Some(fixtures::digits_request().to_string()),
             ("POST", _) => Some(String::new()),
@@ -91,7 +107,7 @@ fn a_foreign_key_finds_nothing_and_changes_nothing() {
         let answer = stranger.send(&method, &path, &[], body.as_deref().map(str::as_bytes));
         answer.expect_problem(404, "not_found", "there is no");
     }
-    for list in ["models", "datasets", "jobs"] {
+    for list in ["models", "datasets", "jobs", "webhooks"] {
         assert_eq!(stranger.get(&format!("/api/v1/{list}")).expect(200).json()["items"], json!([]), "{list}");
     }
     let asked = fixtures::evaluation_job();

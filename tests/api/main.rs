@@ -29,3 +29,4 @@ mod predictions;
 mod program;
 mod repository;
 mod searches;
+mod webhooks;

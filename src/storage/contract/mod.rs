@@ -9,6 +9,7 @@ mod outcomes;
 mod queue;
 mod records;
 mod tenants;
+mod webhooks;
 
 use bytes::Bytes;
 use serde_json::json;

@@ -1,0 +1,20 @@
+//! Webhooks: signed messages about jobs, sent to the addresses that tenants name.
+//!
+//! ```text
+//! a job's event -> storage's deliveries <- Dispatcher (claim, send, note what came of it) -> Sender -> the target
+//! ```
+//!
+//! A message is a row before its job's end is visible, so none is lost; it may come twice, under the same id.
+//!
+//! Source: "Standard Webhooks", <https://www.standardwebhooks.com>.
+
+mod address;
+mod dispatcher;
+mod secret;
+mod sender;
+mod target;
+
+pub use address::{AllowList, Allowed};
+pub(crate) use dispatcher::Dispatcher;
+pub use secret::Secret;
+pub use target::{Target, TargetError};
