@@ -53,8 +53,8 @@ pub struct ConfigArgs {
     #[arg(long, env = unless_empty("WEIGHTPRESS_CORS_ORIGINS"), value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origins: Option<Vec<String>>,
 
-    /// Private targets that webhooks may name: hosts, addresses, or ranges such as `10.0.0.0/8` [default: none].
-    #[arg(long, env = unless_empty("WEIGHTPRESS_WEBHOOK_ALLOW"), value_name = "TARGET", value_delimiter = ',')]
+    /// Private endpoints that webhooks may name: hosts, addresses, or ranges such as `10.0.0.0/8` [default: none].
+    #[arg(long, env = unless_empty("WEIGHTPRESS_WEBHOOK_ALLOW"), value_name = "ENDPOINT", value_delimiter = ',')]
     pub webhook_allow: Option<Vec<Allowed>>,
 
     /// Jobs that run at the same time [default: 1].
@@ -160,7 +160,7 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// Origins whose web pages may use the service.
     pub cors_origins: Vec<String>,
-    /// Private targets that webhooks may name.
+    /// Private endpoints that webhooks may name.
     pub webhook_allow: AllowList,
     /// Jobs that run at the same time.
     pub workers: usize,

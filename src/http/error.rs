@@ -11,7 +11,7 @@ use crate::artifact::ArtifactError;
 use crate::infer::InferError;
 use crate::jobs::{ExecuteError, LoadError, SubmitError};
 use crate::storage::StoreError;
-use crate::webhooks::TargetError;
+use crate::webhooks::EndpointError;
 
 use super::NameError;
 use super::oip::{BinaryError, TensorError};
@@ -113,7 +113,7 @@ pub enum Error {
     Refused { code: &'static str, detail: String },
     /// 422: messages cannot be sent there.
     #[error(transparent)]
-    Target(#[from] TargetError),
+    Endpoint(#[from] EndpointError),
     /// 404, 409 or 500, as the store says.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -190,7 +190,7 @@ impl Error {
             Self::NotPredictable { .. } => (S::UNPROCESSABLE_ENTITY, "not_predictable"),
             Self::NotExportable(_) => (S::UNPROCESSABLE_ENTITY, "not_exportable"),
             Self::Refused { code, .. } => (S::UNPROCESSABLE_ENTITY, code),
-            Self::Target(_) => (S::UNPROCESSABLE_ENTITY, "invalid_target"),
+            Self::Endpoint(_) => (S::UNPROCESSABLE_ENTITY, "invalid_endpoint"),
             Self::Store(error) => store_kind(error),
             Self::NotReady => (S::SERVICE_UNAVAILABLE, "not_ready"),
             Self::Busy => (S::SERVICE_UNAVAILABLE, "busy"),

@@ -13,7 +13,7 @@ use crate::storage::{
     DeliveryId, DeliveryRecord, DeliveryState, InvalidId, JobId, NewWebhook, Notice, Notices, Timestamp, WebhookChange,
     WebhookId, WebhookRecord,
 };
-use crate::webhooks::{Secret, Target};
+use crate::webhooks::{Endpoint, Secret};
 
 use super::page::{List, ListResponse, PageQuery};
 use super::problem::Failures;
@@ -37,7 +37,7 @@ struct Webhook {
     /// What it wants to hear of.
     #[schema(value_type = Vec<Notice>)]
     events: Notices,
-    /// Whether messages are sent to it. A target that answers 410 is sent no more.
+    /// Whether messages are sent to it. An endpoint that answers 410 is sent no more.
     enabled: bool,
     /// The secret before the present one signs too, until then; null: there was none.
     previous_secret_until: Option<Timestamp>,
@@ -132,9 +132,9 @@ impl From<DeliveryRecord> for Delivery {
 
 /// The URL as it is stored, if messages may go there.
 fn checked_url(app: &App, url: &str) -> Result<String, Error> {
-    let target: Target = url.parse()?;
-    target.check(&app.config.webhook_allow)?;
-    Ok(target.as_text())
+    let endpoint: Endpoint = url.parse()?;
+    endpoint.check(&app.config.webhook_allow)?;
+    Ok(endpoint.as_text())
 }
 
 fn checked_events(events: Notices) -> Result<Notices, Error> {

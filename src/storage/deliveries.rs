@@ -22,7 +22,7 @@ use super::{DeliveryId, JobId, JobRecord, Kind, Notice, Page, Store, StoreError,
 pub enum DeliveryState {
     /// It waits to be sent, for the first time or again.
     Pending,
-    /// The target took it.
+    /// The endpoint took it.
     Delivered,
     /// It was given up.
     Failed,
@@ -75,13 +75,13 @@ pub struct Sending {
 /// What is to become of a delivery that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing: the target took it.
+    /// Nothing: the endpoint took it.
     Delivered,
     /// It is sent again after this time.
     Retry(Duration),
     /// Nothing: it is given up.
     GiveUp,
-    /// It is given up, and the webhook disabled with all that waits for it: the target wants no more.
+    /// It is given up, and the webhook disabled with all that waits for it: the endpoint wants no more.
     Disable,
 }
 
@@ -117,7 +117,7 @@ macro_rules! insert_deliveries {
 
 pub(super) use insert_deliveries;
 
-/// Deliveries of a tenant that are sent at the same time: targets that do not answer hold up those of others no more than so.
+/// Deliveries of a tenant that are sent at the same time: endpoints that do not answer hold up those of others no more than so.
 const MAX_SENDING: i64 = 4;
 /// How long deliveries are kept, in milliseconds.
 const KEPT_MS: i64 = 30 * 24 * 60 * 60 * 1000;

@@ -1,6 +1,6 @@
 //! Which addresses messages may go to: those of the public internet, and those that the operator allows.
 //!
-//! A target is whatever a tenant names, so without this it could have the service talk to its own machine and network (server
+//! An endpoint is whatever a tenant names, so without this it could have the service talk to its own machine and network (server
 //! side request forgery).
 //!
 //! Source: IANA, "IPv4 Special-Purpose Address Registry" and "IPv6 Special-Purpose Address Registry".
@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 
-use super::TargetError;
+use super::EndpointError;
 
 /// IPv4 addresses that are not public: the first one, and how many leading bits they share.
 const PRIVATE_V4: [(Ipv4Addr, u8); 15] = [
@@ -85,7 +85,7 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// A private target that messages may go to.
+/// A private endpoint that messages may go to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Allowed {
     /// A host by its name, in lower case, whatever address it has.
@@ -125,7 +125,7 @@ impl<'de> Deserialize<'de> for Allowed {
     }
 }
 
-/// The private targets that messages may go to; by default none.
+/// The private endpoints that messages may go to; by default none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllowList(Vec<Allowed>);
 
@@ -139,15 +139,15 @@ impl AllowList {
     /// Says whether messages may go to `address`, which is one of `host`.
     ///
     /// # Errors
-    /// [`TargetError::Private`].
-    pub fn check(&self, host: &str, address: IpAddr) -> Result<(), TargetError> {
+    /// [`EndpointError::Private`].
+    pub fn check(&self, host: &str, address: IpAddr) -> Result<(), EndpointError> {
         let address = meant(address);
         let host = plain(host);
         let is_allowed = self.0.iter().any(|allowed| match allowed {
             Allowed::Host(name) => *name == host,
             Allowed::Range(range) => range.contains(address),
         });
-        if is_allowed || is_public(address) { Ok(()) } else { Err(TargetError::Private { address }) }
+        if is_allowed || is_public(address) { Ok(()) } else { Err(EndpointError::Private { address }) }
     }
 }
 

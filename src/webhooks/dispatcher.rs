@@ -36,7 +36,7 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Starts to send what is due in `store`, of all tenants, to public targets and to those that are `allowed`.
+    /// Starts to send what is due in `store`, of all tenants, to public endpoints and to those that are `allowed`.
     pub(crate) fn start(store: Store, allowed: AllowList) -> Self {
         let stop = CancellationToken::new();
         let task = tokio::spawn(dispatch(store, Sender::new(allowed), stop.clone()));
@@ -110,7 +110,7 @@ async fn deliver(store: &Store, sender: Sender, due: DueDelivery) {
     }
 }
 
-/// Counts and logs. An error is said without the target, which may hold secrets of the tenant.
+/// Counts and logs. An error is said without the endpoint, which may hold secrets of the tenant.
 fn note(delivery: &DeliveryRecord, sending: &Sending) {
     let outcome = match sending.next {
         Next::Delivered => "delivered",

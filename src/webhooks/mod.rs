@@ -1,7 +1,7 @@
 //! Webhooks: signed messages about jobs, sent to the addresses that tenants name.
 //!
 //! ```text
-//! a job's event -> storage's deliveries <- Dispatcher (claim, send, note what came of it) -> Sender -> the target
+//! a job's event -> storage's deliveries <- Dispatcher (claim, send, note what came of it) -> Sender -> the endpoint
 //! ```
 //!
 //! A message is a row before its job's end is visible, so none is lost; it may come twice, under the same id.
@@ -10,11 +10,11 @@
 
 mod address;
 mod dispatcher;
+mod endpoint;
 mod secret;
 mod sender;
-mod target;
 
 pub use address::{AllowList, Allowed};
 pub(crate) use dispatcher::Dispatcher;
+pub use endpoint::{Endpoint, EndpointError};
 pub use secret::Secret;
-pub use target::{Target, TargetError};

@@ -12,8 +12,8 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Error};
 
-use super::target::host_of;
-use super::{AllowList, Secret, Target, TargetError};
+use super::endpoint::host_of;
+use super::{AllowList, Endpoint, EndpointError, Secret};
 
 /// Time for a sending, from the resolution of the name to the end of the answer.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
@@ -41,7 +41,7 @@ pub(super) struct Message {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SendError {
     #[error(transparent)]
-    Target(#[from] TargetError),
+    Endpoint(#[from] EndpointError),
     #[error("the message could not be signed")]
     Unsigned,
     #[error("{0}")]
@@ -70,13 +70,13 @@ impl Sender {
     /// # Errors
     /// [`SendError`] when there is no answer.
     pub(super) fn send(&self, message: Message) -> Result<u16, SendError> {
-        let target: Target = message.url.parse()?;
+        let endpoint: Endpoint = message.url.parse()?;
         let sent_at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let sign = |secret: &Secret| secret.sign(&message.id, sent_at, &message.body).ok_or(SendError::Unsigned);
         let signatures: Vec<String> = message.secrets.iter().map(sign).collect::<Result<_, _>>()?;
         let request = self
             .agent
-            .post(target.uri())
+            .post(endpoint.uri())
             .header("content-type", "application/json")
             .header("webhook-id", &message.id)
             .header("webhook-timestamp", sent_at.to_string())
@@ -92,8 +92,8 @@ impl Sender {
 impl SendError {
     fn of(error: Error) -> Self {
         match error {
-            Error::Other(inner) => match inner.downcast::<TargetError>() {
-                Ok(refused) => Self::Target(*refused),
+            Error::Other(inner) => match inner.downcast::<EndpointError>() {
+                Ok(refused) => Self::Endpoint(*refused),
                 Err(other) => Self::Failed(other.to_string()),
             },
             Error::Timeout(_) => Self::Failed(format!("no answer within {} s", TIMEOUT.as_secs())),
@@ -138,7 +138,7 @@ mod tests {
         let sender = Sender::new(AllowList::default());
         for host in ["localhost", "127.0.0.1", "127.1", "2130706433", "0x7f000001", "[::1]", "[::ffff:7f00:1]", "0"] {
             let sent = sender.send(message(&format!("http://{host}:9/")));
-            assert!(matches!(sent, Err(SendError::Target(TargetError::Private { .. }))), "{host}: {sent:?}");
+            assert!(matches!(sent, Err(SendError::Endpoint(EndpointError::Private { .. }))), "{host}: {sent:?}");
         }
     }
 

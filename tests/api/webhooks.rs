@@ -1,4 +1,4 @@
-//! Webhooks: messages about jobs, as a target of them sees them.
+//! Webhooks: messages about jobs, as an endpoint of them sees them.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,9 +14,10 @@ use weightpress::config::Keys;
 
 use crate::client::Client;
 use crate::fixtures;
-use crate::harness::{TestApp, wait_until};
+use crate::harness::{PostgresDatabase, TestApp, wait_until};
+use crate::program::Program;
 
-/// A request that a target got.
+/// A request that an endpoint got.
 #[derive(Debug, Clone)]
 struct Received {
     path: String,
@@ -48,12 +49,12 @@ impl Received {
 }
 
 /// A listener on loopback that notes what it is sent and answers with the next of its answers; the last one stays.
-struct Target {
+struct Endpoint {
     url: String,
     received: Arc<Mutex<Vec<Received>>>,
 }
 
-impl Target {
+impl Endpoint {
     /// Answers with these heads: a status line, and headers where there are more lines.
     fn answering(answers: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -82,7 +83,7 @@ impl Target {
 
     /// What it got, once there are `count`.
     fn wait_for(&self, count: usize) -> Vec<Received> {
-        wait_until("the target got the messages", || self.received().len() >= count);
+        wait_until("the endpoint got the messages", || self.received().len() >= count);
         self.received()
     }
 }
@@ -139,10 +140,10 @@ fn wait_for_state(client: &Client, webhook: &str, state: &str) -> Value {
 
 #[test]
 fn the_end_of_a_job_is_told_once_signed_and_complete() {
-    let (app, target) = (app(), Target::answering(&["204 No Content"]));
-    let (webhook, secret) = create(&app, &json!({"url": target.url}));
+    let (app, endpoint) = (app(), Endpoint::answering(&["204 No Content"]));
+    let (webhook, secret) = create(&app, &json!({"url": endpoint.url}));
     let job = app.run_job(&fixtures::compress_digits());
-    let got = target.wait_for(1).remove(0);
+    let got = endpoint.wait_for(1).remove(0);
     let delivery = wait_for_state(&app, &webhook, "delivered");
 
     assert_eq!(got.path, "/hooks");
@@ -160,15 +161,15 @@ fn the_end_of_a_job_is_told_once_signed_and_complete() {
     assert_eq!(delivery["status_code"], 204);
     assert_eq!((&delivery["attempt"], &delivery["error"]), (&json!(1), &Value::Null));
     assert_eq!(delivery["job"], job["id"]);
-    assert_eq!(target.received().len(), 1, "a message that was taken is not sent again");
+    assert_eq!(endpoint.received().len(), 1, "a message that was taken is not sent again");
 }
 
 #[test]
 fn a_webhook_hears_of_what_it_asked_for_until_it_is_disabled() {
-    let (app, target) = (app(), Target::answering(&["200 OK"]));
-    let (webhook, _) = create(&app, &json!({"url": target.url, "events": ["job.started", "job.queued"]}));
+    let (app, endpoint) = (app(), Endpoint::answering(&["200 OK"]));
+    let (webhook, _) = create(&app, &json!({"url": endpoint.url, "events": ["job.started", "job.queued"]}));
     app.run_job(&fixtures::evaluation_job());
-    let kinds: Vec<Value> = target.wait_for(2).iter().map(|got| got.json()["type"].clone()).collect();
+    let kinds: Vec<Value> = endpoint.wait_for(2).iter().map(|got| got.json()["type"].clone()).collect();
     assert!(kinds.contains(&json!("job.queued")) && kinds.contains(&json!("job.started")), "{kinds:?}");
     let changed = app.send("PATCH", &webhook, &[], Some(br#"{"enabled": false, "events": ["job.succeeded"]}"#));
     let changed = changed.expect(200).json();
@@ -177,29 +178,29 @@ fn a_webhook_hears_of_what_it_asked_for_until_it_is_disabled() {
     assert_eq!(deliveries(&app, &webhook).len(), 2);
     app.send("PATCH", &webhook, &[], Some(br#"{"enabled": true}"#)).expect(200);
     app.run_job(&fixtures::evaluation_job());
-    assert_eq!(target.wait_for(3)[2].json()["type"], "job.succeeded");
+    assert_eq!(endpoint.wait_for(3)[2].json()["type"], "job.succeeded");
     app.delete(&webhook).expect(204);
     app.get(&webhook).expect_problem(404, "not_found", "webhook");
     app.run_job(&fixtures::evaluation_job());
-    assert_eq!(target.received().len(), 3);
+    assert_eq!(endpoint.received().len(), 3);
 }
 
 #[test]
 fn a_message_that_failed_is_sent_again_as_the_same_message() {
-    let (app, target) = (app(), Target::answering(&["500 Oh", "302 Found\r\nlocation: /elsewhere", "200 OK"]));
-    let (webhook, secret) = create(&app, &json!({"url": target.url}));
+    let (app, endpoint) = (app(), Endpoint::answering(&["500 Oh", "302 Found\r\nlocation: /elsewhere", "200 OK"]));
+    let (webhook, secret) = create(&app, &json!({"url": endpoint.url}));
     app.run_job(&fixtures::evaluation_job());
-    target.wait_for(1);
+    endpoint.wait_for(1);
     wait_until("the failure is noted", || deliveries(&app, &webhook)[0]["status_code"] == 500);
     let failed = deliveries(&app, &webhook).remove(0);
     assert_eq!(failed["state"], "pending");
     assert!(failed["error"].as_str().unwrap().contains("500") && failed["next_attempt_at"].is_string(), "{failed}");
     // The first retry comes by itself; it meets a redirect, which is a failure like others.
-    target.wait_for(2);
+    endpoint.wait_for(2);
     wait_until("the redirect is noted", || deliveries(&app, &webhook)[0]["status_code"] == 302);
     let redeliver = format!("{webhook}/deliveries/{}/redeliver", failed["id"].as_str().unwrap());
     app.post(&redeliver, b"").expect(202);
-    let got = target.wait_for(3);
+    let got = endpoint.wait_for(3);
     assert!(got.iter().all(|got| got.path == "/hooks"), "a redirect was followed: {got:?}");
     assert!(got.iter().all(|other| other.header("webhook-id") == got[0].header("webhook-id")));
     assert!(got.iter().all(|got| got.header("webhook-signature") == got.signature_by(&secret)));
@@ -207,13 +208,13 @@ fn a_message_that_failed_is_sent_again_as_the_same_message() {
     assert_eq!((&delivered["attempt"], &delivered["next_attempt_at"]), (&json!(3), &Value::Null));
     // What was taken can be asked for again, too.
     app.post(&redeliver, b"").expect(202);
-    assert_eq!(target.wait_for(4)[3].header("webhook-id"), got[0].header("webhook-id"));
+    assert_eq!(endpoint.wait_for(4)[3].header("webhook-id"), got[0].header("webhook-id"));
 }
 
 #[test]
-fn a_target_that_is_gone_is_sent_no_more() {
-    let (app, target) = (app(), Target::answering(&["410 Gone"]));
-    let (webhook, _) = create(&app, &json!({"url": target.url}));
+fn an_endpoint_that_is_gone_is_sent_no_more() {
+    let (app, endpoint) = (app(), Endpoint::answering(&["410 Gone"]));
+    let (webhook, _) = create(&app, &json!({"url": endpoint.url}));
     app.run_job(&fixtures::evaluation_job());
     let delivery = wait_for_state(&app, &webhook, "failed");
     assert_eq!(delivery["status_code"], 410);
@@ -225,12 +226,12 @@ fn a_target_that_is_gone_is_sent_no_more() {
 }
 
 #[test]
-fn private_targets_are_refused_unless_they_are_allowed() {
-    let (app, target) = (TestApp::with_digits(), Target::answering(&["200 OK"]));
+fn private_endpoints_are_refused_unless_they_are_allowed() {
+    let (app, endpoint) = (TestApp::with_digits(), Endpoint::answering(&["200 OK"]));
     let refused = |url: &str, fault: &str| {
-        app.post_json("/api/v1/webhooks", &json!({"url": url})).expect_problem(422, "invalid_target", fault);
+        app.post_json("/api/v1/webhooks", &json!({"url": url})).expect_problem(422, "invalid_endpoint", fault);
     };
-    refused(&target.url, "127.0.0.1");
+    refused(&endpoint.url, "127.0.0.1");
     refused("http://[::ffff:10.0.0.1]/", "10.0.0.1");
     refused("http://169.254.169.254/latest/meta-data", "169.254.169.254");
     refused("https://user:word@example.com/", "user");
@@ -238,26 +239,26 @@ fn private_targets_are_refused_unless_they_are_allowed() {
     refused("nonsense", "http");
     assert_eq!(app.get("/api/v1/webhooks").expect(200).json()["items"], json!([]));
     // What a name means is seen when a message is sent.
-    let (webhook, _) = create(&app, &json!({"url": target.url.replace("127.0.0.1", "localhost")}));
+    let (webhook, _) = create(&app, &json!({"url": endpoint.url.replace("127.0.0.1", "localhost")}));
     app.run_job(&fixtures::evaluation_job());
     wait_until("the refusal is noted", || deliveries(&app, &webhook)[0]["error"].is_string());
     let delivery = deliveries(&app, &webhook).remove(0);
     assert!(delivery["error"].as_str().unwrap().contains("not a public address"), "{delivery}");
     assert_eq!(delivery["status_code"], Value::Null);
-    assert!(target.received().is_empty());
-    let patched = app.send("PATCH", &webhook, &[], Some(json!({"url": target.url}).to_string().as_bytes()));
-    patched.expect_problem(422, "invalid_target", "127.0.0.1");
+    assert!(endpoint.received().is_empty());
+    let patched = app.send("PATCH", &webhook, &[], Some(json!({"url": endpoint.url}).to_string().as_bytes()));
+    patched.expect_problem(422, "invalid_endpoint", "127.0.0.1");
 }
 
 #[test]
 fn a_rotated_secret_signs_beside_the_new_one() {
-    let (app, target) = (app(), Target::answering(&["200 OK"]));
-    let (webhook, first) = create(&app, &json!({"url": target.url}));
+    let (app, endpoint) = (app(), Endpoint::answering(&["200 OK"]));
+    let (webhook, first) = create(&app, &json!({"url": endpoint.url}));
     let rotated = app.post(&format!("{webhook}/rotate"), b"").expect(200).json();
     let second = rotated["secret"].as_str().unwrap().to_owned();
     assert!(second != first && rotated["previous_secret_until"].is_string());
     app.run_job(&fixtures::evaluation_job());
-    let got = target.wait_for(1).remove(0);
+    let got = endpoint.wait_for(1).remove(0);
     let expected = format!("{} {}", got.signature_by(&second), got.signature_by(&first));
     assert_eq!(got.header("webhook-signature"), expected);
     for path in ["/api/v1/webhooks", &*webhook] {
@@ -272,10 +273,10 @@ fn tenants_hear_and_see_nothing_of_each_other() {
         config.keys = Keys::Required;
         config.webhook_allow = vec!["127.0.0.0/8".parse().unwrap()].into();
     });
-    let target = Target::answering(&["200 OK"]);
+    let endpoint = Endpoint::answering(&["200 OK"]);
     let owner = app.with_key(&app.key("owner", &Scope::ALL, None));
     let other = app.with_key(&app.key("other", &Scope::ALL, None));
-    let (webhook, _) = create(&owner, &json!({"url": target.url}));
+    let (webhook, _) = create(&owner, &json!({"url": endpoint.url}));
     add_digits(&other);
     other.run_job(&fixtures::evaluation_job());
     assert_eq!(other.get("/api/v1/webhooks").expect(200).json()["items"], json!([]));
@@ -283,13 +284,34 @@ fn tenants_hear_and_see_nothing_of_each_other() {
     assert_eq!(deliveries(&owner, &webhook), [Value::Null; 0]);
     add_digits(&owner);
     let job = owner.run_job(&fixtures::evaluation_job());
-    assert_eq!(target.wait_for(1)[0].json()["data"]["id"], job["id"]);
+    assert_eq!(endpoint.wait_for(1)[0].json()["data"]["id"], job["id"]);
+}
+
+#[test]
+fn a_killed_program_loses_no_message() {
+    let (data_dir, database) = (tempfile::tempdir().unwrap(), PostgresDatabase::create());
+    let endpoint = Endpoint::answering(&["500 Oh", "200 OK"]);
+    let flags = ["--webhook-allow", "127.0.0.1"];
+    let start = || Program::start_at("127.0.0.1:0", &flags, data_dir.path(), database.as_ref());
+    let mut program = start();
+    add_digits(&program.client);
+    let (webhook, secret) = create(&program.client, &json!({"url": endpoint.url}));
+    program.client.run_job(&fixtures::evaluation_job());
+    wait_until("the failure is noted", || {
+        deliveries(&program.client, &webhook).iter().any(|delivery| delivery["status_code"] == 500)
+    });
+    program.kill();
+    let program = start();
+    let got = endpoint.wait_for(2);
+    assert_eq!(got[0].header("webhook-id"), got[1].header("webhook-id"));
+    assert_eq!(got[1].header("webhook-signature"), got[1].signature_by(&secret));
+    wait_for_state(&program.client, &webhook, "delivered");
 }
 
 #[test]
 fn lists_come_in_pages_and_faults_are_named() {
-    let (app, target) = (app(), Target::answering(&["200 OK"]));
-    let (webhook, _) = create(&app, &json!({"url": target.url}));
+    let (app, endpoint) = (app(), Endpoint::answering(&["200 OK"]));
+    let (webhook, _) = create(&app, &json!({"url": endpoint.url}));
     let jobs: Vec<Value> = (0..3).map(|_| app.run_job(&fixtures::evaluation_job())["id"].clone()).collect();
     let first = app.get(&format!("{webhook}/deliveries?limit=2")).expect(200);
     let page = first.json();
@@ -303,15 +325,15 @@ fn lists_come_in_pages_and_faults_are_named() {
     app.get(&format!("{webhook}/deliveries?after=x")).expect_problem(400, "invalid_parameter", "UUID");
     for (asked, fault) in [
         (json!({}), "url"),
-        (json!({"url": target.url, "events": []}), "events"),
-        (json!({"url": target.url, "events": ["job.progress"]}), "job.progress"),
-        (json!({"url": target.url, "secret": "whsec_x"}), "secret"),
+        (json!({"url": endpoint.url, "events": []}), "events"),
+        (json!({"url": endpoint.url, "events": ["job.progress"]}), "job.progress"),
+        (json!({"url": endpoint.url, "secret": "whsec_x"}), "secret"),
     ] {
         app.post_json("/api/v1/webhooks", &asked).expect_problem(422, "invalid_body", fault);
     }
     for _ in 1..20 {
         create(&app, &json!({"url": "https://example.com/"}));
     }
-    let one_more = app.post_json("/api/v1/webhooks", &json!({"url": target.url}));
+    let one_more = app.post_json("/api/v1/webhooks", &json!({"url": endpoint.url}));
     one_more.expect_problem(403, "quota_exceeded", "20 webhooks");
 }

@@ -162,7 +162,7 @@ async fn a_failed_sending_is_repeated_after_its_pause() {
 }
 
 #[tokio::test]
-async fn a_target_that_wants_no_more_gets_no_more() {
+async fn an_endpoint_that_wants_no_more_gets_no_more() {
     with_storage(async |storage| {
         let webhook = add_webhook(&storage, "job.succeeded job.failed").await;
         run_one(&storage).await;
@@ -187,7 +187,7 @@ async fn a_rotated_secret_signs_beside_the_new_one() {
         let webhook = storage.store.insert_webhook(&new).await.expect("a webhook");
         assert_eq!(webhook.previous_until, None);
         run_one(&storage).await;
-        assert_eq!(claim(&storage, LONG).await.expect("the delivery").secrets, [new.secret.clone()]);
+        assert_eq!(claim(&storage, LONG).await.expect("the delivery").secrets, std::slice::from_ref(&new.secret));
         let secret = Secret::generate().expect("random numbers");
         let rotated = storage.store.rotate_webhook(&webhook.id, &secret).await.expect("the webhook");
         assert!(rotated.previous_until.expect("a moment").since(rotated.created_at) >= 24 * LONG);
@@ -235,7 +235,7 @@ async fn webhooks_belong_to_their_tenant() {
         assert!(is_missing(other.store.deliveries(&webhook.id, &page).await.expect_err("foreign")));
         assert!(is_missing(other.store.redeliver(&webhook.id, &delivery).await.expect_err("foreign")));
         assert!(is_missing(other.store.delete_webhook(&webhook.id).await.expect_err("foreign")));
-        assert_eq!(storage.store.webhooks().await.expect("webhooks"), [webhook.clone()]);
+        assert_eq!(storage.store.webhooks().await.expect("webhooks"), std::slice::from_ref(&webhook));
         let unknown = storage.store.redeliver(&webhook.id, &DeliveryId::new()).await;
         assert!(matches!(unknown, Err(StoreError::NotFound { kind: Kind::Delivery, .. })), "{unknown:?}");
 

@@ -10,7 +10,7 @@ use super::AllowList;
 /// Why messages cannot go somewhere.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum TargetError {
+pub enum EndpointError {
     /// Not a URL, or too long a one.
     #[error("url: a URL of at most {max_chars} characters with a host is expected")]
     Malformed { max_chars: usize },
@@ -27,9 +27,9 @@ pub enum TargetError {
 
 /// A URL that messages can be sent to, as far as can be told without asking for its addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target(Uri);
+pub struct Endpoint(Uri);
 
-impl Target {
+impl Endpoint {
     const MAX_CHARS: usize = 2000;
 
     /// The URL as text.
@@ -44,8 +44,8 @@ impl Target {
     /// Says whether messages may go there, where the host is an address: names are resolved when a message is sent.
     ///
     /// # Errors
-    /// [`TargetError::Private`].
-    pub fn check(&self, allowed: &AllowList) -> Result<(), TargetError> {
+    /// [`EndpointError::Private`].
+    pub fn check(&self, allowed: &AllowList) -> Result<(), EndpointError> {
         let host = host_of(&self.0);
         host.parse().map_or(Ok(()), |address| allowed.check(host, address))
     }
@@ -57,20 +57,20 @@ pub(super) fn host_of(uri: &Uri) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
-impl FromStr for Target {
-    type Err = TargetError;
+impl FromStr for Endpoint {
+    type Err = EndpointError;
 
-    fn from_str(text: &str) -> Result<Self, TargetError> {
-        let malformed = TargetError::Malformed { max_chars: Self::MAX_CHARS };
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let malformed = EndpointError::Malformed { max_chars: Self::MAX_CHARS };
         if text.len() > Self::MAX_CHARS || text.contains('#') {
             return Err(malformed);
         }
         let Ok(uri) = text.parse::<Uri>() else { return Err(malformed) };
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
-            return Err(TargetError::Scheme);
+            return Err(EndpointError::Scheme);
         }
         if uri.authority().is_none_or(|authority| authority.as_str().contains('@')) {
-            return Err(TargetError::UserInfo);
+            return Err(EndpointError::UserInfo);
         }
         if host_of(&uri).is_empty() || uri.port().is_some_and(|port| port.as_u16() == 0) {
             return Err(malformed);
@@ -84,12 +84,12 @@ mod tests {
     use super::*;
 
     fn fault(text: &str) -> &'static str {
-        match text.parse::<Target>().and_then(|target| target.check(&AllowList::default())) {
+        match text.parse::<Endpoint>().and_then(|endpoint| endpoint.check(&AllowList::default())) {
             Ok(()) => "",
-            Err(TargetError::Malformed { .. }) => "malformed",
-            Err(TargetError::Scheme) => "scheme",
-            Err(TargetError::UserInfo) => "user",
-            Err(TargetError::Private { .. }) => "private",
+            Err(EndpointError::Malformed { .. }) => "malformed",
+            Err(EndpointError::Scheme) => "scheme",
+            Err(EndpointError::UserInfo) => "user",
+            Err(EndpointError::Private { .. }) => "private",
         }
     }
 
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_host_keeps_no_brackets() {
-        let host = |text: &str| host_of(text.parse::<Target>().unwrap().uri()).to_owned();
+        let host = |text: &str| host_of(text.parse::<Endpoint>().unwrap().uri()).to_owned();
         assert_eq!(host("http://[::1]:80/"), "::1");
         assert_eq!(host("http://example.com:80/"), "example.com");
     }
