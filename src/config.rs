@@ -382,6 +382,18 @@ mod tests {
     }
 
     #[test]
+    fn private_endpoints_are_named_on_the_line_or_in_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("settings.json");
+        std::fs::write(&file, r#"{"webhook_allow": ["10.0.0.0/8", "hooks.internal"]}"#).expect("a file");
+        let from_file = parse(&["--config", file.to_str().expect("a path")]).resolve().expect("settings");
+        let from_line = parse(&["--webhook-allow", "10.0.0.0/8,hooks.internal"]).resolve().expect("settings");
+        assert_eq!(from_file.webhook_allow, from_line.webhook_allow);
+        assert_ne!(from_line.webhook_allow, AllowList::default());
+        assert!(Line::try_parse_from(["serve", "--webhook-allow", "10.0.0.0/33"]).is_err());
+    }
+
+    #[test]
     fn what_is_empty_is_not_set() {
         let config = parse(&["--data-dir", "/srv/wp", "--database-url", "", "--blob-store", ""]).resolve();
         let config = config.expect("settings");

@@ -179,6 +179,7 @@ impl Store {
              run_at = (SELECT now_ms FROM clock) + $6, \
              finished_at = CASE WHEN $3 = 'pending' THEN NULL ELSE (SELECT now_ms FROM clock) END \
              WHERE id = $1 AND attempt = $2 AND state = 'pending'";
+        const LOCK: &str = "UPDATE webhooks SET url = url WHERE id = $1";
         const DISABLE: &str = "UPDATE webhooks SET enabled = false WHERE id = $1";
         let (state, delay) = match sending.next {
             Next::Delivered => (DeliveryState::Delivered, Duration::ZERO),
@@ -186,6 +187,10 @@ impl Store {
             Next::GiveUp | Next::Disable => (DeliveryState::Failed, Duration::ZERO),
         };
         write!(self, |tx| {
+            if sending.next == Next::Disable {
+                // The webhook's row is locked before those of its deliveries, as everywhere.
+                sqlx::query(LOCK).bind(&sent.webhook_id).execute(&mut *tx).await?;
+            }
             let noted = sqlx::query(SQL)
                 .bind(&sent.id)
                 .bind(sent.attempt)

@@ -4,6 +4,7 @@
 //! change in between leads nowhere else. No connection is kept for the next message.
 
 use std::io::Read;
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use axum::http::Uri;
@@ -112,12 +113,15 @@ struct CheckedResolver {
 impl Resolver for CheckedResolver {
     fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
         let addresses = self.inner.resolve(uri, config, timeout)?;
-        for address in &addresses {
-            let checked = self.allowed.check(host_of(uri), address.ip());
-            checked.map_err(|refused| Error::Other(Box::new(refused)))?;
-        }
+        let checked = check_all(&self.allowed, host_of(uri), &addresses);
+        checked.map_err(|refused| Error::Other(Box::new(refused)))?;
         Ok(addresses)
     }
+}
+
+/// Says whether messages may go to all `addresses` of `host`: any of them may be the one that is connected to.
+fn check_all(allowed: &AllowList, host: &str, addresses: &[SocketAddr]) -> Result<(), EndpointError> {
+    addresses.iter().try_for_each(|address| allowed.check(host, address.ip()))
 }
 
 #[cfg(test)]
@@ -140,6 +144,17 @@ mod tests {
             let sent = sender.send(message(&format!("http://{host}:9/")));
             assert!(matches!(sent, Err(SendError::Endpoint(EndpointError::Private { .. }))), "{host}: {sent:?}");
         }
+    }
+
+    #[test]
+    fn one_private_address_of_a_host_refuses_them_all() {
+        let addresses = |texts: &[&str]| -> Vec<SocketAddr> {
+            texts.iter().map(|text| text.parse().expect("an address and a port")).collect()
+        };
+        let check = |texts: &[&str]| check_all(&AllowList::default(), "example.com", &addresses(texts));
+        assert_eq!(check(&["8.8.8.8:443", "[2606:4700:4700::1111]:443"]), Ok(()));
+        let refused = check(&["8.8.8.8:443", "[2606:4700:4700::1111]:443", "10.0.0.1:443"]);
+        assert_eq!(refused, Err(EndpointError::Private { address: [10, 0, 0, 1].into() }));
     }
 
     #[test]

@@ -137,6 +137,31 @@ async fn a_delivery_is_claimed_once_and_again_after_its_lease() {
 }
 
 #[tokio::test]
+async fn of_many_who_send_each_delivery_is_given_to_one() {
+    with_storage(async |storage| {
+        for _ in 0..20 {
+            add_webhook(&storage, "job.succeeded").await;
+        }
+        run_one(&storage).await;
+        let sent = Sending { status_code: Some(200), error: None, next: Next::Delivered };
+        let send_some = async || {
+            let mut mine = Vec::new();
+            while let Some(due) = claim(&storage, LONG).await {
+                assert!(storage.store.finish_sending(&due.delivery, &sent).await.expect("a database"));
+                mine.push(due.delivery.id);
+            }
+            mine
+        };
+        let (a, b, c, d) = tokio::join!(send_some(), send_some(), send_some(), send_some());
+        let mut all = [a, b, c, d, send_some().await].concat();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 20);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_failed_sending_is_repeated_after_its_pause() {
     with_storage(async |storage| {
         let webhook = add_webhook(&storage, "job.succeeded").await;
