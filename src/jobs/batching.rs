@@ -298,7 +298,7 @@ mod tests {
 
     fn loaded() -> Loaded {
         let predictor = predictor(node("Relu", "h", "y"));
-        Loaded { predictor, version: 1, residency: Residency::Dense, is_batched: true }
+        Loaded { predictor, version: 1, residency: Residency::Dense, tallies: Arc::default(), is_batched: true }
     }
 
     #[test]
