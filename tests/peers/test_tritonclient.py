@@ -106,7 +106,7 @@ def test_failures_reach_the_client(client, digits):
     tensor = tritonclient.http.InferInput("input", [2, 64], "FP32")
     tensor.set_data_from_numpy(x[:1].repeat(2, axis=0), binary_data=True)
     tensor.set_shape([1, 64])
-    with pytest.raises(InferenceServerException, match="binary_data_size"):
+    with pytest.raises(InferenceServerException, match="512 bytes of binary data"):
         client.infer("digits", [tensor])
 
 
