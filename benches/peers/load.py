@@ -4,7 +4,7 @@
 
 The same JSON of the Open Inference Protocol, one sample a request, sent by `wrk` over loopback to both servers in turns; the best
 round of each counts. MLServer is given a runtime of twenty lines and one worker process for each core but one. At the end: how long
-the product itself takes (`weightpress bench`), to see what the service adds. Needs wrk, and numpy, mlserver and onnxruntime (pip), and
+the product itself takes (`weightpress bench`), to see what the service adds. Needs wrk, and numpy, mlserver with uvloop<0.22, and onnxruntime (pip), and
 the program (WEIGHTPRESS_BIN, or target/release/weightpress)."""
 
 import argparse
@@ -72,21 +72,24 @@ def mlserver(model):
         log = open(folder / "log", "w")
         process = subprocess.Popen([program, "start", str(folder)], cwd=folder, stdout=log, stderr=log)
         try:
-            for _ in range(240):
-                with contextlib.suppress(OSError):
-                    urllib.request.urlopen(f"http://127.0.0.1:{ports['http_port']}/v2/models/model/ready")
-                    break
-                if process.poll() is not None:
-                    break
-                time.sleep(0.25)
-            else:
-                raise SystemExit("MLServer was not ready in a minute")
-            if process.poll() is not None:
-                raise SystemExit("MLServer ended: " + (folder / "log").read_text()[-2000:])
+            wait_until_ready(f"http://127.0.0.1:{ports['http_port']}/v2/models/model/ready", folder / "log")
             yield ports["http_port"]
         finally:
             process.terminate()
-            process.wait()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def wait_until_ready(url, log):
+    """Returns once the URL answers; a minute is long enough for a server that will."""
+    for _ in range(240):
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(url, timeout=5)
+            return
+        time.sleep(0.25)
+    raise SystemExit("MLServer was not ready in a minute: " + log.read_text()[-2000:])
 
 
 def load(url, body, connections, seconds):
@@ -116,7 +119,7 @@ def main():
     parser.add_argument("--levels", type=int, default=32)
     parser.add_argument("--sparsity", type=float, default=0.9)
     arguments = parser.parse_args()
-    with serving.service(serving.PROGRAM, "--log", "warn") as own, mlserver(arguments.model) as other:
+    with serving.service(serving.PROGRAM, "--log", "warn,weightpress::cli=info") as own, mlserver(arguments.model) as other:
         inputs = serving.prepare(own, arguments.model, arguments)
         random = np.random.default_rng(1)
         shapes = [[1] + [max(extent, 1) for extent in port["shape"][1:]] for port in inputs]

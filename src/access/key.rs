@@ -48,19 +48,22 @@ impl ApiKey {
         let (mut id, mut secret) = ([0; ID_BYTES], [0; SECRET_BYTES]);
         getrandom::fill(&mut id)?;
         getrandom::fill(&mut secret)?;
-        Ok(Self { id: KeyId(hex(&id)), secret })
+        Ok(Self { id: KeyId(hex::encode(id)), secret })
     }
 
     /// Reads `wp_<id>_<secret>`; `None` where it is not one.
     pub fn parse(text: &str) -> Option<Self> {
-        let (id, secret) = text.strip_prefix(PREFIX)?.split_once('_')?;
-        unhex::<ID_BYTES>(id)?;
-        Some(Self { id: KeyId(id.to_owned()), secret: unhex(secret)? })
+        let (id, digits) = text.strip_prefix(PREFIX)?.split_once('_')?;
+        let mut secret = [0; SECRET_BYTES];
+        hex::decode_to_slice(id, &mut [0; ID_BYTES]).ok()?;
+        hex::decode_to_slice(digits, &mut secret).ok()?;
+        // There is one way to write a key: digits in lower case.
+        Some(Self { id: KeyId(id.to_owned()), secret }).filter(|key| key.reveal() == text)
     }
 
     /// The whole key as text, for the one who asked for it.
     pub fn reveal(&self) -> String {
-        format!("{PREFIX}{}_{}", self.id, hex(&self.secret))
+        format!("{PREFIX}{}_{}", self.id, hex::encode(self.secret))
     }
 
     /// The public part.
@@ -70,7 +73,7 @@ impl ApiKey {
 
     /// What is stored of the secret: its SHA-256 in hexadecimal digits.
     pub fn secret_sha256(&self) -> String {
-        hex(&Sha256::digest(self.secret))
+        hex::encode(Sha256::digest(self.secret))
     }
 
     /// Whether the secret is the one that `stored` is the hash of; the time it takes does not tell how much of it is.
@@ -84,23 +87,6 @@ impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ApiKey").field("id", &self.id).finish_non_exhaustive()
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// `N` bytes from `2 N` digits in lower case.
-fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f').then(|| (byte as char).to_digit(16)).flatten();
-    let mut bytes = [0; N];
-    if text.len() != 2 * N {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

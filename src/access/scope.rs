@@ -1,7 +1,6 @@
 //! What a key allows.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -45,20 +44,6 @@ impl fmt::Display for Scope {
         f.write_str(self.as_str())
     }
 }
-
-impl FromStr for Scope {
-    type Err = UnknownScope;
-
-    fn from_str(text: &str) -> Result<Self, UnknownScope> {
-        let known = Self::ALL.into_iter().find(|scope| scope.as_str() == text);
-        known.ok_or_else(|| UnknownScope(text.to_owned()))
-    }
-}
-
-/// Text that is no scope.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a scope: read, write, predict, admin or metrics")]
-pub struct UnknownScope(String);
 
 /// What a key allows, all in all; without repetitions, in the order of [`Scope::ALL`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -27,7 +27,6 @@ pub fn run(args: Args) -> Result<(), CliError> {
         let app = App::start(config, metrics).await.map_err(CliError::failed)?;
         tracing::info!(workers, "waiting for jobs");
         shutdown.await;
-        app.begin_shutdown();
         app.shutdown().await;
         Ok(())
     })

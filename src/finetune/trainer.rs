@@ -224,7 +224,7 @@ impl Trainer {
             self.parameters.expand(parameter).iter().for_each(|value| digest.update(value.to_le_bytes()));
         }
         self.program.boundary().iter().for_each(|slot| digest.update(slot.to_le_bytes()));
-        digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(digest.finalize())
     }
 
     /// Trains on every sample once, in an order of its own.

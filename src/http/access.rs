@@ -12,6 +12,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::access::{ApiKey, KeyId, Scope, Scopes};
@@ -60,10 +61,15 @@ impl Gate {
         Self(Arc::new(Inner { store, rules, is_locked, known: Mutex::default(), rates: Rates::default() }))
     }
 
+    /// What the operation with this head asks for.
+    fn rule(&self, head: &Parts) -> &Rule {
+        let route = head.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        self.0.rules.find(&head.method, route)
+    }
+
     /// Says who sent the request with this head, and what is left of the tenant's rate, where it has one.
     async fn admit(&self, head: &Parts) -> Result<(Caller, Option<Left>), Error> {
-        let route = head.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-        let rule = self.0.rules.find(&head.method, route);
+        let rule = self.rule(head);
         if *rule == Rule::Open || !self.0.is_locked {
             return Ok((Caller::anybody(), None));
         }
@@ -124,10 +130,10 @@ pub async fn admit(State(gate): State<Gate>, request: Request, next: Next) -> Re
         Err(error) => return error.into_response(),
     };
     head.extensions.insert(caller.clone());
-    let changes = !matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS);
+    let changes = gate.rule(&head).may_change() && !matches!(head.method, Method::GET | Method::HEAD);
     let (method, path) = (head.method.clone(), head.uri.path().to_owned());
     let mut response = next.run(Request::from_parts(head, body)).await;
-    if changes && !path.ends_with("/infer") {
+    if changes {
         let key = caller.key.map_or_else(|| "-".to_owned(), |key| key.to_string());
         let status = response.status().as_u16();
         tracing::info!(target: "weightpress::audit", tenant = %caller.tenant, key, %method, path, status, "changed");
@@ -180,7 +186,12 @@ impl Rule {
             return Self::Open;
         }
         let words = alternatives.iter().filter_map(|alternative| alternative["key"].as_array()).flatten();
-        Self::OneOf(words.filter_map(|word| word.as_str()?.parse().ok()).collect())
+        Self::OneOf(words.filter_map(|word| Scope::deserialize(word).ok()).collect())
+    }
+
+    /// Whether what asks for it is more than reading and predicting.
+    fn may_change(&self) -> bool {
+        matches!(self, Self::OneOf(scopes) if scopes.iter().any(|scope| matches!(scope, Scope::Write | Scope::Admin)))
     }
 
     fn check(&self, granted: &Scopes) -> Result<(), Error> {

@@ -37,12 +37,12 @@ fn parse_byte_sequence(text: &str) -> Result<String, Error> {
     if bytes.len() != 32 {
         return Err(Error::InvalidDigest { reason: "is not 32 bytes long" });
     }
-    Ok(to_hex(&bytes))
+    Ok(hex::encode(bytes))
 }
 
 /// The value of `Repr-Digest` for a representation with this SHA-256 (64 hex digits).
 pub fn repr_digest(sha256: &str) -> HeaderValue {
-    ascii(format!("sha-256=:{}:", BASE64.encode(from_hex(sha256))))
+    ascii(format!("sha-256=:{}:", BASE64.encode(hex::decode(sha256).expect("a digest is stored in hex"))))
 }
 
 /// The strong entity tag of a representation with this SHA-256.
@@ -55,15 +55,6 @@ pub fn none_match(headers: &HeaderMap, tag: &HeaderValue) -> bool {
     headers.get_all(axum::http::header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|list| {
         list.split(',').map(str::trim).any(|listed| listed == "*" || listed.trim_start_matches("W/").as_bytes() == tag)
     })
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn from_hex(hex: &str) -> Vec<u8> {
-    let digit = |c: u8| (c as char).to_digit(16).unwrap_or(0) as u8;
-    hex.as_bytes().as_chunks::<2>().0.iter().map(|&[high, low]| digit(high) << 4 | digit(low)).collect()
 }
 
 fn ascii(text: String) -> HeaderValue {

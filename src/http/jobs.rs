@@ -203,8 +203,7 @@ async fn get_job(
     let (job, waited) = wait(&app, closing, job, &headers).await?;
     let pace = pace(&job);
     let json = serde_json::to_vec(&Job::from(job)).map_err(Error::internal)?;
-    let sha256: String = Sha256::digest(&json).iter().map(|byte| format!("{byte:02x}")).collect();
-    let entity_tag = digest::entity_tag(&sha256);
+    let entity_tag = digest::entity_tag(&hex::encode(Sha256::digest(&json)));
     if digest::none_match(&headers, &entity_tag) {
         return Ok((waited, pace, content::not_modified(&entity_tag)).into_response());
     }

@@ -82,7 +82,7 @@ impl Jobs {
         operation: &'static str,
         key: String,
     ) -> Result<(JobRecord, bool), SubmitError> {
-        let body_sha256 = Sha256::digest(to_json(spec).to_string()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let body_sha256 = hex::encode(Sha256::digest(to_json(spec).to_string()));
         let request = NamedRequest { operation, key, body_sha256 };
         if let Some(job) = self.storage.store.made_by(&request).await? {
             return Ok((job, true));

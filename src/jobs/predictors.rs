@@ -177,8 +177,8 @@ impl Predictors {
 
     /// Drops what is loaded of a model, all versions or one, and how they were to be held. Who asks for them loads them again.
     pub fn unload(&self, model: &ModelRecord, version: Option<i64>) {
-        let is_meant = |(id, number): &Key| *id == model.id && version.is_none_or(|version| version == *number);
-        self.known().iter_mut().filter(|(key, _)| is_meant(key)).for_each(|(_, known)| known.holding = None);
+        let forget = |known: &mut Known| known.holding = None;
+        self.known().iter_mut().filter(|(key, _)| is_of(key, model, version)).for_each(|(_, known)| forget(known));
         self.drop_loaded(model, version);
     }
 
@@ -190,15 +190,12 @@ impl Predictors {
 
     /// Drops all that there is of a model that is deleted: all versions, or one.
     pub fn forget(&self, model: &ModelRecord, version: Option<i64>) {
-        let is_meant = |(id, number): &Key| *id == model.id && version.is_none_or(|version| version == *number);
-        self.known().retain(|key, _| !is_meant(key));
+        self.known().retain(|key, _| !is_of(key, model, version));
         self.drop_loaded(model, version);
     }
 
     fn drop_loaded(&self, model: &ModelRecord, version: Option<i64>) {
-        self.shelf()
-            .slots
-            .retain(|(id, number), _| *id != model.id || version.is_some_and(|version| version != *number));
+        self.shelf().slots.retain(|key, _| !is_of(key, model, version));
         metrics::gauge!("weightpress_predictors_resident_bytes").set(self.resident_bytes() as f64);
     }
 
@@ -261,6 +258,11 @@ impl Predictors {
         // The shelf is whole between its methods, whatever panicked.
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether `key` is that of `model`'s `version`, or of any of its versions.
+fn is_of((id, number): &Key, model: &ModelRecord, version: Option<i64>) -> bool {
+    *id == model.id && version.is_none_or(|version| version == *number)
 }
 
 /// Why a version cannot predict.

@@ -92,7 +92,7 @@ impl Source {
     pub(crate) fn sha256(&self) -> io::Result<String> {
         let mut hasher = Sha256::new();
         self.stream(0..self.len(), |chunk| hasher.update(chunk))?;
-        Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hex::encode(hasher.finalize()))
     }
 
     /// A reader from `at` on, with a cursor of its own.

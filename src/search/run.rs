@@ -312,7 +312,7 @@ fn fingerprint(model: &Model, search: &Search, data: SearchData) -> Result<Strin
     let splits = splits.map(|split| Ok((split.dataset.sha256()?, split.map)));
     let splits = splits.collect::<Result<Vec<_>, EvaluateError>>()?;
     let text = serde_json::to_string(&(model.sha256()?, search, splits)).map_err(std::io::Error::from)?;
-    Ok(Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(Sha256::digest(text)))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! Source: "The Idempotency-Key HTTP header field", draft-ietf-httpapi-idempotency-key-header-07.
 
 use super::database::{read, write};
-use super::{JobRecord, Store, StoreError};
+use super::{JobId, JobRecord, Store, StoreError};
 
 /// A request that named itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,19 +46,15 @@ impl Store {
     /// [`StoreError::NameReused`] if it asked for something else then.
     pub async fn made_by(&self, request: &NamedRequest) -> Result<Option<JobRecord>, StoreError> {
         const SQL: &str =
-            "SELECT body_sha256 FROM idempotency_keys WHERE tenant_id = $1 AND operation = $2 AND key = $3";
-        const JOB: &str = "SELECT * FROM jobs WHERE id = (SELECT job_id FROM idempotency_keys \
-             WHERE tenant_id = $1 AND operation = $2 AND key = $3)";
+            "SELECT body_sha256, job_id FROM idempotency_keys WHERE tenant_id = $1 AND operation = $2 AND key = $3";
         let NamedRequest { operation, key, body_sha256 } = request;
-        let body: Option<String> = read!(self, |pool| {
-            sqlx::query_scalar(SQL).bind(&self.tenant).bind(*operation).bind(key).fetch_optional(pool).await?
+        let before: Option<(String, JobId)> = read!(self, |pool| {
+            sqlx::query_as(SQL).bind(&self.tenant).bind(*operation).bind(key).fetch_optional(pool).await?
         });
-        match body {
+        match before {
             None => Ok(None),
-            Some(body) if body != *body_sha256 => Err(StoreError::NameReused { key: key.clone() }),
-            Some(_) => Ok(read!(self, |pool| {
-                sqlx::query_as(JOB).bind(&self.tenant).bind(*operation).bind(key).fetch_optional(pool).await?
-            })),
+            Some((body, _)) if body != *body_sha256 => Err(StoreError::NameReused { key: key.clone() }),
+            Some((_, job)) => self.job(&job).await.map(Some),
         }
     }
 

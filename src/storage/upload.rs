@@ -55,7 +55,7 @@ impl Upload {
         // Removes the file if this future is dropped, or fails, once the file is there.
         let file = TempPath::try_from_path(&self.path)?;
         self.parts.complete().await?;
-        Ok(StagedBlob { file, sha256: hex(&self.hasher.finalize()), size_bytes: self.size_bytes })
+        Ok(StagedBlob { file, sha256: hex::encode(self.hasher.finalize()), size_bytes: self.size_bytes })
     }
 
     /// Gives up: once this returns, nothing is left. Dropping does the same, but a moment later.
@@ -99,13 +99,5 @@ pub(super) fn hash_file(path: &Path) -> Result<(String, u64), StoreError> {
         size_bytes += read as u64;
     }
     file.sync_all()?;
-    Ok((hex(&hasher.finalize()), size_bytes))
-}
-
-fn hex(digest: &[u8]) -> String {
-    use std::fmt::Write;
-    digest.iter().fold(String::with_capacity(2 * digest.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    Ok((hex::encode(hasher.finalize()), size_bytes))
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use weightpress::access::Scope;
-use weightpress::storage::Bounds;
+use weightpress::access::{ApiKey, Scope};
+use weightpress::storage::{Bounds, NewKey};
 
 use crate::client::{Answer, Client};
 use crate::fixtures;
@@ -177,15 +177,11 @@ fn admins_make_and_revoke_keys_of_their_own_tenant() {
 #[test]
 fn an_expired_key_opens_nothing() {
     let app = TestApp::locked();
-    let key = app.key("owner", &[Scope::Read], None);
-    app.with_store(async |store| {
-        let tenant = store.tenant("owner").await.unwrap();
-        let store = store.for_tenant(&tenant.id);
-        let keys = store.keys().await.unwrap();
-        assert_eq!(keys.len(), 1);
-        store.revoke_key(&keys[0].id).await.unwrap();
-    });
-    app.with_key(&key).get("/api/v1/models").expect_problem(401, "unauthenticated", "expired or was revoked");
+    let key = ApiKey::generate().unwrap();
+    // Over before it began.
+    let new = NewKey { name: "old".to_owned(), scopes: vec![Scope::Read].into(), valid_days: Some(-1) };
+    app.with_store(async |store| store.insert_key(&key, &new).await.unwrap());
+    app.with_key(&key.reveal()).get("/api/v1/models").expect_problem(401, "unauthenticated", "expired or was revoked");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::http::{Api, Error, extract};
 use crate::model::Port;
 use crate::storage::ModelRecord;
 
-use super::{ModelPath, Target, VersionPath};
+use super::{ModelPath, Target, VersionPath, extents, with_versions};
 
 pub fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(model_config)).routes(routes!(version_config))
@@ -57,14 +57,9 @@ struct SpecificVersions {
 
 impl From<&Port> for TensorConfig {
     fn from(port: &Port) -> Self {
-        let extent = |dim: &Option<usize>| dim.and_then(|extent| i64::try_from(extent).ok()).unwrap_or(-1);
         // Texts are the one type that has another name here.
         let word = if port.datatype == "BYTES" { "STRING" } else { &port.datatype };
-        Self {
-            name: port.name.clone(),
-            data_type: format!("TYPE_{word}"),
-            dims: port.dims.iter().map(extent).collect(),
-        }
+        Self { name: port.name.clone(), data_type: format!("TYPE_{word}"), dims: extents(port) }
     }
 }
 
@@ -92,9 +87,8 @@ impl ModelConfig {
     responses((status = OK, body = ModelConfig), Failures)
 )]
 async fn model_config(app: App, extract::Path(target): extract::Path<Target>) -> Result<Json<ModelConfig>, Error> {
-    let model = app.storage.store.model(target.name.as_str()).await?;
-    let versions = app.storage.store.versions(&model.id, -1, i64::MAX).await?;
-    Ok(Json(ModelConfig::new(&model, versions.iter().map(|version| version.number).collect())))
+    let (model, versions) = with_versions(&app, &target.name).await?;
+    Ok(Json(ModelConfig::new(&model, versions)))
 }
 
 /// The configuration of one version of a model.

@@ -129,7 +129,7 @@ async fn predict(
         return answer;
     }
     let mut inner = *watch;
-    let work = move || {
+    let work = move || -> Result<(Answer, Stopwatch), Error> {
         // Held until the work is done, also when the client has gone.
         let _share = share;
         inner.waited();
@@ -143,7 +143,7 @@ async fn predict(
         inner.wrote();
         Ok((answer, inner))
     };
-    let (answer, inner) = app.executor.run(work).await?.map_err(|error: Error| error)?;
+    let (answer, inner) = app.executor.run(work).await??;
     *watch = inner;
     Ok(answer)
 }

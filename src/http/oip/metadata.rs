@@ -14,7 +14,7 @@ use crate::jobs::Loaded;
 use crate::model::Port;
 use crate::storage::ModelRecord;
 
-use super::{ModelPath, Target, VersionPath, require_predictable};
+use super::{ModelPath, Target, VersionPath, extents, require_predictable, with_versions};
 
 pub fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -95,8 +95,7 @@ struct TensorMetadata {
 
 impl From<&Port> for TensorMetadata {
     fn from(port: &Port) -> Self {
-        let extent = |dim: &Option<usize>| dim.and_then(|extent| i64::try_from(extent).ok()).unwrap_or(-1);
-        Self { name: port.name.clone(), datatype: port.datatype.clone(), shape: port.dims.iter().map(extent).collect() }
+        Self { name: port.name.clone(), datatype: port.datatype.clone(), shape: extents(port) }
     }
 }
 
@@ -144,9 +143,8 @@ async fn server_metadata() -> Json<ServerMetadata> {
     responses((status = OK, body = ModelMetadata), Failures)
 )]
 async fn model_metadata(app: App, extract::Path(target): extract::Path<Target>) -> Result<Json<ModelMetadata>, Error> {
-    let model = app.storage.store.model(target.name.as_str()).await?;
-    let versions = app.storage.store.versions(&model.id, -1, i64::MAX).await?;
-    Ok(Json(ModelMetadata::new(&model, versions.iter().map(|version| version.number).collect())))
+    let (model, versions) = with_versions(&app, &target.name).await?;
+    Ok(Json(ModelMetadata::new(&model, versions)))
 }
 
 /// Describes one version of a model.

@@ -21,6 +21,7 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
+use crate::model::Port;
 use crate::storage::ModelRecord;
 
 use super::{Api, Error, Name};
@@ -74,6 +75,18 @@ impl Target {
         app.storage.store.version(&model, number).await?;
         Ok((model, number))
     }
+}
+
+/// A model and the numbers of its versions, ascending.
+async fn with_versions(app: &App, name: &Name) -> Result<(ModelRecord, Vec<i64>), Error> {
+    let model = app.storage.store.model(name.as_str()).await?;
+    let versions = app.storage.store.versions(&model.id, -1, i64::MAX).await?;
+    Ok((model, versions.iter().map(|version| version.number).collect()))
+}
+
+/// The extents of an input or output; -1: any.
+fn extents(port: &Port) -> Vec<i64> {
+    port.dims.iter().map(|dim| dim.and_then(|extent| i64::try_from(extent).ok()).unwrap_or(-1)).collect()
 }
 
 /// Refuses a model that predictions cannot run, and says why.

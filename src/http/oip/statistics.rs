@@ -14,7 +14,7 @@ use crate::http::{Api, Error, extract};
 use crate::jobs::{Statistics, Times};
 
 use super::catalogue::each_model;
-use super::{ModelPath, Target, VersionPath};
+use super::{ModelPath, Target, VersionPath, with_versions};
 
 pub fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -128,11 +128,9 @@ async fn all_statistics(app: App) -> Result<Json<List>, Error> {
     responses((status = OK, body = List), Failures)
 )]
 async fn model_statistics(app: App, extract::Path(target): extract::Path<Target>) -> Result<Json<List>, Error> {
-    let model = app.storage.store.model(target.name.as_str()).await?;
-    let versions = app.storage.store.versions(&model.id, -1, i64::MAX).await?;
-    let numbers = versions.iter().map(|version| version.number);
+    let (model, versions) = with_versions(&app, &target.name).await?;
     let of_version = |number| ModelStatistics::new(&model.name, number, app.predictors.statistics(&model.id, number));
-    Ok(Json(List { model_stats: numbers.map(of_version).collect() }))
+    Ok(Json(List { model_stats: versions.into_iter().map(of_version).collect() }))
 }
 
 /// What was asked of one version.

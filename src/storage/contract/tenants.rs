@@ -51,8 +51,8 @@ async fn a_key_opens_until_its_time_is_over() {
     .await;
 }
 
-#[tokio::test]
-async fn what_is_wrong_with_a_new_key_is_named() {
+#[test]
+fn what_is_wrong_with_a_new_key_is_named() {
     let faults = |new: NewKey| new.check().expect_err("a fault");
     assert!(new_key(None).check().is_ok());
     assert!(faults(NewKey { name: String::new(), ..new_key(None) }).starts_with("name"));
