@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use weightpress::jobs::JobKind;
 use weightpress::model::Format;
-use weightpress::storage::{JobFilter, NewJob, NewModel, Page, Storage, StoreError};
+use weightpress::storage::{BlobSettings, JobFilter, NewJob, NewModel, Page, Storage, StoreError};
 
 const TENANTS: usize = 5;
 const CLAIMS: usize = 1000;
@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let sqlite = format!("sqlite://{}", folder.path().join("queue.db").display());
     let url = std::env::var("WEIGHTPRESS_BENCH_DATABASE_URL").unwrap_or(sqlite);
-    let storage = Storage::open(&url, &folder.path().join("blobs")).await?;
+    let storage = Storage::open(&url, &BlobSettings::folder(&folder.path().join("blobs"))).await?;
     let mut tenants = Vec::new();
     for number in 0..TENANTS {
         let tenant = storage.store.tenant_or_new(&format!("tenant{number}")).await?;

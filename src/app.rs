@@ -46,8 +46,8 @@ impl App {
     /// [`StoreError`] when the database or the folder cannot be opened.
     pub async fn start(config: Config, metrics: PrometheusHandle) -> Result<Self, StoreError> {
         std::fs::create_dir_all(&config.data_dir)?;
-        let storage = Storage::open(&config.database_url, &config.blob_dir).await?;
-        let executor = Executor::start(config.threads)?;
+        let storage = Storage::open(&config.database_url, &config.blobs).await?;
+        let executor = Executor::start(config.threads)?.isolated(config.isolation_limits());
         let jobs = Jobs::new(storage.clone(), executor.clone(), config.max_attempts);
         let batches =
             BatchSettings { max_batch: config.max_batch, max_delay: Duration::from_micros(config.max_delay_us) };
@@ -133,11 +133,6 @@ impl App {
         self.storage.delete_version(name, version).await?;
         self.predictors.forget(&model, Some(version));
         Ok(())
-    }
-
-    /// Where the file of a version lies.
-    pub fn path_of(&self, sha256: &str) -> std::path::PathBuf {
-        self.storage.blobs.path(sha256)
     }
 
     /// Whether requests should be sent here: the database answers and nobody asked to stop.

@@ -8,7 +8,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer};
 
 use crate::infer::Residency;
-use crate::storage::sqlite_url;
+use crate::jobs::Limits;
+use crate::storage::{BlobSettings, ObjectHome, ObjectSettings, sqlite_url};
 use crate::webhooks::{AllowList, Allowed};
 
 /// Settings as they are given. Every one has a flag, a variable `WEIGHTPRESS_...` and a key in the file.
@@ -36,9 +37,14 @@ pub struct ConfigArgs {
     #[arg(long, env = unless_empty("WEIGHTPRESS_DATABASE_URL_FILE"), value_name = "FILE")]
     pub database_url_file: Option<PathBuf>,
 
-    /// Folder of uploads and artifacts, as a path or `file://` URL [default: blobs in the data directory].
-    #[arg(long, env = unless_empty("WEIGHTPRESS_BLOB_STORE"), value_name = "DIR")]
+    /// Where uploads and artifacts are kept: a folder, as a path or `file://` URL, or `s3://BUCKET/PREFIX` [default: blobs in the
+    /// data directory].
+    #[arg(long, env = unless_empty("WEIGHTPRESS_BLOB_STORE"), value_name = "PLACE")]
     pub blob_store: Option<String>,
+
+    /// Files of an S3 store that the data directory keeps copies of, in bytes [default: 10GiB].
+    #[arg(long, env = unless_empty("WEIGHTPRESS_CACHE_BYTES"), value_name = "BYTES")]
+    pub cache_bytes: Option<ByteSize>,
 
     /// Whether requests need a key of `weightpress keys create` [default: off on a loopback address, else required].
     #[arg(long, env = unless_empty("WEIGHTPRESS_KEYS"), value_enum)]
@@ -90,6 +96,22 @@ pub struct ConfigArgs {
     #[arg(long, env = unless_empty("WEIGHTPRESS_MEMORY_BUDGET_BYTES"), value_name = "BYTES")]
     pub memory_budget_bytes: Option<ByteSize>,
 
+    /// Where work on uploaded models is done [default: in this process on a loopback address, else in child processes].
+    #[arg(long, env = unless_empty("WEIGHTPRESS_ISOLATION"), value_enum)]
+    pub isolation: Option<Isolation>,
+
+    /// Address space of a child process, in bytes [default: 8GiB].
+    #[arg(long, env = unless_empty("WEIGHTPRESS_CHILD_MEMORY_BYTES"), value_name = "BYTES")]
+    pub child_memory_bytes: Option<ByteSize>,
+
+    /// How long a queued job may take in a child process, in seconds [default: 86400].
+    #[arg(long, env = unless_empty("WEIGHTPRESS_CHILD_JOB_SECONDS"), value_name = "SECONDS")]
+    pub child_job_seconds: Option<u64>,
+
+    /// How long an upload, a load or a prediction may take in a child process, in seconds [default: 300].
+    #[arg(long, env = unless_empty("WEIGHTPRESS_CHILD_REQUEST_SECONDS"), value_name = "SECONDS")]
+    pub child_request_seconds: Option<u64>,
+
     /// A worker that is silent for this long loses its job, in milliseconds [default: 30000].
     #[arg(long, env = unless_empty("WEIGHTPRESS_LEASE_MS"), value_name = "MS")]
     pub lease_ms: Option<u64>,
@@ -128,6 +150,16 @@ impl Keys {
     }
 }
 
+/// Where work on uploaded models is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// In child processes with limits: a model that takes too much loses its own.
+    Process,
+    /// In this process.
+    None,
+}
+
 /// Who reads the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -152,8 +184,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// `sqlite://PATH` or `postgres://...`.
     pub database_url: String,
-    /// Folder of the blobs.
-    pub blob_dir: PathBuf,
+    /// Where the blobs are kept.
+    pub blobs: BlobSettings,
     /// Whether requests need a key.
     pub keys: Keys,
     /// Names that the service may be called by; empty: those that [`ConfigArgs::allowed_hosts`] says.
@@ -178,6 +210,14 @@ pub struct Config {
     pub max_delay_us: u64,
     /// Memory that [`Residency::Auto`] may give to the weights of one version, in bytes; `None`: any.
     pub memory_budget_bytes: Option<u64>,
+    /// Where work on uploaded models is done.
+    pub isolation: Isolation,
+    /// Address space of a child process, in bytes.
+    pub child_memory_bytes: u64,
+    /// How long a queued job may take in a child process, in seconds.
+    pub child_job_seconds: u64,
+    /// How long an upload, a load or a prediction may take in a child process, in seconds.
+    pub child_request_seconds: u64,
     /// A worker that is silent for this long loses its job, in milliseconds.
     pub lease_ms: u64,
     /// Starts of a job before it is given up.
@@ -200,9 +240,9 @@ pub enum ConfigError {
     /// The file of settings is not what it should be.
     #[error("{path} is not a file of settings: {source}")]
     Malformed { path: PathBuf, source: serde_json::Error },
-    /// A store of a kind that is not there yet.
-    #[error("blob store {url}: only folders are supported, as a path or a file:// URL")]
-    UnsupportedBlobStore { url: String },
+    /// A store of a kind that is not known.
+    #[error("blob store {url}: {reason}; it must be a folder, as a path or a file:// URL, or s3://BUCKET/PREFIX")]
+    UnsupportedBlobStore { url: String, reason: String },
     /// A value outside its range.
     #[error("{setting} must be {expected}, not {found}")]
     OutOfRange { setting: &'static str, expected: &'static str, found: String },
@@ -227,10 +267,8 @@ impl ConfigArgs {
                 .unwrap_or_else(|| sqlite_url(&data_dir.join("weightpress.db"))),
         };
         let blob_store = self.blob_store.filter(|url| !url.is_empty()).or(file.blob_store);
-        let blob_dir = match blob_store {
-            Some(url) => blob_folder(url)?,
-            None => data_dir.join("blobs"),
-        };
+        let max_copies_bytes = self.cache_bytes.or(file.cache_bytes).map_or(10 << 30, |size| size.0);
+        let blobs = blob_settings(blob_store, data_dir.join("blobs"), max_copies_bytes)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let listen = self.listen.or(file.listen).unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 8080).into());
         let config = Config {
@@ -238,12 +276,19 @@ impl ConfigArgs {
                 true => Keys::Off,
                 false => Keys::Required,
             }),
+            isolation: self.isolation.or(file.isolation).unwrap_or(match listen.ip().is_loopback() {
+                true => Isolation::None,
+                false => Isolation::Process,
+            }),
+            child_memory_bytes: self.child_memory_bytes.or(file.child_memory_bytes).map_or(8 << 30, |size| size.0),
+            child_job_seconds: self.child_job_seconds.or(file.child_job_seconds).unwrap_or(86_400),
+            child_request_seconds: self.child_request_seconds.or(file.child_request_seconds).unwrap_or(300),
             allowed_hosts: self.allowed_hosts.or(file.allowed_hosts).unwrap_or_default(),
             cors_origins: self.cors_origins.or(file.cors_origins).unwrap_or_default(),
             webhook_allow: self.webhook_allow.or(file.webhook_allow).unwrap_or_default().into(),
             listen,
             database_url,
-            blob_dir,
+            blobs,
             data_dir,
             workers: self.workers.or(file.workers).unwrap_or(1),
             threads: self.threads.or(file.threads).unwrap_or(cores),
@@ -268,6 +313,16 @@ impl ConfigArgs {
 }
 
 impl Config {
+    /// What child processes may have, where work on uploaded models is done in them.
+    pub(crate) fn isolation_limits(&self) -> Option<Limits> {
+        (self.isolation == Isolation::Process).then_some(Limits {
+            memory_bytes: self.child_memory_bytes,
+            job_seconds: self.child_job_seconds,
+            request_seconds: self.child_request_seconds,
+            threads: self.threads,
+        })
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         let in_range = |setting, expected, found: u64, ok: bool| {
             if ok { Ok(()) } else { Err(ConfigError::OutOfRange { setting, expected, found: found.to_string() }) }
@@ -276,6 +331,11 @@ impl Config {
         in_range("threads", "1 to 1024", self.threads as u64, (1..=1024).contains(&self.threads))?;
         in_range("max_batch", "1 to 4096", self.max_batch as u64, (1..=4096).contains(&self.max_batch))?;
         in_range("max_delay_us", "at most 1000000", self.max_delay_us, self.max_delay_us <= 1_000_000)?;
+        let seconds = |setting, found| in_range(setting, "1 to 31536000", found, (1..=31_536_000).contains(&found));
+        seconds("child_job_seconds", self.child_job_seconds)?;
+        seconds("child_request_seconds", self.child_request_seconds)?;
+        let memory_bytes = self.child_memory_bytes;
+        in_range("child_memory_bytes", "at least 536870912", memory_bytes, memory_bytes >= 512 << 20)?;
         in_range("lease_ms", "100 to 3600000", self.lease_ms, (100..=3_600_000).contains(&self.lease_ms))?;
         in_range("sweep_seconds", "1 to 86400", self.sweep_seconds, (1..=86_400).contains(&self.sweep_seconds))?;
         in_range("max_attempts", "1 to 100", self.max_attempts.into(), (1..=100).contains(&self.max_attempts))
@@ -300,12 +360,25 @@ fn given_url(url: Option<String>, file: Option<&Path>) -> Result<Option<String>,
     }
 }
 
-/// The folder that a path or a `file://` URL names.
-fn blob_folder(url: String) -> Result<PathBuf, ConfigError> {
+/// Where blobs are kept that `place` names, a path or a URL; in `folder`, or with copies there, by default.
+fn blob_settings(place: Option<String>, folder: PathBuf, max_copies_bytes: u64) -> Result<BlobSettings, ConfigError> {
+    let Some(url) = place else {
+        return Ok(BlobSettings::folder(&folder));
+    };
     match url.split_once("://") {
-        None => Ok(url.into()),
-        Some(("file", path)) if path.starts_with('/') => Ok(path.into()),
-        Some(_) => Err(ConfigError::UnsupportedBlobStore { url }),
+        None => Ok(BlobSettings::folder(Path::new(&url))),
+        Some(("file", path)) if path.starts_with('/') => Ok(BlobSettings::folder(Path::new(path))),
+        Some(("s3", _)) => match url.parse() {
+            Ok(location) => {
+                let store = ObjectHome::S3(location);
+                Ok(BlobSettings { folder, objects: Some(ObjectSettings { store, max_copies_bytes }) })
+            }
+            Err(reason) => Err(ConfigError::UnsupportedBlobStore { url, reason }),
+        },
+        Some((scheme, _)) => {
+            let reason = format!("{scheme}:// is no kind of store");
+            Err(ConfigError::UnsupportedBlobStore { url, reason })
+        }
     }
 }
 
@@ -366,7 +439,7 @@ mod tests {
     fn defaults_live_in_the_data_directory() {
         let config = parse(&["--data-dir", "/srv/wp"]).resolve().expect("settings");
         assert_eq!(config.database_url, "sqlite:///srv/wp/weightpress.db");
-        assert_eq!(config.blob_dir, Path::new("/srv/wp/blobs"));
+        assert_eq!(config.blobs.folder, Path::new("/srv/wp/blobs"));
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     }
 
@@ -398,7 +471,7 @@ mod tests {
         let config = parse(&["--data-dir", "/srv/wp", "--database-url", "", "--blob-store", ""]).resolve();
         let config = config.expect("settings");
         assert_eq!(config.database_url, "sqlite:///srv/wp/weightpress.db");
-        assert_eq!(config.blob_dir, Path::new("/srv/wp/blobs"));
+        assert_eq!(config.blobs.folder, Path::new("/srv/wp/blobs"));
     }
 
     #[test]
@@ -433,13 +506,13 @@ mod tests {
     #[test]
     fn only_folders_are_blob_stores() {
         assert_eq!(
-            parse(&["--blob-store", "file:///mnt/b"]).resolve().expect("settings").blob_dir,
+            parse(&["--blob-store", "file:///mnt/b"]).resolve().expect("settings").blobs.folder,
             Path::new("/mnt/b")
         );
         for url in ["s3://bucket/prefix", "file://relative"] {
             assert!(matches!(
                 parse(&["--blob-store", url]).resolve(),
-                Err(ConfigError::UnsupportedBlobStore { url: found }) if found == url
+                Err(ConfigError::UnsupportedBlobStore { url: found, .. }) if found == url
             ));
         }
     }

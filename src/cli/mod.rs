@@ -4,6 +4,7 @@
 //! says how), 1 anything else.
 
 mod bench;
+mod child;
 mod compress;
 mod data;
 mod demo;
@@ -65,6 +66,9 @@ enum Command {
     Openapi,
     /// Ask a running service whether it is ready; for container health checks.
     Healthcheck(healthcheck::Args),
+    /// Work on one model for a service that keeps such work apart; the service starts it.
+    #[command(hide = true)]
+    Child,
 }
 
 /// Runs the command line of this process and says how it should end.
@@ -85,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Tenants(args) => tenants::run(args),
         Command::Openapi => print_stdout(&crate::http::openapi_yaml()),
         Command::Healthcheck(args) => healthcheck::run(args),
+        Command::Child => child::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -72,8 +72,9 @@ async fn upload_dataset(
     request: Request,
 ) -> Result<impl IntoResponse, Error> {
     let name: Name = query.name.parse()?;
-    let file = upload::receive(&app, request).await?;
+    let file = upload::receive(&app, &query, request).await?;
     let (dataset, is_new) = app.add_dataset(name.as_str(), file).await?;
+    upload::took(&app, &query).await;
     Ok((stored(is_new), location("datasets", &name), Json(Dataset::from(dataset))))
 }
 

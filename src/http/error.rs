@@ -8,8 +8,8 @@ use axum::response::{IntoResponse, Response};
 
 use crate::app::AddError;
 use crate::artifact::ArtifactError;
-use crate::infer::InferError;
-use crate::jobs::{ExecuteError, LoadError, SubmitError};
+use crate::infer::{Fault as InferFault, InferError};
+use crate::jobs::{ExecuteError, LoadError, Refusal, SubmitError};
 use crate::storage::StoreError;
 use crate::webhooks::EndpointError;
 
@@ -81,6 +81,18 @@ pub enum Error {
     /// 400: a body that is not what its content coding says.
     #[error("the body is no {coding}: {reason}")]
     InvalidCoding { coding: &'static str, reason: String },
+    /// 415: a body of another type than the one that is taken here.
+    #[error("the Content-Type must be {expected}")]
+    WrongMediaType { expected: &'static str },
+    /// 412: another version of the protocol of uploads in parts.
+    #[error("the header Tus-Resumable must be 1.0.0")]
+    UnknownTusVersion,
+    /// 409: a part that does not begin where the upload ends.
+    #[error("the part begins at {given}, {received_bytes} bytes were received")]
+    OffsetMismatch { given: u64, received_bytes: u64 },
+    /// 460: a part whose bytes are not those that were announced.
+    #[error("the part has another digest than Upload-Checksum says; none of it was kept")]
+    ChecksumMismatch,
     /// 416: a range past the end.
     #[error("the range starts past the end of {size_bytes} bytes")]
     RangeNotSatisfiable { size_bytes: u64 },
@@ -180,6 +192,10 @@ impl Error {
             Self::TooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "too_large"),
             Self::UnknownCoding { .. } => (S::UNSUPPORTED_MEDIA_TYPE, "unknown_encoding"),
             Self::InvalidCoding { .. } => (S::BAD_REQUEST, "invalid_encoding"),
+            Self::WrongMediaType { .. } => (S::UNSUPPORTED_MEDIA_TYPE, "wrong_media_type"),
+            Self::UnknownTusVersion => (S::PRECONDITION_FAILED, "unknown_tus_version"),
+            Self::OffsetMismatch { .. } => (S::CONFLICT, "offset_mismatch"),
+            Self::ChecksumMismatch => (checksum_mismatch(), "checksum_mismatch"),
             Self::RangeNotSatisfiable { .. } => (S::RANGE_NOT_SATISFIABLE, "range_not_satisfiable"),
             Self::Infer(error) => infer_kind(error),
             Self::Tensor(_) => (S::BAD_REQUEST, "invalid_tensor"),
@@ -217,12 +233,18 @@ impl Error {
     }
 }
 
+/// 460, which tus 1.0 defines and nobody else.
+fn checksum_mismatch() -> StatusCode {
+    StatusCode::from_u16(460).unwrap_or(StatusCode::BAD_REQUEST)
+}
+
 fn infer_kind(error: &InferError) -> (StatusCode, &'static str) {
-    match error {
-        error if error.is_bad_input() => (StatusCode::BAD_REQUEST, "invalid_tensor"),
-        InferError::Artifact(_) | InferError::Model(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
-        InferError::Run { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "prediction_failed"),
-        _ => (StatusCode::UNPROCESSABLE_ENTITY, "not_predictable"),
+    match error.fault() {
+        InferFault::Input => (StatusCode::BAD_REQUEST, "invalid_tensor"),
+        InferFault::File => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        InferFault::Run => (StatusCode::UNPROCESSABLE_ENTITY, "prediction_failed"),
+        InferFault::Graph => (StatusCode::UNPROCESSABLE_ENTITY, "not_predictable"),
+        InferFault::Limits => (StatusCode::UNPROCESSABLE_ENTITY, Refusal::LimitsExceeded.as_str()),
     }
 }
 
@@ -233,6 +255,10 @@ fn store_kind(error: &StoreError) -> (StatusCode, &'static str) {
         StoreError::NameReused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
         StoreError::StorageQuota { .. } => (StatusCode::FORBIDDEN, "quota_exceeded"),
         StoreError::WebhookQuota { .. } => (StatusCode::FORBIDDEN, "quota_exceeded"),
+        StoreError::UploadQuota { .. } => (StatusCode::FORBIDDEN, "quota_exceeded"),
+        StoreError::UploadIncomplete { .. } => (StatusCode::CONFLICT, "upload_incomplete"),
+        StoreError::NoObjectStore => (StatusCode::UNPROCESSABLE_ENTITY, "no_object_store"),
+        StoreError::ImportTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         StoreError::JobQuota { .. } => (StatusCode::TOO_MANY_REQUESTS, "quota_exceeded"),
         StoreError::WebhookDisabled { .. } => (StatusCode::CONFLICT, "webhook_disabled"),
         StoreError::InUse { .. } => (StatusCode::CONFLICT, "in_use"),

@@ -14,7 +14,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::config::Config;
 
-use super::Error;
+use super::{Error, uploads};
 
 /// What the settings say of names and pages. Clones share it.
 #[derive(Clone)]
@@ -54,13 +54,21 @@ impl Hosts {
         let layer = CorsLayer::new()
             .allow_origin(origins)
             .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PATCH, Method::DELETE])
-            .allow_headers([
-                header::AUTHORIZATION,
-                header::CONTENT_TYPE,
-                header::RANGE,
-                HeaderName::from_static("prefer"),
-            ])
-            .expose_headers(exposed.map(HeaderName::from_static));
+            .allow_headers(
+                [
+                    header::AUTHORIZATION,
+                    header::CONTENT_TYPE,
+                    header::RANGE,
+                    HeaderName::from_static("prefer"),
+                    HeaderName::from_static("idempotency-key"),
+                ]
+                .into_iter()
+                .chain(uploads::REQUEST_HEADERS.map(HeaderName::from_static))
+                .collect::<Vec<_>>(),
+            )
+            .expose_headers(
+                exposed.into_iter().chain(uploads::RESPONSE_HEADERS).map(HeaderName::from_static).collect::<Vec<_>>(),
+            );
         Some(layer)
     }
 

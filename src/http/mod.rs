@@ -36,6 +36,7 @@ mod rate;
 mod server;
 mod state;
 mod upload;
+mod uploads;
 mod versions;
 mod webhooks;
 
@@ -76,10 +77,11 @@ fn documented() -> OpenApiRouter<Api> {
         .merge(methods::router())
         .merge(keys::router())
         .merge(webhooks::router())
+        .merge(uploads::router())
         .merge(oip::router())
         .merge(operations::router())
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, HANDLER_TIMEOUT));
-    timely.merge(models::upload_router()).merge(datasets::upload_router())
+    timely.merge(models::upload_router()).merge(datasets::upload_router()).merge(uploads::part_router())
 }
 
 /// The whole service as one router.

@@ -11,7 +11,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::model::{Format, Kept, Port};
-use crate::storage::{ModelRecord, Timestamp, WeightSummary};
+use crate::storage::{ModelRecord, Timestamp, UploadId, WeightSummary};
 
 use super::page::{List, ListResponse, PageQuery};
 use super::problem::Failures;
@@ -106,6 +106,10 @@ pub struct UploadQuery {
     /// A name that is still free, or that belongs to the same bytes.
     #[param(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", example = "digits")]
     pub name: String,
+    /// A finished upload in parts whose bytes to take; without a body.
+    pub upload: Option<UploadId>,
+    /// A file to take from the object store, in the tenant's own folder there: `imports/TENANT/` and this; without a body.
+    pub import: Option<String>,
 }
 
 /// Uploads a model.
@@ -132,8 +136,9 @@ async fn upload_model(
     request: Request,
 ) -> Result<impl IntoResponse, Error> {
     let name: Name = query.name.parse()?;
-    let file = upload::receive(&app, request).await?;
+    let file = upload::receive(&app, &query, request).await?;
     let (model, is_new) = app.add_model(name.as_str(), file).await?;
+    upload::took(&app, &query).await;
     let detail = ModelDetail::of(&app, model).await?;
     Ok((stored(is_new), location("models", &name), Json(detail)))
 }

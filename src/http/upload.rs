@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::storage::{StagedBlob, Upload};
 
+use super::models::UploadQuery;
 use super::{Error, body, digest, form};
 
 /// The bytes of a file, in the API's description.
@@ -27,12 +28,40 @@ pub struct FileForm {
     pub file: File,
 }
 
-/// Receives the file in `request` and verifies its digest where one was declared.
+/// The file that `request` brings or names, its digest verified where one was declared.
 ///
 /// # Errors
-/// [`Error::TooLarge`], [`Error::DigestMismatch`], and whatever is wrong with the body.
-pub async fn receive(app: &App, request: Request) -> Result<StagedBlob, Error> {
+/// [`Error::TooLarge`], [`Error::DigestMismatch`], and whatever is wrong with the body or with what is named.
+pub async fn receive(app: &App, query: &UploadQuery, request: Request) -> Result<StagedBlob, Error> {
     let declared = digest::declared_sha256(request.headers())?;
+    let limit_bytes = app.config.max_body_bytes;
+    let file = match (&query.upload, &query.import) {
+        (None, None) => receive_body(app, request).await?,
+        (Some(upload), None) => app.storage.join_upload(upload).await?,
+        (None, Some(key)) => app.storage.import(key, limit_bytes).await?,
+        (Some(_), Some(_)) => {
+            return Err(Error::InvalidParameter("a file comes from an upload or is imported, not both".to_owned()));
+        }
+    };
+    match declared {
+        Some(expected) if expected != file.sha256() => {
+            Err(Error::DigestMismatch { expected, found: file.sha256().to_owned() })
+        }
+        _ => Ok(file),
+    }
+}
+
+/// Forgets the upload that `query` names: its file was taken.
+pub async fn took(app: &App, query: &UploadQuery) {
+    if let Some(upload) = &query.upload
+        && let Err(error) = app.storage.delete_upload(upload).await
+    {
+        // It is forgotten a day later.
+        tracing::warn!(%upload, %error, "an upload whose file was taken could not be forgotten");
+    }
+}
+
+async fn receive_body(app: &App, request: Request) -> Result<StagedBlob, Error> {
     let limit_bytes = app.config.max_body_bytes;
     let is_form = is_multipart(request.headers());
     let overhead_bytes = if is_form { form::OVERHEAD_BYTES } else { 0 };
@@ -47,13 +76,7 @@ pub async fn receive(app: &App, request: Request) -> Result<StagedBlob, Error> {
         sink.upload.abort().await;
         return Err(error);
     }
-    let file = sink.upload.finish().await?;
-    match declared {
-        Some(expected) if expected != file.sha256() => {
-            Err(Error::DigestMismatch { expected, found: file.sha256().to_owned() })
-        }
-        _ => Ok(file),
-    }
+    Ok(sink.upload.finish().await?)
 }
 
 fn is_multipart(headers: &HeaderMap) -> bool {

@@ -270,9 +270,12 @@ fn extension(format: Format) -> &'static str {
 
 /// Writes the artifact `sha256` in `format` to a staging file.
 async fn export(app: &App, sha256: &str, format: ExportFormat) -> Result<StagedBlob, Error> {
-    let artifact = app.path_of(sha256);
+    let files = app.storage.blobs.checkout();
+    let artifact = files.path(sha256).await?;
     let out = app.storage.blobs.staging_file()?;
     let write = move || -> Result<tempfile::TempPath, ArtifactError> {
+        // They stay until this ends, whoever waits for it.
+        let _files = files;
         let mut writer = BufWriter::new(LocalFile::create(&out)?);
         Artifact::open(&artifact)?.export(format, &mut writer)?;
         writer.flush()?;

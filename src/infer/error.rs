@@ -1,5 +1,7 @@
 //! Why a graph cannot be loaded or run.
 
+use serde::{Deserialize, Serialize};
+
 use super::array::{ArrayError, Datatype};
 use super::product::OutOfRange;
 use crate::artifact::ArtifactError;
@@ -61,23 +63,54 @@ pub enum InferError {
     /// The graph failed on these inputs.
     #[error("the graph failed: {reason}")]
     Run { reason: String },
+    /// It failed in another process, which told no more than this.
+    #[error("{detail}")]
+    Elsewhere { fault: Fault, detail: String },
+}
+
+/// What is at fault when a graph cannot be loaded or run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The caller's inputs.
+    Input,
+    /// The graph, which cannot be run at all.
+    Graph,
+    /// The graph, on these inputs.
+    Run,
+    /// The file, which was whole once.
+    File,
+    /// What a load or a prediction took.
+    Limits,
 }
 
 impl InferError {
+    /// What is at fault.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::MissingInput { .. }
+            | Self::UnknownInput { .. }
+            | Self::DuplicateInput { .. }
+            | Self::WrongDatatype { .. }
+            | Self::WrongRank { .. }
+            | Self::WrongExtent { .. }
+            | Self::ExtentMismatch { .. }
+            | Self::Array { .. }
+            | Self::IndexOutOfRange { .. } => Fault::Input,
+            Self::UnsupportedOperators { .. }
+            | Self::UnsupportedType { .. }
+            | Self::NoGraph
+            | Self::Misfit { .. }
+            | Self::Load { .. } => Fault::Graph,
+            Self::Run { .. } => Fault::Run,
+            Self::Artifact(_) | Self::Model(_) => Fault::File,
+            Self::Elsewhere { fault, .. } => *fault,
+        }
+    }
+
     /// Whether the caller's inputs are at fault, not the graph.
     pub fn is_bad_input(&self) -> bool {
-        matches!(
-            self,
-            Self::MissingInput { .. }
-                | Self::UnknownInput { .. }
-                | Self::DuplicateInput { .. }
-                | Self::WrongDatatype { .. }
-                | Self::WrongRank { .. }
-                | Self::WrongExtent { .. }
-                | Self::ExtentMismatch { .. }
-                | Self::Array { .. }
-                | Self::IndexOutOfRange { .. }
-        )
+        self.fault() == Fault::Input
     }
 }
 

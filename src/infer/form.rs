@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tract_onnx::pb;
 
 use super::product::Held;
@@ -14,7 +14,7 @@ use crate::model::{self, Family, Role, Weight};
 use crate::packed::{PackedMatrix, Reuse};
 
 /// How one weight is held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
@@ -27,7 +27,7 @@ pub enum Form {
 }
 
 /// A weight of a loaded version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 pub struct HeldWeight {
     pub name: String,

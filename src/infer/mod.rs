@@ -22,7 +22,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use array::{Array, ArrayData, ArrayError, Datatype};
-pub use error::InferError;
+pub use error::{Fault, InferError};
 pub use form::{Form, HeldWeight};
 pub(crate) use layerwise::{Channels, Layerwise, Moments, Normalized, Reached, Renewed, Visitor};
 pub use predictor::{Predictor, unsupported_operators};

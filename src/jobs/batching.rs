@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use crate::benchmark::Samples;
 use crate::infer::{Array, Datatype, InferError, Predictor};
 
-use super::{ExecuteError, Executor, Loaded};
+use super::{ExecuteError, Executor, Loaded, Serving};
 
 /// Largest difference between the outputs of a sample alone and in a batch, as a share of the largest output: what
 /// separates two orders of summation in f32.
@@ -67,7 +67,7 @@ struct Gathering {
 
 /// A request that waits.
 struct Request {
-    predictor: Arc<Predictor>,
+    predictor: Arc<Serving>,
     inputs: Arrays,
     samples: usize,
     /// What the request holds until its work is done.
@@ -179,7 +179,7 @@ impl Batching {
 }
 
 impl Key {
-    fn of(predictor: &Arc<Predictor>, inputs: &Arrays) -> Self {
+    fn of(predictor: &Arc<Serving>, inputs: &Arrays) -> Self {
         let kind = |(name, array): &(String, Array)| {
             (name.clone(), array.datatype(), array.dims.get(1..).unwrap_or_default().to_vec())
         };
@@ -196,7 +196,7 @@ fn samples_of(arrays: &Arrays) -> Option<usize> {
 }
 
 /// Runs the inputs of several requests, together where that works.
-fn run_all(predictor: &Predictor, requests: Vec<(Arrays, usize)>) -> Vec<Result<Arrays, InferError>> {
+fn run_all(predictor: &Serving, requests: Vec<(Arrays, usize)>) -> Vec<Result<Arrays, InferError>> {
     if requests.len() > 1 {
         let samples: Vec<usize> = requests.iter().map(|(_, samples)| *samples).collect();
         let together = stacked(&requests).and_then(|inputs| apart(predictor.run(inputs).ok()?, &samples));
@@ -269,12 +269,12 @@ mod tests {
     use crate::model::fixture::{floats, graph, model, node, port};
 
     /// `y = op(x . w)` for samples of two values.
-    fn predictor(op: NodeProto) -> Arc<Predictor> {
+    fn predictor(op: NodeProto) -> Predictor {
         let mut graph = graph(vec![node("MatMul", "x w", "h"), op], vec![floats("w", &[2, 2], &[1.0, 2.0, 3.0, 4.0])]);
         graph.input = vec![port("x", &[-1, 2])];
         graph.output = vec![port("y", &[-1, 2])];
         let model = Model::from_bytes(model(graph).encode_to_vec().into()).expect("a model");
-        Arc::new(Predictor::from_model(&model).expect("a predictor"))
+        Predictor::from_model(&model).expect("a predictor")
     }
 
     fn softmax(axis: i64) -> NodeProto {
@@ -297,7 +297,7 @@ mod tests {
     }
 
     fn loaded() -> Loaded {
-        let predictor = predictor(node("Relu", "h", "y"));
+        let predictor = Arc::new(Serving::from(predictor(node("Relu", "h", "y"))));
         Loaded { predictor, version: 1, residency: Residency::Dense, tallies: Arc::default(), is_batched: true }
     }
 

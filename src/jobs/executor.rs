@@ -1,8 +1,8 @@
 //! The executor: all CPU work on uploaded files goes through it, on rayon pools that the process owns, never on a
 //! thread of tokio.
 //!
-//! Work is a serialisable request with a serialisable answer, so that a child process can serve it one day; only
-//! loaded predictors, which cannot travel, use [`Executor::run`] with a closure.
+//! Work is a serialisable request with a serialisable answer, so that a child process can do it where the settings say so;
+//! what is done with a loaded version uses [`Executor::run`] with a closure.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,11 +14,16 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::progress::{Progress, Silent};
 
+use super::isolation::{Limits, Purpose};
+
 /// Requests that may wait for a thread; each keeps its body in memory meanwhile.
 const MAX_WAITING: usize = 256;
 
 /// One piece of CPU work on files, and all it needs to know.
 pub trait Work: Serialize + DeserializeOwned + Send + 'static {
+    /// What a child process knows it by.
+    const NAME: &'static str;
+
     /// What it finds out.
     type Answer: Serialize + DeserializeOwned + Send + 'static;
 
@@ -44,6 +49,8 @@ pub struct Executor {
     jobs: Pool,
     /// Of requests, waiting or running. One that finds none free is turned away.
     places: Arc<Semaphore>,
+    /// What child processes may have, where work is done in them.
+    isolation: Option<Limits>,
 }
 
 /// A pool, and turns on it: one for each thread. Work waits for its turn outside, in order, where waiting costs no thread
@@ -78,7 +85,18 @@ impl Executor {
             requests.narrow().push(start(format!("request-apart-{index}"), 1)?);
         }
         let places = Arc::new(Semaphore::new(requests.threads.current_num_threads() + MAX_WAITING));
-        Ok(Self { requests, loads, jobs, places })
+        Ok(Self { requests, loads, jobs, places, isolation: None })
+    }
+
+    /// Does work on uploaded models in child processes that may have `limits`, if there are any.
+    #[must_use]
+    pub(crate) fn isolated(self, limits: Option<Limits>) -> Self {
+        Self { isolation: limits, ..self }
+    }
+
+    /// What child processes may have, where work is done in them.
+    pub(super) fn isolation(&self) -> Option<Limits> {
+        self.isolation
     }
 
     /// Threads that a job has.
@@ -117,7 +135,8 @@ impl Executor {
     /// # Errors
     /// [`ExecuteError`].
     pub async fn execute<W: Work>(&self, work: W) -> Result<W::Answer, ExecuteError> {
-        self.run(move || work.run(&Silent)).await?
+        let isolation = self.isolation;
+        self.run(move || perform(isolation, &work, Purpose::Request, &Silent)).await?
     }
 
     /// Does the work of a queued job.
@@ -129,7 +148,21 @@ impl Executor {
         work: W,
         progress: Arc<dyn Progress + Send + Sync>,
     ) -> Result<W::Answer, ExecuteError> {
-        self.jobs.run(move || work.run(&*progress)).await?
+        let isolation = self.isolation;
+        self.jobs.run(move || perform(isolation, &work, Purpose::Job, &*progress)).await?
+    }
+}
+
+/// Does `work` here or in a child.
+fn perform<W: Work>(
+    isolation: Option<Limits>,
+    work: &W,
+    purpose: Purpose,
+    progress: &dyn Progress,
+) -> Result<W::Answer, ExecuteError> {
+    match isolation {
+        None => work.run(progress),
+        Some(limits) => limits.run(work, purpose, progress),
     }
 }
 
@@ -228,6 +261,8 @@ pub enum Refusal {
     NotFound,
     /// A text holds the character NUL.
     InvalidText,
+    /// The work took more memory or time than its process may have.
+    LimitsExceeded,
 }
 
 impl Refusal {
@@ -243,6 +278,7 @@ impl Refusal {
             Self::InvalidSettings => "invalid_settings",
             Self::NotFound => "not_found",
             Self::InvalidText => "invalid_text",
+            Self::LimitsExceeded => "limits_exceeded",
         }
     }
 
@@ -267,6 +303,7 @@ mod tests {
     struct Panics;
 
     impl Work for Panics {
+        const NAME: &'static str = "panics";
         type Answer = ();
 
         fn run(&self, _progress: &dyn Progress) -> Result<(), ExecuteError> {

@@ -7,8 +7,10 @@
 mod batching;
 mod changes;
 mod executor;
+mod isolation;
 mod predictors;
 mod progress;
+mod serving;
 mod shown;
 mod spec;
 mod statistics;
@@ -30,8 +32,10 @@ pub(crate) use batching::BatchSettings;
 pub use batching::Batching;
 pub use changes::Watch;
 pub use executor::{ExecuteError, Executor, Refusal, Work};
+pub(crate) use isolation::{Limits, serve_child};
 pub(crate) use predictors::PredictorSettings;
 pub use predictors::{Holding, LoadError, Loaded, Predictors};
+pub use serving::Serving;
 pub use shown::Job;
 pub use spec::{
     BenchmarkSpec, CompressSpec, EvaluateSpec, EvaluationSpec, JobKind, JobResult, JobSpec, SearchJob, SearchSpec,
@@ -131,7 +135,8 @@ impl Jobs {
             let detail = "the job holds the character NUL, which no name has".to_owned();
             return Err(SubmitError::Invalid { refusal: Refusal::InvalidText, detail });
         }
-        let check = work::check(&self.storage, spec, self.executor.threads()).await?;
+        let files = self.storage.blobs.checkout();
+        let check = work::check(&self.storage, &files, spec, self.executor.threads()).await?;
         Ok(self.executor.execute(check).await?)
     }
 

@@ -1,18 +1,20 @@
 //! Loaded predictors: kept while they fit a stated memory budget, the least recently used dropped first.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
 use crate::artifact::Artifact;
-use crate::infer::{InferError, Predictor, Residency};
+use crate::infer::{Fault, InferError, Predictor, Residency};
 use crate::model::Model;
 use crate::storage::{ModelId, ModelRecord, Storage, StoreError};
 
 use super::batching::answers_samples_apart;
 use super::statistics::{Statistics, Tallies};
-use super::{ExecuteError, Executor};
+use super::{ExecuteError, Executor, Serving};
 
 /// The predictors in memory. Clones share them.
 ///
@@ -56,10 +58,39 @@ pub(crate) struct PredictorSettings {
     pub(crate) version_budget_bytes: Option<u64>,
 }
 
+/// What to load, and how to hold it; in any process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct LoadRequest {
+    path: PathBuf,
+    /// The file is an upload, not an artifact.
+    is_upload: bool,
+    residency: Residency,
+    /// What [`Residency::Auto`] may spend, in bytes.
+    budget_bytes: Option<u64>,
+    /// Requests are gathered into batches, where the version allows it.
+    batches: bool,
+}
+
+impl LoadRequest {
+    /// Loads it into this process. Returns also whether requests may be run together.
+    ///
+    /// # Errors
+    /// [`InferError`].
+    pub(super) fn here(&self) -> Result<(Predictor, bool), InferError> {
+        let predictor = if self.is_upload {
+            Predictor::from_model(&Model::open(&self.path)?)?
+        } else {
+            Predictor::from_artifact_within(&Artifact::open(&self.path)?, self.residency, self.budget_bytes)?
+        };
+        let is_batched = self.batches && answers_samples_apart(&predictor);
+        Ok((predictor, is_batched))
+    }
+}
+
 /// A version that is ready to predict.
 #[derive(Clone)]
 pub struct Loaded {
-    pub predictor: Arc<Predictor>,
+    pub predictor: Arc<Serving>,
     pub version: i64,
     pub residency: Residency,
     /// Counts what is asked of it.
@@ -102,6 +133,9 @@ impl Shelf {
     /// The slot of `key`, marked as used now.
     fn slot(&mut self, key: &Key) -> Arc<OnceCell<Loaded>> {
         self.clock += 1;
+        if self.slots.get(key).is_some_and(|slot| slot.cell.get().is_some_and(|loaded| loaded.predictor.is_over())) {
+            self.slots.remove(key);
+        }
         let slot = self.slots.entry(key.clone()).or_default();
         slot.last_used = self.clock;
         slot.cell.clone()
@@ -210,7 +244,8 @@ impl Predictors {
         }
         let store = self.storage.store.for_tenant(&model.tenant_id);
         let record = store.version(model, version).await?;
-        let path = self.storage.blobs.path(&record.sha256);
+        let files = self.storage.blobs.checkout();
+        let path = files.path(&record.sha256).await?;
         let (tallies, holding) = {
             let mut known = self.known();
             let known = known.entry((model.id.clone(), version)).or_default();
@@ -222,17 +257,23 @@ impl Predictors {
         };
         let version_budget_bytes = holding.memory_budget_bytes.or(self.settings.version_budget_bytes);
         let started = std::time::Instant::now();
-        let batches = self.settings.batches;
-        let load = move || -> Result<(Predictor, bool), InferError> {
-            let predictor = if version == 0 {
-                Predictor::from_model(&Model::open(&path)?)?
-            } else {
-                Predictor::from_artifact_within(&Artifact::open(&path)?, residency, version_budget_bytes)?
-            };
-            let is_batched = batches && answers_samples_apart(&predictor);
-            Ok((predictor, is_batched))
+        let load = LoadRequest {
+            path,
+            is_upload: version == 0,
+            residency,
+            budget_bytes: version_budget_bytes,
+            batches: self.settings.batches,
         };
-        let loaded = self.executor.load(load).await.map_err(LoadError::Execute)?;
+        let isolation = self.executor.isolation();
+        let load = move || -> Result<Result<(Serving, bool), InferError>, ExecuteError> {
+            // They stay until this ends, whoever waits for it.
+            let _files = files;
+            Ok(match isolation {
+                None => load.here().map(|(predictor, is_batched)| (predictor.into(), is_batched)),
+                Some(limits) => limits.load(&load)?.map(|(predictor, is_batched)| (predictor.into(), is_batched)),
+            })
+        };
+        let loaded = self.executor.load(load).await.and_then(|loaded| loaded).map_err(LoadError::Execute)?;
         let (predictor, is_batched) = match loaded {
             Ok(loaded) => loaded,
             Err(error) => {
@@ -298,7 +339,7 @@ impl LoadError {
 
     fn from_infer(model: &ModelRecord, error: InferError) -> Self {
         match error {
-            InferError::Model(_) | InferError::Artifact(_) => Self::Damaged(error),
+            error if error.fault() == Fault::File => Self::Damaged(error),
             error => Self::NotPredictable { model: model.name.clone(), reason: error.to_string() },
         }
     }

@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 
 use crate::model::Format;
 
+use super::Published;
 use super::blob_rows::{free_blobs, insert_blob, lock_blobs};
-use super::blobs::Published;
 use super::database::{read, write};
 use super::{DatasetId, Kind, Page, Store, StoreError, TenantId, Timestamp};
 

@@ -1,7 +1,5 @@
 //! What can go wrong with stored things. Violated constraints are told apart here, once.
 
-use std::path::PathBuf;
-
 /// Why the store refused or failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -30,6 +28,18 @@ pub enum StoreError {
     /// The tenant has as many webhooks as it may have.
     #[error("there are {max_webhooks} webhooks, as many as there may be")]
     WebhookQuota { max_webhooks: i64 },
+    /// The tenant has as many unfinished uploads as it may have.
+    #[error("there are {max_uploads} unfinished uploads, as many as there may be")]
+    UploadQuota { max_uploads: i64 },
+    /// An upload of which a part is still to come.
+    #[error("{received_bytes} of the {size_bytes} bytes of upload {upload} were received")]
+    UploadIncomplete { upload: String, received_bytes: i64, size_bytes: i64 },
+    /// Files can be imported from an object store alone.
+    #[error("there is no object store to import from; the service keeps its files in a folder")]
+    NoObjectStore,
+    /// A file to import is larger than an upload may be.
+    #[error("the file is larger than the limit of {limit_bytes} bytes")]
+    ImportTooLarge { limit_bytes: u64 },
     /// A webhook that is disabled is sent nothing.
     #[error("the webhook {webhook} is disabled; enable it first")]
     WebhookDisabled { webhook: String },
@@ -42,14 +52,16 @@ pub enum StoreError {
     /// The bytes of a row are gone from the blob store.
     #[error("the blob {sha256} is missing")]
     BlobMissing { sha256: String },
-    /// The folder of blobs and the database do not belong together.
+    /// The object store holds other bytes under a hash.
+    #[error("the blob {sha256} is damaged: the bytes of its object have the hash {found}")]
+    BlobDamaged { sha256: String, found: String },
+    /// The blobs and the database do not belong together.
     #[error(
-        "the blob folder {} belongs to {}, but the database that is set is {}: opening it would delete the blobs; \
-         set the database and the folder that belong together, or a new database with an empty folder",
-        .folder.display(), identity(.of_folder.as_deref(), "no known database"),
-        identity(.of_database.as_deref(), "one that never had blobs")
+        "the blobs in {place} belong to {}, but the database that is set is {}: opening them would delete them; \
+         set the database and the blob store that belong together, or a new database with an empty store",
+        identity(.of_blobs.as_deref(), "no known database"), identity(.of_database.as_deref(), "one that never had blobs")
     )]
-    NotAPair { folder: PathBuf, of_folder: Option<String>, of_database: Option<String> },
+    NotAPair { place: String, of_blobs: Option<String>, of_database: Option<String> },
     /// The URL names no database or blob store of a known kind.
     #[error("{setting} is not understood: {reason}")]
     Location { setting: &'static str, reason: String },
@@ -83,6 +95,8 @@ pub enum Kind {
     Key,
     Webhook,
     Delivery,
+    Upload,
+    Import,
 }
 
 impl std::fmt::Display for Kind {
@@ -96,6 +110,8 @@ impl std::fmt::Display for Kind {
             Self::Key => "key",
             Self::Webhook => "webhook",
             Self::Delivery => "delivery",
+            Self::Upload => "upload",
+            Self::Import => "file to import",
         })
     }
 }

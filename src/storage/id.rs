@@ -86,6 +86,10 @@ id!(
     DeliveryId
 );
 id!(
+    /// Identifies a file that comes in parts.
+    UploadId
+);
+id!(
     /// Identifies who owns a row; [`TenantId::default`] where there are no keys.
     TenantId
 );

@@ -7,6 +7,7 @@ mod blob_rows;
 mod blobs;
 #[cfg(test)]
 mod contract;
+mod copies;
 mod database;
 mod datasets;
 mod deliveries;
@@ -17,38 +18,45 @@ mod idempotency;
 mod jobs;
 mod keys;
 mod models;
+mod objects;
 mod outcome;
 mod ownership;
 mod queue;
 mod tenants;
 mod timestamp;
 mod upload;
+mod uploads;
 mod versions;
 mod webhooks;
 mod word;
 
-use std::path::Path;
+use std::sync::Arc;
 
-pub use blobs::{Blobs, StagedBlob};
+pub use blobs::{BlobSettings, Blobs, Checkout, ObjectHome, ObjectSettings, StagedBlob};
 pub(crate) use database::sqlite_url;
 pub use datasets::{ArraySummary, DatasetRecord, NewDataset};
 pub use deliveries::{DeliveryRecord, DeliveryState, DueDelivery, Next, Sending};
 pub use error::{Kind, StoreError};
-pub use id::{DatasetId, DeliveryId, InvalidId, JobId, ModelId, TenantId, WebhookId};
+pub use id::{DatasetId, DeliveryId, InvalidId, JobId, ModelId, TenantId, UploadId, WebhookId};
 pub use idempotency::NamedRequest;
 pub use jobs::{EventKind, Failure, JobEvent, JobFilter, JobRecord, JobState};
 pub use keys::{Credential, KeyRecord, NewKey};
 pub use models::{ModelRecord, NewModel, WeightSummary};
+pub use objects::S3Location;
 pub use outcome::Compression;
 pub use queue::{Lease, NewJob, ProgressNote};
 pub use tenants::{Bounds, TenantRecord};
 pub use timestamp::Timestamp;
 pub use upload::Upload;
+pub use uploads::UploadRecord;
 pub use versions::{LayerRecord, Making, MetricRecord, NewMetric, VersionRecord};
 pub use webhooks::{NewWebhook, Notice, Notices, WebhookChange, WebhookRecord};
 
+use blobs::Home;
 use database::{Database, read};
+use gate::{Gate, Passed};
 use ownership::Opening;
+use uploads::PartRecord;
 
 /// A part of a list: at most `limit` entries, those that follow `after` (the key of the last entry seen).
 ///
@@ -63,6 +71,7 @@ pub struct Page {
 #[derive(Debug, Clone)]
 pub struct Store {
     database: Database,
+    gate: Arc<Gate>,
     tenant: TenantId,
 }
 
@@ -73,13 +82,14 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when it cannot be opened.
     pub async fn connect(database_url: &str) -> Result<Self, StoreError> {
-        Ok(Self { database: Database::connect(database_url).await?, tenant: TenantId::default() })
+        let database = Database::connect(database_url).await?;
+        Ok(Self { gate: Arc::new(Gate::of(&database)), database, tenant: TenantId::default() })
     }
 
     /// The same database, seen by `tenant`.
     #[must_use]
     pub fn for_tenant(&self, tenant: &TenantId) -> Self {
-        Self { database: self.database.clone(), tenant: tenant.clone() }
+        Self { tenant: tenant.clone(), ..self.clone() }
     }
 
     /// Who it is seen by.
@@ -97,8 +107,17 @@ impl Store {
 
     /// Closes all connections once their statements have ended.
     pub async fn close(&self) {
+        self.gate.disconnect().await;
         self.database.close().await;
     }
+}
+
+/// A blob in its place, whose row is still to come. Nobody deletes blobs while one is held.
+#[derive(Debug)]
+struct Published<'a> {
+    sha256: String,
+    size_bytes: i64,
+    _gate: Passed<'a>,
 }
 
 /// The database and the blobs together. Clones share both.
@@ -109,17 +128,18 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Connects to the database (`sqlite://PATH`, `postgres://...`), brings its schema up to date, opens the folder of
-    /// blobs, and sweeps what processes that were killed left there.
+    /// Connects to the database (`sqlite://PATH`, `postgres://...`), brings its schema up to date, opens the blobs, and
+    /// sweeps what processes that were killed left there.
     ///
     /// # Errors
     /// [`StoreError`] when either cannot be opened; [`StoreError::NotAPair`] when they do not belong together.
-    pub async fn open(database_url: &str, blob_dir: &Path) -> Result<Self, StoreError> {
+    pub async fn open(database_url: &str, blobs: &BlobSettings) -> Result<Self, StoreError> {
         // Before the database, for SQLite has no lock of its own around migrations.
-        let opening = Opening::begin(blob_dir).await?;
+        let opening = Opening::begin(&blobs.folder).await?;
         let store = Store::connect(database_url).await?;
-        opening.pair_with(&store).await?;
-        let storage = Self { store, blobs: Blobs::open(blob_dir)? };
+        let home = Home::open(blobs)?;
+        home.pair_with(&store).await?;
+        let storage = Self { store, blobs: Blobs::open(home)? };
         if storage.clear().await? {
             storage.store.expire_leases_of_this_machine().await?;
         }
@@ -142,7 +162,7 @@ impl Storage {
         let (storage, model) = (self.clone(), model.clone());
         to_its_end(async move {
             let sha256 = file.sha256().to_owned();
-            let published = storage.blobs.publish(file).await?;
+            let published = storage.publish(file).await?;
             let inserted = storage.store.insert_model(&model, &published).await;
             drop(published);
             let is_new = storage.accept_taken_name(inserted, &sha256).await?;
@@ -168,7 +188,7 @@ impl Storage {
         let (storage, dataset) = (self.clone(), dataset.clone());
         to_its_end(async move {
             let sha256 = file.sha256().to_owned();
-            let published = storage.blobs.publish(file).await?;
+            let published = storage.publish(file).await?;
             let inserted = storage.store.insert_dataset(&dataset, &published).await;
             drop(published);
             let is_new = storage.accept_taken_name(inserted, &sha256).await?;
@@ -193,13 +213,64 @@ impl Storage {
         done: &Compression,
     ) -> Result<JobRecord, StoreError> {
         let sha256 = file.sha256().to_owned();
-        let published = self.blobs.publish(file).await?;
+        let published = self.publish(file).await?;
         let finished = self.store.finish_compression(held, done, &published).await;
         drop(published);
         if finished.is_err() {
             self.remove_unwanted(&[sha256]).await?;
         }
         finished
+    }
+
+    /// Appends a staged part to an upload, if it begins where the upload ends. Returns the upload with it, or nothing where it
+    /// does not.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn append_part(
+        &self,
+        id: &UploadId,
+        part: StagedBlob,
+        first_byte: i64,
+    ) -> Result<Option<UploadRecord>, StoreError> {
+        let size_bytes = i64::try_from(part.size_bytes).unwrap_or(i64::MAX);
+        let part = PartRecord { size_bytes, part: self.blobs.keep_part(id, part).await? };
+        match self.store.append_part(id, first_byte, &part).await? {
+            true => self.store.upload(id).await.map(Some),
+            // Nobody counts it, and it goes with the others.
+            false => Ok(None),
+        }
+    }
+
+    /// The file of an upload, put together.
+    ///
+    /// # Errors
+    /// [`StoreError::UploadIncomplete`]; [`StoreError::NotFound`].
+    pub async fn join_upload(&self, id: &UploadId) -> Result<StagedBlob, StoreError> {
+        let UploadRecord { received_bytes, size_bytes, .. } = self.store.upload(id).await?;
+        if received_bytes < size_bytes {
+            return Err(StoreError::UploadIncomplete { upload: id.to_string(), received_bytes, size_bytes });
+        }
+        let parts = self.store.parts(id).await?;
+        self.blobs.join_parts(id, &parts.into_iter().map(|part| part.part).collect::<Vec<_>>()).await
+    }
+
+    /// A copy of the file that this tenant put under `key` of its own folder of the object store, of `limit_bytes` at most.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]; [`StoreError::NoObjectStore`]; [`StoreError::ImportTooLarge`].
+    pub async fn import(&self, key: &str, limit_bytes: u64) -> Result<StagedBlob, StoreError> {
+        let tenant = self.store.own_tenant().await?;
+        self.blobs.import(&tenant.name, key, limit_bytes).await
+    }
+
+    /// Forgets an upload and its parts.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn delete_upload(&self, id: &UploadId) -> Result<(), StoreError> {
+        self.store.delete_upload_rows(id).await?;
+        self.blobs.remove_parts(id).await
     }
 
     /// Deletes a model, its versions and their blobs. Its jobs stay as history.
@@ -250,12 +321,27 @@ impl Storage {
         let wanted = self.store.wanted_blobs().await?;
         orphans.retain(|sha256| !wanted.contains(sha256));
         self.remove_unwanted(&orphans).await?;
+        self.store.forget_expired_uploads().await?;
+        for upload in self.blobs.uploads().await? {
+            if !self.store.is_upload_wanted(&upload).await? {
+                self.blobs.remove_parts(&upload).await?;
+            }
+        }
         for job in self.blobs.work_folders()? {
             if !self.store.is_unfinished(&job).await? {
                 self.blobs.remove_work_folder(&job).await;
             }
         }
         Ok(is_alone)
+    }
+
+    /// Puts a staged file where blobs are. Its row must be inserted before the result is dropped.
+    async fn publish(&self, file: StagedBlob) -> Result<Published<'_>, StoreError> {
+        let (sha256, size_bytes) = (file.sha256.clone(), i64::try_from(file.size_bytes).unwrap_or(i64::MAX));
+        self.blobs.send(&file).await?;
+        let gate = self.store.gate.pass().await?;
+        self.blobs.settle(file).await?;
+        Ok(Published { sha256, size_bytes, _gate: gate })
     }
 
     /// A violated uniqueness means that the name is taken, by which bytes is for the caller to see; false then.
@@ -275,7 +361,7 @@ impl Storage {
         if hashes.is_empty() {
             return Ok(());
         }
-        let _gate = self.blobs.close_gate().await?;
+        let _gate = self.store.gate.close().await?;
         for sha256 in hashes {
             if !self.store.is_blob_wanted(sha256).await? {
                 self.blobs.remove(sha256).await?;

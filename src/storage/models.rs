@@ -4,8 +4,8 @@ use sqlx::types::Json;
 
 use crate::model::{Format, Kept, Port, Role};
 
+use super::Published;
 use super::blob_rows::{free_blobs, insert_blob, lock_blobs};
-use super::blobs::Published;
 use super::database::{read, write};
 use super::{Kind, ModelId, Page, Store, StoreError, TenantId, Timestamp};
 

@@ -8,8 +8,8 @@ use crate::compress::{Recipe, Report};
 use crate::jobs::JobResult;
 use crate::search::{SearchEnd, SearchReport};
 
+use super::Published;
 use super::blob_rows::{insert_blob, lock_blobs};
-use super::blobs::Published;
 use super::database::write;
 use super::queue::append_event;
 use super::{EventKind, JobRecord, Lease, ModelId, NewMetric, Store, StoreError};

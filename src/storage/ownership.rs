@@ -1,20 +1,22 @@
-//! Which database a folder of blobs belongs to: both hold the same identifier.
+//! Which database the blobs belong to: both hold the same identifier.
 //!
 //! A start removes the blobs that no row names, so one on the wrong database would remove them all. It is refused
-//! instead: a folder that has an owner serves no other database, and neither a folder with blobs nor a database with
-//! rows of blobs is paired with a new partner.
+//! instead: blobs that have an owner serve no other database, and neither blobs nor a database with rows of blobs are
+//! paired with a new partner.
 
 use std::fs::File;
-use std::io::{ErrorKind, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use object_store::path::Path as Key;
+use object_store::{ObjectStoreExt, PutMode};
 use uuid::Uuid;
 
+use super::blobs::Home;
 use super::database::{read, write};
-use super::{Store, StoreError, blobs};
+use super::{Store, StoreError};
 
-/// Holds the identifier, in the folder of blobs.
-const OWNER_FILE: &str = "owner";
+/// Holds the identifier, beside the blobs.
+const OWNER: &str = "owner";
 /// Locked by a process that opens or sweeps the folder.
 const LOCK_FILE: &str = "lock";
 
@@ -22,7 +24,6 @@ const LOCK_FILE: &str = "lock";
 /// opened.
 #[derive(Debug)]
 pub(super) struct Opening {
-    folder: PathBuf,
     /// Unlocked when dropped.
     _lock: File,
 }
@@ -35,38 +36,42 @@ impl Opening {
             std::fs::create_dir_all(&folder)?;
             let lock = File::create(folder.join(LOCK_FILE))?;
             lock.lock()?;
-            Ok(Self { folder, _lock: lock })
+            Ok(Self { _lock: lock })
         });
         begun.await.map_err(std::io::Error::other)?
     }
+}
 
-    /// Pairs the folder with the database of `store`, or sees that they are a pair.
+impl Home {
+    /// Pairs the blobs with the database of `store`, or sees that they are a pair.
     pub(super) async fn pair_with(&self, store: &Store) -> Result<(), StoreError> {
-        let (of_folder, of_database) = (self.owner()?, store.identity().await?);
-        match (&of_folder, &of_database) {
-            (Some(folder), Some(database)) if folder == database => return Ok(()),
-            (None, _) if !blobs::is_any_published(&self.folder)? && !store.has_blobs().await? => {}
-            _ => return Err(StoreError::NotAPair { folder: self.folder.clone(), of_folder, of_database }),
+        let (of_blobs, of_database) = (self.owner().await?, store.identity().await?);
+        match (&of_blobs, &of_database) {
+            (Some(blobs), Some(database)) if blobs == database => return Ok(()),
+            (None, _) if !self.is_any_published().await? && !store.has_blobs().await? => {}
+            _ => return Err(StoreError::NotAPair { place: self.to_string(), of_blobs, of_database }),
         }
-        // The database comes first: should this process die in between, the next start finds an empty folder.
-        self.set_owner(&store.identify(&Uuid::now_v7().to_string()).await?)
-    }
-
-    fn owner(&self) -> Result<Option<String>, StoreError> {
-        match std::fs::read_to_string(self.folder.join(OWNER_FILE)) {
-            Ok(owner) => Ok(Some(owner.trim().to_owned())),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        // The database comes first: should this process die in between, the next start finds no blobs.
+        let database = store.identify(&Uuid::now_v7().to_string()).await?;
+        match self.objects.put_opts(&Key::from(OWNER), format!("{database}\n").into(), PutMode::Create.into()).await {
+            Ok(_) => Ok(()),
+            // Another machine starts beside this one.
+            Err(object_store::Error::AlreadyExists { .. }) => match self.owner().await? {
+                Some(owner) if owner == database => Ok(()),
+                of_blobs => {
+                    Err(StoreError::NotAPair { place: self.to_string(), of_blobs, of_database: Some(database) })
+                }
+            },
             Err(error) => Err(error.into()),
         }
     }
 
-    fn set_owner(&self, owner: &str) -> Result<(), StoreError> {
-        let half = self.folder.join(OWNER_FILE).with_extension("half");
-        let mut file = File::create(&half)?;
-        writeln!(file, "{owner}")?;
-        file.sync_all()?;
-        std::fs::rename(half, self.folder.join(OWNER_FILE))?;
-        Ok(())
+    async fn owner(&self) -> Result<Option<String>, StoreError> {
+        match self.objects.get(&Key::from(OWNER)).await {
+            Ok(found) => Ok(Some(String::from_utf8_lossy(&found.bytes().await?).trim().to_owned())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

@@ -39,6 +39,16 @@ impl Store {
         found.ok_or_else(|| Kind::Tenant.not_found(name))
     }
 
+    /// The tenant that this store is seen by.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn own_tenant(&self) -> Result<TenantRecord, StoreError> {
+        const SQL: &str = "SELECT * FROM tenants WHERE id = $1";
+        let found = read!(self, |pool| sqlx::query_as(SQL).bind(&self.tenant).fetch_optional(pool).await?);
+        found.ok_or_else(|| Kind::Tenant.not_found(self.tenant.as_str()))
+    }
+
     /// All tenants by name.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! A moment, as the databases keep it and as the API shows it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
@@ -24,6 +24,12 @@ impl Timestamp {
             .ok()
             .and_then(|moment| moment.format(&Rfc3339).ok())
             .unwrap_or_else(|| self.0.to_string())
+    }
+}
+
+impl From<Timestamp> for SystemTime {
+    fn from(moment: Timestamp) -> Self {
+        Self::UNIX_EPOCH + Duration::from_millis(moment.0.max(0).unsigned_abs())
     }
 }
 

@@ -13,9 +13,9 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use weightpress::access::{ApiKey, Scope};
 use weightpress::app::App;
-use weightpress::config::{Config, Keys, LogFormat};
+use weightpress::config::{Config, Isolation, Keys, LogFormat};
 use weightpress::infer::Residency;
-use weightpress::storage::{Bounds, NewKey, Store};
+use weightpress::storage::{BlobSettings, Bounds, NewKey, Store};
 use weightpress::{http, telemetry};
 
 use crate::client::Client;
@@ -154,11 +154,15 @@ fn config(data_dir: &Path) -> Config {
         data_dir: data_dir.to_owned(),
         listen: ([127, 0, 0, 1], 0).into(),
         database_url: format!("sqlite://{}", data_dir.join("weightpress.db").display()),
-        blob_dir: data_dir.join("blobs"),
+        blobs: BlobSettings::folder(&data_dir.join("blobs")),
         keys: Keys::Off,
         allowed_hosts: Vec::new(),
         cors_origins: Vec::new(),
         webhook_allow: Default::default(),
+        isolation: Isolation::None,
+        child_memory_bytes: 8 << 30,
+        child_job_seconds: 600,
+        child_request_seconds: 60,
         workers: 1,
         threads: 2,
         max_body_bytes: 16 << 20,

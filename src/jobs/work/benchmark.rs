@@ -43,6 +43,8 @@ struct Loaded {
 }
 
 impl Work for Benchmark {
+    const NAME: &'static str = "benchmark";
+
     type Answer = (BenchmarkReport, Vec<NewMetric>);
 
     fn run(&self, progress: &dyn Progress) -> Result<Self::Answer, ExecuteError> {

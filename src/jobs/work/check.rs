@@ -30,6 +30,8 @@ pub(in crate::jobs) struct Check {
 }
 
 impl Work for Check {
+    const NAME: &'static str = "check";
+
     type Answer = Option<Estimate>;
 
     fn run(&self, _progress: &dyn Progress) -> Result<Option<Estimate>, ExecuteError> {

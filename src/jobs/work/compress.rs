@@ -30,6 +30,8 @@ pub(super) struct Compress {
 }
 
 impl Work for Compress {
+    const NAME: &'static str = "compress";
+
     type Answer = (Report, Vec<NewMetric>);
 
     fn run(&self, progress: &dyn Progress) -> Result<Self::Answer, ExecuteError> {

@@ -9,7 +9,7 @@ use crate::evaluate::{DataMap, DataSplits, Dataset, Samples, Split};
 use crate::jobs::{ExecuteError, Refusal};
 use crate::model::Model;
 use crate::search::SplitData;
-use crate::storage::{Storage, StoreError};
+use crate::storage::{Checkout, Storage, StoreError};
 
 use super::evaluate::refused_or_failed;
 
@@ -28,11 +28,12 @@ pub(super) struct SplitFile {
 }
 
 impl SplitFiles {
-    pub(super) async fn find(storage: &Storage, splits: &DataSplits) -> Result<Self, StoreError> {
+    /// Has them in `checkout`.
+    pub(super) async fn find(storage: &Storage, checkout: &Checkout, splits: &DataSplits) -> Result<Self, StoreError> {
         let mut files = BTreeMap::new();
         for name in splits.maps().map(|map| map.dataset.clone().unwrap_or_default()) {
             let dataset = storage.store.dataset(&name).await?;
-            files.insert(name, storage.blobs.path(&dataset.sha256));
+            files.insert(name, checkout.path(&dataset.sha256).await?);
         }
         Ok(Self { splits: splits.clone(), files })
     }

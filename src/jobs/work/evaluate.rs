@@ -33,6 +33,8 @@ pub(super) struct Evaluate {
 }
 
 impl Work for Evaluate {
+    const NAME: &'static str = "evaluate";
+
     type Answer = Vec<NewMetric>;
 
     fn run(&self, progress: &dyn Progress) -> Result<Vec<NewMetric>, ExecuteError> {

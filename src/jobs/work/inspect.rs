@@ -31,6 +31,8 @@ pub struct ModelDescription {
 }
 
 impl Work for InspectModel {
+    const NAME: &'static str = "inspect_model";
+
     type Answer = ModelDescription;
 
     fn run(&self, _progress: &dyn Progress) -> Result<ModelDescription, ExecuteError> {
@@ -90,6 +92,8 @@ pub struct DatasetDescription {
 }
 
 impl Work for InspectDataset {
+    const NAME: &'static str = "inspect_dataset";
+
     type Answer = DatasetDescription;
 
     fn run(&self, _progress: &dyn Progress) -> Result<DatasetDescription, ExecuteError> {

@@ -11,25 +11,32 @@ mod search;
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use tempfile::TempPath;
 
+use crate::progress::Progress;
 use crate::search::SearchEnd;
-use crate::storage::{Compression, JobRecord, Lease, Storage, StoreError};
+use crate::storage::{Checkout, Compression, JobRecord, Lease, Storage, StoreError};
 
 pub use inspect::{InspectDataset, InspectModel};
 
 pub(super) use check::Check;
 
 use super::progress::JobProgress;
-use super::{BenchmarkSpec, EvaluationSpec, ExecuteError, Executor, JobResult, JobSpec, Refusal};
+use super::{BenchmarkSpec, EvaluationSpec, ExecuteError, Executor, JobResult, JobSpec, Refusal, Work};
 use benchmark::{Benchmark, VersionFile};
 use compress::Compress;
 use data::SplitFiles;
 use evaluate::{Evaluate, Measurement};
 use search::SearchWork;
 
-/// What there is to check of a job before it is queued, on a machine that gives it so many threads.
-pub(super) async fn check(storage: &Storage, spec: &JobSpec, threads: usize) -> Result<Check, StoreError> {
+/// What there is to check of a job before it is queued, with its files in `files`, on a machine that gives it so many threads.
+pub(super) async fn check(
+    storage: &Storage,
+    files: &Checkout,
+    spec: &JobSpec,
+    threads: usize,
+) -> Result<Check, StoreError> {
     let model = storage.store.model(spec.model()).await?;
     let versions = match spec {
         JobSpec::Compress(_) | JobSpec::Search(_) => vec![],
@@ -40,14 +47,14 @@ pub(super) async fn check(storage: &Storage, spec: &JobSpec, threads: usize) -> 
         storage.store.version(&model, version).await?;
     }
     let measurement = match spec.evaluation() {
-        Some(evaluation) => Some(measurement(storage, evaluation).await?),
+        Some(evaluation) => Some(measurement(storage, files, evaluation).await?),
         None => None,
     };
     let data = match spec.data() {
-        Some(splits) => Some(SplitFiles::find(storage, splits).await?),
+        Some(splits) => Some(SplitFiles::find(storage, files, splits).await?),
         None => None,
     };
-    let path = storage.blobs.path(&model.sha256);
+    let path = files.path(&model.sha256).await?;
     let mut check = Check { model: path, data, measurement, threads, ..Check::default() };
     match spec {
         JobSpec::Compress(spec) => check.recipe = Some(spec.recipe.clone()),
@@ -71,18 +78,20 @@ pub(super) async fn execute(
     // Specs are checked when they are queued; one that cannot be read now is from another release.
     let spec: JobSpec = serde_json::from_value(job.spec.clone()).map_err(ExecuteError::failed)?;
     let model = storage.store.model(spec.model()).await.map_err(gone_or_failed)?;
+    let files = storage.blobs.checkout();
+    let upload = files.path(&model.sha256).await.map_err(ExecuteError::failed)?;
     match spec {
         JobSpec::Compress(spec) => {
             let out = storage.blobs.staging_file().map_err(ExecuteError::failed)?;
             let measurement = match &spec.evaluation {
-                Some(evaluation) => Some(measurement(storage, evaluation).await.map_err(gone_or_failed)?),
+                Some(evaluation) => Some(measurement(storage, &files, evaluation).await.map_err(gone_or_failed)?),
                 None => None,
             };
             let work = Compress {
-                model: storage.blobs.path(&model.sha256),
+                model: upload,
                 recipe: spec.recipe.clone(),
                 data: match &spec.data {
-                    Some(splits) => Some(SplitFiles::find(storage, splits).await.map_err(gone_or_failed)?),
+                    Some(splits) => Some(SplitFiles::find(storage, &files, splits).await.map_err(gone_or_failed)?),
                     None => None,
                 },
                 folder: storage.blobs.work_folder(&job.id),
@@ -97,11 +106,15 @@ pub(super) async fn execute(
         JobSpec::Evaluate(spec) => {
             let number = spec.version.unwrap_or(model.default_version);
             let version = storage.store.version(&model, number).await.map_err(gone_or_failed)?;
+            let artifact = match number {
+                0 => None,
+                _ => Some(files.path(&version.sha256).await.map_err(ExecuteError::failed)?),
+            };
             let work = Evaluate {
-                upload: storage.blobs.path(&model.sha256),
-                artifact: (number > 0).then(|| storage.blobs.path(&version.sha256)),
+                upload,
+                artifact,
                 number,
-                measurement: measurement(storage, &spec.evaluation).await.map_err(gone_or_failed)?,
+                measurement: measurement(storage, &files, &spec.evaluation).await.map_err(gone_or_failed)?,
             };
             let metrics = executor.execute_job(work, progress).await?;
             Ok(Done::Measured(Box::new(JobResult {
@@ -116,10 +129,10 @@ pub(super) async fn execute(
             let number = spec.version.unwrap_or(model.default_version);
             let file = async |number| -> Result<VersionFile, ExecuteError> {
                 let version = storage.store.version(&model, number).await.map_err(gone_or_failed)?;
-                Ok(VersionFile { number, path: storage.blobs.path(&version.sha256) })
+                Ok(VersionFile { number, path: files.path(&version.sha256).await.map_err(ExecuteError::failed)? })
             };
             let measurement = match &spec.evaluation {
-                Some(evaluation) => Some(measurement(storage, evaluation).await.map_err(gone_or_failed)?),
+                Some(evaluation) => Some(measurement(storage, &files, evaluation).await.map_err(gone_or_failed)?),
                 None => None,
             };
             let work =
@@ -136,9 +149,9 @@ pub(super) async fn execute(
         JobSpec::Search(spec) => {
             let out = storage.blobs.staging_file().map_err(ExecuteError::failed)?;
             let work = SearchWork {
-                model: storage.blobs.path(&model.sha256),
+                model: upload,
                 search: spec.search,
-                data: SplitFiles::find(storage, &spec.job.data).await.map_err(gone_or_failed)?,
+                data: SplitFiles::find(storage, &files, &spec.job.data).await.map_err(gone_or_failed)?,
                 folder: storage.blobs.work_folder(&job.id),
                 out: out.to_path_buf(),
             };
@@ -150,6 +163,26 @@ pub(super) async fn execute(
             Ok(Done::Compressed { file: out, compression: Box::new(compression) })
         }
     }
+}
+
+/// Does the work that is called `name`, in a child process: requests and answers are JSON there.
+///
+/// # Errors
+/// Those of the work; [`ExecuteError::Failed`] for what is not known.
+pub(super) fn run_named(name: &str, work: Value, progress: &dyn Progress) -> Result<Value, ExecuteError> {
+    fn run<W: Work>(work: Value, progress: &dyn Progress) -> Result<Value, ExecuteError> {
+        let work: W = serde_json::from_value(work).map_err(ExecuteError::failed)?;
+        serde_json::to_value(work.run(progress)?).map_err(ExecuteError::failed)
+    }
+    macro_rules! of_these {
+        ($($work:ty),*) => {
+            match name {
+                $(<$work>::NAME => run::<$work>(work, progress),)*
+                _ => Err(ExecuteError::failed(format!("no work is called {name}"))),
+            }
+        };
+    }
+    of_these!(Benchmark, Check, Compress, Evaluate, InspectDataset, InspectModel, SearchWork)
 }
 
 /// The work of a job that is done, not stored yet.
@@ -181,10 +214,10 @@ impl Done {
     }
 }
 
-async fn measurement(storage: &Storage, spec: &EvaluationSpec) -> Result<Measurement, StoreError> {
+async fn measurement(storage: &Storage, files: &Checkout, spec: &EvaluationSpec) -> Result<Measurement, StoreError> {
     let name = spec.data.dataset.as_deref().unwrap_or_default();
     let dataset = storage.store.dataset(name).await?;
-    Ok(Measurement { dataset: storage.blobs.path(&dataset.sha256), spec: spec.clone() })
+    Ok(Measurement { dataset: files.path(&dataset.sha256).await?, spec: spec.clone() })
 }
 
 /// What was named may have been deleted since the job was queued: that is final. Any other failure may pass.

@@ -28,6 +28,8 @@ pub(super) struct SearchWork {
 }
 
 impl Work for SearchWork {
+    const NAME: &'static str = "search";
+
     type Answer = (SearchReport, Report, Vec<NewMetric>);
 
     fn run(&self, progress: &dyn Progress) -> Result<Self::Answer, ExecuteError> {

@@ -1,7 +1,5 @@
 //! Files: whole or not there.
 
-use std::path::Path;
-
 use futures_util::TryStreamExt;
 
 use super::*;
@@ -36,7 +34,7 @@ async fn a_blob_is_read_back_whole_and_in_ranges() {
             let found: Vec<Bytes> = chunks.try_collect().await.expect("chunks");
             assert_eq!(found.concat(), &bytes[range.start as usize..range.end as usize]);
         }
-        assert_eq!(std::fs::read(storage.blobs.path(&model.sha256)).expect("a file"), bytes);
+        assert_eq!(std::fs::read(path_of(&storage, &model.sha256).await).expect("a file"), bytes);
     })
     .await;
 }
@@ -74,7 +72,7 @@ async fn a_missing_blob_is_named() {
 async fn uploads_that_are_dropped_leave_nothing() {
     let place = Place::new().await;
     let folder = place.folder.path().join("blobs");
-    let storage = Storage::open(&place.database_url, &folder).await.expect("a storage");
+    let storage = place.open_at(&folder).await.expect("a storage");
     let mut upload = storage.blobs.upload().await.expect("an upload");
     upload.write(vec![7; 3 << 20].into()).await.expect("a write");
     assert_eq!(files(&folder).len(), 1);
@@ -93,7 +91,7 @@ async fn uploads_that_are_dropped_leave_nothing() {
 async fn what_a_killed_process_left_is_swept_at_the_next_start() {
     let place = Place::new().await;
     let folder = place.folder.path().join("blobs");
-    let storage = Storage::open(&place.database_url, &folder).await.expect("a storage");
+    let storage = place.open_at(&folder).await.expect("a storage");
     let kept = add_model(&storage, "net").await;
     storage.store.close().await;
     drop(storage);
@@ -107,8 +105,8 @@ async fn what_a_killed_process_left_is_swept_at_the_next_start() {
     std::fs::create_dir_all(folder.join("sha256/ab")).expect("a folder");
     std::fs::write(folder.join("sha256/ab").join(&orphan), "orphan").expect("a file");
 
-    let storage = Storage::open(&place.database_url, &folder).await.expect("a storage");
-    assert_eq!(files(&folder), [storage.blobs.path(&kept.sha256).display().to_string()]);
+    let storage = place.open_at(&folder).await.expect("a storage");
+    assert_eq!(files(&folder), [path_of(&storage, &kept.sha256).await.display().to_string()]);
     storage.store.close().await;
     place.remove().await;
 }
@@ -117,15 +115,15 @@ async fn what_a_killed_process_left_is_swept_at_the_next_start() {
 async fn what_a_killed_process_left_is_swept_while_others_work() {
     let place = Place::new().await;
     let folder = place.folder.path().join("blobs");
-    let one = Storage::open(&place.database_url, &folder).await.expect("a storage");
-    let other = Storage::open(&place.database_url, &folder).await.expect("a storage");
+    let one = place.open_at(&folder).await.expect("a storage");
+    let other = place.open_at(&folder).await.expect("a storage");
     let kept = add_model(&one, "net").await;
     let staged = stage(&one, b"being uploaded").await;
     let orphan = folder.join("sha256/ab").join("ab".repeat(32));
     std::fs::create_dir_all(folder.join("sha256/ab")).expect("a folder");
     std::fs::write(&orphan, "orphan").expect("a file");
     other.sweep().await.expect("a sweep");
-    let left = [other.blobs.path(&kept.sha256), staged.path().to_owned()].map(|path| path.display().to_string());
+    let left = [path_of(&other, &kept.sha256).await, staged.path().to_owned()].map(|path| path.display().to_string());
     assert_eq!(files(&folder), left);
     one.add_model(staged, &new_model("late")).await.expect("the upload goes on");
     for storage in [one, other] {
@@ -138,26 +136,26 @@ async fn what_a_killed_process_left_is_swept_while_others_work() {
 async fn a_folder_of_blobs_is_refused_to_another_database_and_keeps_them() {
     let (place, other) = (Place::new().await, Place::new().await);
     let folder = place.folder.path().join("blobs");
-    let storage = Storage::open(&place.database_url, &folder).await.expect("a storage");
+    let storage = place.open_at(&folder).await.expect("a storage");
     let model = add_model(&storage, "net").await;
     storage.store.close().await;
     drop(storage);
 
     // An empty database beside the folder, an empty folder beside the database, and a database with another folder.
-    let error = Storage::open(&other.database_url, &folder).await.expect_err("another database");
+    let error = other.open_at(&folder).await.expect_err("another database");
     assert!(matches!(error, StoreError::NotAPair { .. }), "{error}");
     assert!(error.to_string().contains(&folder.display().to_string()), "{error}");
     let empty = place.folder.path().join("empty");
-    let error = Storage::open(&place.database_url, &empty).await.expect_err("an empty folder");
+    let error = place.open_at(&empty).await.expect_err("an empty folder");
     assert!(matches!(error, StoreError::NotAPair { .. }), "{error}");
-    let own = Storage::open(&other.database_url, &other.folder.path().join("blobs")).await.expect("a storage");
+    let own = other.open_at(&other.folder.path().join("blobs")).await.expect("a storage");
     own.store.close().await;
     drop(own);
-    let error = Storage::open(&other.database_url, &folder).await.expect_err("another database");
+    let error = other.open_at(&folder).await.expect_err("another database");
     assert!(matches!(error, StoreError::NotAPair { .. }), "{error}");
 
-    let storage = Storage::open(&place.database_url, &folder).await.expect("the pair");
-    assert_eq!(files(&folder), [storage.blobs.path(&model.sha256).display().to_string()]);
+    let storage = place.open_at(&folder).await.expect("the pair");
+    assert_eq!(files(&folder), [path_of(&storage, &model.sha256).await.display().to_string()]);
     storage.store.close().await;
     place.remove().await;
     other.remove().await;
@@ -168,14 +166,14 @@ async fn processes_that_start_together_leave_each_other_alone() {
     let place = Place::new().await;
     let folder = place.folder.path().join("blobs");
     let starts = (0..8).map(|_| {
-        let (database_url, folder) = (place.database_url.clone(), folder.clone());
-        tokio::spawn(async move { Storage::open(&database_url, &folder).await.expect("a storage") })
+        let (database_url, settings) = (place.database_url.clone(), BlobSettings::folder(&folder));
+        tokio::spawn(async move { Storage::open(&database_url, &settings).await.expect("a storage") })
     });
     for (index, start) in starts.collect::<Vec<_>>().into_iter().enumerate() {
         let storage = start.await.expect("a start");
         // Its staging folder is there, and what it publishes stays.
         let model = add_model(&storage, &format!("net{index}")).await;
-        assert!(storage.blobs.path(&model.sha256).is_file());
+        assert!(path_of(&storage, &model.sha256).await.is_file());
         storage.store.close().await;
     }
     place.remove().await;
@@ -185,9 +183,9 @@ async fn processes_that_start_together_leave_each_other_alone() {
 async fn the_files_of_a_living_process_are_left_alone() {
     let place = Place::new().await;
     let folder = place.folder.path().join("blobs");
-    let first = Storage::open(&place.database_url, &folder).await.expect("a storage");
+    let first = place.open_at(&folder).await.expect("a storage");
     let staged = stage(&first, b"on its way").await;
-    let second = Storage::open(&place.database_url, &folder).await.expect("a storage");
+    let second = place.open_at(&folder).await.expect("a storage");
     first.add_model(staged, &new_model("net")).await.expect("a model");
     assert_eq!(second.blobs.list().await.expect("blobs").len(), 1);
     first.store.close().await;

@@ -5,11 +5,14 @@
 
 mod blobs;
 mod contention;
+mod objects;
 mod outcomes;
 mod queue;
 mod records;
 mod tenants;
 mod webhooks;
+
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use serde_json::json;
@@ -32,7 +35,7 @@ async fn with_storage(test: impl AsyncFnOnce(Storage)) {
 }
 
 /// Where a storage lies; it can be opened more than once.
-struct Place {
+pub(in crate::storage) struct Place {
     folder: TempDir,
     database_url: String,
     /// The server and the name of the database that was made there.
@@ -40,7 +43,7 @@ struct Place {
 }
 
 impl Place {
-    async fn new() -> Self {
+    pub(in crate::storage) async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let Ok(server) = std::env::var("WEIGHTPRESS_TEST_DATABASE_URL") else {
             let database_url = sqlite_url(&folder.path().join("weightpress.db"));
@@ -53,11 +56,16 @@ impl Place {
         Self { folder, database_url, postgres: Some((server, name)) }
     }
 
-    async fn open(&self) -> Storage {
-        Storage::open(&self.database_url, self.folder.path()).await.expect("a storage")
+    pub(in crate::storage) async fn open(&self) -> Storage {
+        self.open_at(self.folder.path()).await.expect("a storage")
     }
 
-    async fn remove(self) {
+    /// The same database, with blobs in `folder`.
+    async fn open_at(&self, folder: &Path) -> Result<Storage, StoreError> {
+        Storage::open(&self.database_url, &BlobSettings::folder(folder)).await
+    }
+
+    pub(in crate::storage) async fn remove(self) {
         if let Some((server, name)) = self.postgres {
             administer(&server, format!("DROP DATABASE {name} WITH (FORCE)")).await;
         }
@@ -67,6 +75,11 @@ impl Place {
 async fn administer(server: &str, statement: String) {
     let mut connection = PgConnection::connect(server).await.expect("a server");
     sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await.expect("an administrator");
+}
+
+/// Where the bytes of a blob lie in its folder.
+async fn path_of(storage: &Storage, sha256: &str) -> PathBuf {
+    storage.blobs.checkout().path(sha256).await.expect("a path")
 }
 
 /// Stages `bytes` as an upload does.

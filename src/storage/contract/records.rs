@@ -167,7 +167,7 @@ async fn bytes_that_are_freed_and_wanted_at_the_same_time_stay() {
             for _ in 0..20 {
                 let file = stage(&storage, b"shared").await;
                 let (model, _) = storage.add_model(file, &new_model(&name)).await.expect("a model");
-                assert!(storage.blobs.path(&model.sha256).is_file());
+                assert!(path_of(&storage, &model.sha256).await.is_file());
                 storage.delete_model(&name).await.expect("the model");
             }
         };
