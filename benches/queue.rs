@@ -73,6 +73,7 @@ async fn add_model(storage: &Storage) -> Result<(), StoreError> {
         weights: Vec::new(),
         kept: Vec::new(),
         unsupported_operators: Vec::new(),
+        metadata: Default::default(),
     };
     storage.add_model(upload.finish().await?, &model).await.map(drop)
 }
@@ -82,6 +83,7 @@ fn new_job() -> NewJob {
         kind: JobKind::Compress,
         priority: 0,
         spec: json!({"kind": "compress", "model": "net", "recipe": {}}),
+        metadata: Default::default(),
         model: "net".to_owned(),
         datasets: Default::default(),
         max_attempts: 3,

@@ -10,7 +10,9 @@ use crate::jobs::{
     BatchSettings, Batching, ExecuteError, Executor, InspectDataset, InspectModel, Jobs, PredictorSettings, Predictors,
     WorkerSettings, Workers,
 };
-use crate::storage::{DatasetRecord, ModelRecord, NewDataset, NewModel, StagedBlob, Storage, StoreError, TenantId};
+use crate::storage::{
+    DatasetRecord, Metadata, ModelRecord, NewDataset, NewModel, StagedBlob, Storage, StoreError, TenantId,
+};
 use crate::telemetry::PrometheusHandle;
 use crate::webhooks::Dispatcher;
 
@@ -79,12 +81,17 @@ impl App {
         Self { storage: self.storage.for_tenant(tenant), jobs: self.jobs.for_tenant(tenant), ..self.clone() }
     }
 
-    /// Inspects a finished upload and stores it as model `name`. Returns the model, and false if it was there already
-    /// with the same bytes. On any error nothing is left behind.
+    /// Inspects a finished upload and stores it as model `name`, with `metadata`. Returns the model, and false if it was there
+    /// already with the same bytes, which then stays as it is. On any error nothing is left behind.
     ///
     /// # Errors
     /// [`AddError`].
-    pub async fn add_model(&self, name: &str, file: StagedBlob) -> Result<(ModelRecord, bool), AddError> {
+    pub async fn add_model(
+        &self,
+        name: &str,
+        metadata: Metadata,
+        file: StagedBlob,
+    ) -> Result<(ModelRecord, bool), AddError> {
         let found = self.executor.execute(InspectModel { path: file.path().to_owned() }).await?;
         let model = NewModel {
             name: name.to_owned(),
@@ -94,6 +101,7 @@ impl App {
             weights: found.weights,
             kept: found.kept,
             unsupported_operators: found.unsupported_operators,
+            metadata,
         };
         Ok(self.storage.add_model(file, &model).await?)
     }

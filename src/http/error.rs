@@ -252,6 +252,7 @@ fn store_kind(error: &StoreError) -> (StatusCode, &'static str) {
     match error {
         StoreError::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
         StoreError::NameTaken { .. } => (StatusCode::CONFLICT, "name_taken"),
+        StoreError::Metadata(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid_metadata"),
         StoreError::NameReused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
         StoreError::StorageQuota { .. } => (StatusCode::FORBIDDEN, "quota_exceeded"),
         StoreError::WebhookQuota { .. } => (StatusCode::FORBIDDEN, "quota_exceeded"),

@@ -16,6 +16,7 @@ use crate::jobs::{Job, JobKind, JobSpec};
 use crate::storage::{JobFilter, JobId, JobRecord, JobState};
 
 use super::idempotency::{self, InFlight};
+use super::metadata::MetadataQuery;
 use super::page::{List, ListResponse, PageQuery};
 use super::problem::Failures;
 use super::{Api, Closing, Error, Name, content, digest, extract, prefer};
@@ -154,7 +155,12 @@ struct JobQuery {
     path = "/api/v1/jobs",
     tag = "jobs",
     security(("key" = ["read"])),
-    params(PageQuery, JobQuery),
+    params(
+        PageQuery,
+        JobQuery,
+        ("metadata.KEY" = Option<String>, Query, description = "Only jobs whose metadata have this value under KEY, any key; \
+            of several, all"),
+    ),
     responses((status = OK, description = "A page of jobs", body = List<Job>), Failures)
 )]
 async fn list_jobs(
@@ -162,11 +168,12 @@ async fn list_jobs(
     uri: Uri,
     extract::Query(page): extract::Query<PageQuery>,
     extract::Query(JobQuery { status, kind, model }): extract::Query<JobQuery>,
+    MetadataQuery(metadata): MetadataQuery,
 ) -> Result<ListResponse<Job>, Error> {
     if let Some(after) = &page.after {
         parse_id(after)?;
     }
-    let filter = JobFilter { state: status, kind, model: model.map(|name| name.to_string()) };
+    let filter = JobFilter { state: status, kind, model: model.map(|name| name.to_string()), metadata };
     let jobs = app.storage.store.jobs(&filter, &page.to_page()?).await?;
     let items = jobs.into_iter().map(Job::from).collect();
     ListResponse::new(&uri, &page, items, |job| job.id.to_string())

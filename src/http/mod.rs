@@ -22,6 +22,7 @@ mod idempotency;
 mod jobs;
 mod keys;
 mod limits;
+mod metadata;
 mod methods;
 mod models;
 mod name;

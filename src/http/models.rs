@@ -4,15 +4,18 @@ use axum::Json;
 use axum::extract::Request;
 use axum::http::{HeaderName, StatusCode, Uri, header};
 use axum::response::IntoResponse;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::model::{Format, Kept, Port};
-use crate::storage::{ModelRecord, Timestamp, UploadId, WeightSummary};
+use crate::storage::{
+    Metadata, MetadataPatch, ModelChange, ModelFilter, ModelRecord, Timestamp, UploadId, WeightSummary,
+};
 
+use super::metadata::MetadataQuery;
 use super::page::{List, ListResponse, PageQuery};
 use super::problem::Failures;
 use super::upload::{File, FileForm};
@@ -39,6 +42,8 @@ pub struct ModelSummary {
     pub size_bytes: i64,
     /// The version that is served when none is named.
     pub default_version: i64,
+    /// What users note about it.
+    pub metadata: Metadata,
     /// Whether predictions and evaluations can run.
     pub predictable: bool,
     /// Weights that can be compressed, in all layers.
@@ -73,6 +78,7 @@ impl From<&ModelRecord> for ModelSummary {
             sha256: model.sha256.clone(),
             size_bytes: model.size_bytes,
             default_version: model.default_version,
+            metadata: model.metadata.clone(),
             predictable: model.is_predictable(),
             parameters: model.weights.iter().map(|weight| weight.parameters).sum(),
             created_at: model.created_at,
@@ -116,13 +122,16 @@ pub struct UploadQuery {
 ///
 /// The body is the file itself (`.onnx`, `.safetensors` or `.npz`; the format is told from the bytes), or a form with one
 /// file. It is streamed to disk. The header `Repr-Digest` (SHA-256 of the file) is verified when it is sent.
-/// The same bytes under the same name again change nothing.
+/// The same bytes under the same name again change nothing, its metadata neither.
 #[utoipa::path(
     post,
     path = "/api/v1/models",
     tag = "models",
     security(("key" = ["write"])),
-    params(UploadQuery),
+    params(
+        UploadQuery,
+        ("metadata.KEY" = Option<String>, Query, description = "What the model's metadata hold under KEY, any key; 32 keys at most"),
+    ),
     request_body(content((File = "application/octet-stream"), (FileForm = "multipart/form-data"))),
     responses(
         (status = CREATED, description = "Stored", body = ModelDetail, headers(("location" = String, description = "The model"))),
@@ -133,11 +142,12 @@ pub struct UploadQuery {
 async fn upload_model(
     app: App,
     extract::Query(query): extract::Query<UploadQuery>,
+    MetadataQuery(metadata): MetadataQuery,
     request: Request,
 ) -> Result<impl IntoResponse, Error> {
     let name: Name = query.name.parse()?;
     let file = upload::receive(&app, &query, request).await?;
-    let (model, is_new) = app.add_model(name.as_str(), file).await?;
+    let (model, is_new) = app.add_model(name.as_str(), metadata, file).await?;
     upload::took(&app, &query).await;
     let detail = ModelDetail::of(&app, model).await?;
     Ok((stored(is_new), location("models", &name), Json(detail)))
@@ -159,15 +169,20 @@ pub fn location(collection: &str, name: &Name) -> [(HeaderName, String); 1] {
     path = "/api/v1/models",
     tag = "models",
     security(("key" = ["read"])),
-    params(PageQuery),
+    params(
+        PageQuery,
+        ("metadata.KEY" = Option<String>, Query, description = "Only models whose metadata have this value under KEY, any key; \
+            of several, all"),
+    ),
     responses((status = OK, description = "A page of models", body = List<ModelSummary>), Failures)
 )]
 async fn list_models(
     app: App,
     uri: Uri,
     extract::Query(query): extract::Query<PageQuery>,
+    MetadataQuery(metadata): MetadataQuery,
 ) -> Result<ListResponse<ModelSummary>, Error> {
-    let models = app.storage.store.models(&query.to_page_of_names()?).await?;
+    let models = app.storage.store.models(&ModelFilter { metadata }, &query.to_page_of_names()?).await?;
     let items = models.iter().map(ModelSummary::from).collect();
     ListResponse::new(&uri, &query, items, |model| model.name.clone())
 }
@@ -186,15 +201,27 @@ async fn get_model(app: App, extract::Path(name): extract::Path<Name>) -> Result
     ModelDetail::of(&app, model).await.map(Json)
 }
 
-/// What may be changed about a model.
+/// What may be changed about a model; what is left out stays.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ModelPatch {
     /// The version to serve when none is named; it must exist.
-    default_version: i64,
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = i64, required = false)]
+    default_version: Option<i64>,
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = MetadataPatch, required = false)]
+    metadata: Option<MetadataPatch>,
 }
 
-/// Changes which version is served by default.
+/// Reads a member that is there: null is one of its values, or none that it takes.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Changes a model: which version is served by default, and its metadata.
+///
+/// The body is a JSON merge patch (RFC 7396): keys of metadata that it does not name stay, and null removes one.
 #[utoipa::path(
     patch,
     path = "/api/v1/models/{name}",
@@ -209,7 +236,8 @@ async fn update_model(
     extract::Path(name): extract::Path<Name>,
     extract::Json(patch): extract::Json<ModelPatch>,
 ) -> Result<Json<ModelDetail>, Error> {
-    let model = app.storage.store.set_default_version(name.as_str(), patch.default_version).await?;
+    let change = ModelChange { default_version: patch.default_version, metadata: patch.metadata };
+    let model = app.storage.store.change_model(name.as_str(), &change).await?;
     ModelDetail::of(&app, model).await.map(Json)
 }
 

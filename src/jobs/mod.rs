@@ -108,6 +108,7 @@ impl Jobs {
             kind: spec.kind(),
             priority: spec.priority().into(),
             spec: to_json(spec),
+            metadata: spec.metadata().clone(),
             model: spec.model().to_owned(),
             datasets: spec.maps().filter_map(|(_, map)| map.dataset.clone()).collect(),
             max_attempts: self.max_attempts.into(),

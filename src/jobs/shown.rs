@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::storage::{Failure, JobId, JobRecord, JobState, NewMetric, Timestamp};
+use crate::storage::{Failure, JobId, JobRecord, JobState, Metadata, NewMetric, Timestamp};
 
 use super::{JobKind, JobResult, JobSpec};
 
@@ -20,6 +20,8 @@ pub struct Job {
     /// What was asked for.
     #[schema(value_type = JobSpec)]
     spec: Value,
+    /// What users note about it.
+    metadata: Metadata,
     /// What it measured: a row per metric of version 0 (before) and of the version made or measured (after).
     #[schema(value_type = Vec<NewMetric>)]
     metrics: Value,
@@ -80,6 +82,7 @@ impl From<JobRecord> for Job {
             status: job.state,
             model: job.model,
             spec: job.spec,
+            metadata: job.metadata,
             metrics: metrics_of(job.result.as_ref()),
             result: job.result,
             failure: job.failure,

@@ -38,7 +38,7 @@ async fn stage(app: &App, file: &Path) -> StagedBlob {
 /// A service with the example network and its data.
 async fn with_mnist(app: &App) {
     let model = stage(app, &example("lenet300.onnx")).await;
-    app.add_model("lenet300", model).await.expect("a model");
+    app.add_model("lenet300", Default::default(), model).await.expect("a model");
     let dataset = stage(app, &example("mnist.npz")).await;
     app.add_dataset("mnist", dataset).await.expect("a dataset");
 }
@@ -233,7 +233,7 @@ async fn the_least_recently_used_predictor_makes_room() {
     let app = start(Config { predictor_memory_bytes: 1_500_000, ..config(&folder) }).await;
     for name in ["a", "b"] {
         let file = stage(&app, &example("lenet300.onnx")).await;
-        app.add_model(name, file).await.expect("a model");
+        app.add_model(name, Default::default(), file).await.expect("a model");
     }
     let a = app.storage.store.model("a").await.expect("the model");
     let b = app.storage.store.model("b").await.expect("the model");
@@ -244,7 +244,7 @@ async fn the_least_recently_used_predictor_makes_room() {
     assert!(app.predictors.resident_bytes() <= 1_500_000);
 
     let file = stage(&app, &example("lenet5.onnx")).await;
-    app.add_model("large", file).await.expect("a model");
+    app.add_model("large", Default::default(), file).await.expect("a model");
     let large = app.storage.store.model("large").await.expect("the model");
     let refused = app.predictors.get(&large, 0).await;
     assert!(matches!(refused, Err(LoadError::OverBudget { version: 0, .. })), "{refused:?}");
@@ -257,7 +257,7 @@ async fn what_is_no_model_is_refused_and_leaves_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let app = start(config(&folder)).await;
     let file = stage(&app, &example("../README.md")).await;
-    let refused = app.add_model("readme", file).await;
+    let refused = app.add_model("readme", Default::default(), file).await;
     assert!(
         matches!(
             &refused,
@@ -265,6 +265,9 @@ async fn what_is_no_model_is_refused_and_leaves_nothing() {
         ),
         "{refused:?}"
     );
-    assert_eq!(app.storage.store.models(&Page { after: None, limit: 9 }).await.expect("models"), []);
+    assert_eq!(
+        app.storage.store.models(&Default::default(), &Page { after: None, limit: 9 }).await.expect("models"),
+        []
+    );
     app.shutdown().await;
 }

@@ -1,5 +1,7 @@
 //! What can go wrong with stored things. Violated constraints are told apart here, once.
 
+use super::MetadataError;
+
 /// Why the store refused or failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -46,6 +48,9 @@ pub enum StoreError {
     /// A request calls itself by the name of another one.
     #[error("the key {key} was used before, for a request that asked for something else")]
     NameReused { key: String },
+    /// The change leaves a model with metadata that cannot be.
+    #[error("metadata: {0}")]
+    Metadata(#[from] MetadataError),
     /// The lease was lost: the job was given to another worker, cancelled, or finished.
     #[error("attempt {attempt} at job {job} has lost its lease")]
     LeaseLost { job: String, attempt: i64 },

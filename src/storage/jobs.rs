@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sqlx::AssertSqlSafe;
 use utoipa::ToSchema;
 
 use crate::jobs::JobKind;
 
 use super::database::{Database, read};
-use super::{JobId, Kind, ModelId, Page, Store, StoreError, TenantId, Timestamp};
+use super::{JobId, Kind, Metadata, ModelId, Page, Store, StoreError, TenantId, Timestamp};
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -59,6 +60,9 @@ pub struct JobRecord {
     /// What was asked for: a [`crate::jobs::JobSpec`].
     #[sqlx(json)]
     pub spec: Value,
+    /// What users note about it.
+    #[sqlx(json)]
+    pub metadata: Metadata,
     /// `None` once the model is deleted.
     pub model_id: Option<ModelId>,
     /// The model's name.
@@ -145,19 +149,20 @@ pub struct JobFilter {
     pub kind: Option<JobKind>,
     /// A model's name.
     pub model: Option<String>,
+    /// Pairs that they all have.
+    pub metadata: Metadata,
 }
 
-/// A page of jobs, with `$result` for their results.
+/// Jobs of a page, with `$result` for their results.
 macro_rules! list_jobs {
     ($result:literal) => {
         concat!(
-            "SELECT id, tenant_id, kind, state, priority, spec, model_id, model, fraction, stage, message, ",
+            "SELECT id, tenant_id, kind, state, priority, spec, metadata, model_id, model, fraction, stage, message, ",
             "remaining_seconds, attempt, ",
             "max_attempts, failure, run_at, lease_until, created_at, started_at, finished_at, ",
             $result,
             " AS result FROM jobs WHERE tenant_id = $1 AND ($2 IS NULL OR id < $2) ",
-            "AND ($3 IS NULL OR state = $3) AND ($4 IS NULL OR kind = $4) AND ($5 IS NULL OR model = $5) ",
-            "ORDER BY id DESC LIMIT $6"
+            "AND ($3 IS NULL OR state = $3) AND ($4 IS NULL OR kind = $4) AND ($5 IS NULL OR model = $5)"
         )
     };
 }
@@ -185,20 +190,22 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn jobs(&self, filter: &JobFilter, page: &Page) -> Result<Vec<JobRecord>, StoreError> {
-        let sql = match &self.database {
+        const PAIRS: &str = "AND id IN (SELECT job_id FROM job_metadata WHERE tenant_id = $1";
+        let jobs = match &self.database {
             Database::Sqlite { .. } => list_jobs!("json_remove(result, '$.report')"),
             Database::Postgres(_) => list_jobs!("result - 'report'"),
         };
+        let sql = format!("{jobs}{} ORDER BY id DESC LIMIT $6", filter.metadata.condition(PAIRS, 7));
         Ok(read!(self, |pool| {
-            sqlx::query_as(sql)
+            let listed = sqlx::query_as(AssertSqlSafe(sql))
                 .bind(&self.tenant)
                 .bind(&page.after)
                 .bind(filter.state)
                 .bind(filter.kind)
                 .bind(&filter.model)
-                .bind(page.limit)
-                .fetch_all(pool)
-                .await?
+                .bind(page.limit);
+            let pairs = filter.metadata.iter();
+            pairs.fold(listed, |listed, (key, value)| listed.bind(key).bind(value)).fetch_all(pool).await?
         }))
     }
 

@@ -17,6 +17,7 @@ mod id;
 mod idempotency;
 mod jobs;
 mod keys;
+mod metadata;
 mod models;
 mod objects;
 mod outcome;
@@ -41,7 +42,8 @@ pub use id::{DatasetId, DeliveryId, InvalidId, JobId, ModelId, TenantId, UploadI
 pub use idempotency::NamedRequest;
 pub use jobs::{EventKind, Failure, JobEvent, JobFilter, JobRecord, JobState};
 pub use keys::{Credential, KeyRecord, NewKey};
-pub use models::{ModelRecord, NewModel, WeightSummary};
+pub use metadata::{Metadata, MetadataError, MetadataPatch};
+pub use models::{ModelChange, ModelFilter, ModelRecord, NewModel, WeightSummary};
 pub use objects::S3Location;
 pub use outcome::Compression;
 pub use queue::{Lease, NewJob, ProgressNote};

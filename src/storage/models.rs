@@ -1,5 +1,6 @@
 //! Models: what was uploaded.
 
+use sqlx::AssertSqlSafe;
 use sqlx::types::Json;
 
 use crate::model::{Format, Kept, Port, Role};
@@ -7,7 +8,8 @@ use crate::model::{Format, Kept, Port, Role};
 use super::Published;
 use super::blob_rows::{free_blobs, insert_blob, lock_blobs};
 use super::database::{read, write};
-use super::{Kind, ModelId, Page, Store, StoreError, TenantId, Timestamp};
+use super::metadata::{INSERT_OF_MODEL, insert_pairs};
+use super::{Kind, Metadata, MetadataPatch, ModelId, Page, Store, StoreError, TenantId, Timestamp};
 
 /// An uploaded network.
 #[derive(Debug, Clone, PartialEq, sqlx::FromRow)]
@@ -38,6 +40,9 @@ pub struct ModelRecord {
     pub unsupported_operators: Vec<String>,
     /// The version that is served when none is named; 0 at first.
     pub default_version: i64,
+    /// What users note about it.
+    #[sqlx(json)]
+    pub metadata: Metadata,
     pub created_at: Timestamp,
 }
 
@@ -73,6 +78,23 @@ pub struct NewModel {
     pub weights: Vec<WeightSummary>,
     pub kept: Vec<Kept>,
     pub unsupported_operators: Vec<String>,
+    /// What users note about it.
+    pub metadata: Metadata,
+}
+
+/// Which models to list.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelFilter {
+    /// Pairs that they all have.
+    pub metadata: Metadata,
+}
+
+/// What is to change about a model; `None`: it stays.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelChange {
+    /// The version to serve when none is named.
+    pub default_version: Option<i64>,
+    pub metadata: Option<MetadataPatch>,
 }
 
 /// Models with what their version 0 knows.
@@ -103,38 +125,55 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn models(&self, page: &Page) -> Result<Vec<ModelRecord>, StoreError> {
-        const SQL: &str =
-            select_models!("WHERE m.tenant_id = $1 AND ($2 IS NULL OR m.name > $2) ORDER BY m.name LIMIT $3");
+    pub async fn models(&self, filter: &ModelFilter, page: &Page) -> Result<Vec<ModelRecord>, StoreError> {
+        const MODELS: &str = select_models!("WHERE m.tenant_id = $1 AND ($2 IS NULL OR m.name > $2)");
+        const PAIRS: &str = "AND m.id IN (SELECT model_id FROM model_metadata WHERE tenant_id = $1";
+        let sql = format!("{MODELS}{} ORDER BY m.name LIMIT $3", filter.metadata.condition(PAIRS, 4));
         Ok(read!(self, |pool| {
-            sqlx::query_as(SQL).bind(&self.tenant).bind(&page.after).bind(page.limit).fetch_all(pool).await?
+            let listed = sqlx::query_as(AssertSqlSafe(sql)).bind(&self.tenant).bind(&page.after).bind(page.limit);
+            let pairs = filter.metadata.iter();
+            pairs.fold(listed, |listed, (key, value)| listed.bind(key).bind(value)).fetch_all(pool).await?
         }))
     }
 
-    /// Makes `version` the one that is served when none is named.
+    /// Changes a model, all that is asked for or nothing. Returns it as it then is.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] for the model or the version.
-    pub async fn set_default_version(&self, name: &str, version: i64) -> Result<ModelRecord, StoreError> {
-        const SQL: &str = "UPDATE models SET default_version = $1 WHERE id = $2 \
+    /// [`StoreError::NotFound`] for the model or the version; [`StoreError::Metadata`] for what would be too much.
+    pub async fn change_model(&self, name: &str, change: &ModelChange) -> Result<ModelRecord, StoreError> {
+        const DEFAULT: &str = "UPDATE models SET default_version = $1 WHERE id = $2 \
              AND EXISTS (SELECT 1 FROM versions WHERE model_id = $2 AND number = $1)";
-        let model = self.model(name).await?;
-        let changed: Result<u64, StoreError> = write!(self, |tx| {
-            // A statement of its own: only the next one sees what was committed while this one waited.
-            sqlx::query(LOCK_MODEL).bind(&self.tenant).bind(name).execute(&mut *tx).await?;
-            sqlx::query(SQL).bind(version).bind(&model.id).execute(&mut *tx).await?.rows_affected()
+        const METADATA: &str = "SELECT metadata FROM models WHERE id = $1";
+        const SET_METADATA: &str = "UPDATE models SET metadata = $1 WHERE id = $2";
+        const DELETE_PAIRS: &str = "DELETE FROM model_metadata WHERE model_id = $1";
+        let changed: Result<(), StoreError> = write!(self, |tx| {
+            // A statement of its own: only the next ones see what was committed while this one waited.
+            let id: Option<ModelId> =
+                sqlx::query_scalar(LOCK_MODEL).bind(&self.tenant).bind(name).fetch_optional(&mut *tx).await?;
+            let id = id.ok_or_else(|| Kind::Model.not_found(name))?;
+            if let Some(version) = change.default_version {
+                let moved = sqlx::query(DEFAULT).bind(version).bind(&id).execute(&mut *tx).await?.rows_affected();
+                if moved == 0 {
+                    return Err(Kind::Version.not_found(format!("{version} of {name}")));
+                }
+            }
+            if let Some(patch) = &change.metadata {
+                let Json(before): Json<Metadata> = sqlx::query_scalar(METADATA).bind(&id).fetch_one(&mut *tx).await?;
+                let after = patch.applied_to(before)?;
+                sqlx::query(SET_METADATA).bind(Json(&after)).bind(&id).execute(&mut *tx).await?;
+                sqlx::query(DELETE_PAIRS).bind(&id).execute(&mut *tx).await?;
+                insert_pairs!(self, tx, INSERT_OF_MODEL, &id, &after);
+            }
         });
-        match changed? {
-            0 => Err(Kind::Version.not_found(format!("{version} of {name}"))),
-            _ => Ok(ModelRecord { default_version: version, ..model }),
-        }
+        changed?;
+        self.model(name).await
     }
 
     /// Inserts a model and its version 0. The blob is in place.
     pub(super) async fn insert_model(&self, model: &NewModel, blob: &Published<'_>) -> Result<(), StoreError> {
         const MODEL: &str = "INSERT INTO models (id, tenant_id, name, format, inputs, outputs, weights, kept, \
-             unsupported_operators, next_version, created_at) \
-             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, 1, now_ms FROM clock";
+             unsupported_operators, metadata, next_version, created_at) \
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1, now_ms FROM clock";
         const VERSION: &str = "INSERT INTO versions (tenant_id, model_id, number, sha256, ratio, created_at) \
              SELECT $1, $2, 0, $3, 1, now_ms FROM clock";
         let id = ModelId::new();
@@ -151,8 +190,10 @@ impl Store {
                 .bind(Json(&model.weights))
                 .bind(Json(&model.kept))
                 .bind(Json(&model.unsupported_operators))
+                .bind(Json(&model.metadata))
                 .execute(&mut *tx)
                 .await?;
+            insert_pairs!(self, tx, INSERT_OF_MODEL, &id, &model.metadata);
             sqlx::query(VERSION).bind(&self.tenant).bind(&id).bind(&blob.sha256).execute(&mut *tx).await?;
         })
     }

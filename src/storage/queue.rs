@@ -16,9 +16,11 @@ use crate::jobs::JobKind;
 use super::database::{Database, read, skip_locked, write};
 use super::datasets::LOCK_DATASET;
 use super::idempotency::insert_name;
+use super::metadata::{INSERT_OF_JOB, insert_pairs};
 use super::models::LOCK_MODEL;
 use super::{
-    DatasetId, EventKind, Failure, JobId, JobRecord, JobState, Kind, ModelId, NamedRequest, Store, StoreError, TenantId,
+    DatasetId, EventKind, Failure, JobId, JobRecord, JobState, Kind, Metadata, ModelId, NamedRequest, Store,
+    StoreError, TenantId,
 };
 
 /// A job about to be queued.
@@ -29,6 +31,8 @@ pub struct NewJob {
     pub priority: i64,
     /// What is asked for.
     pub spec: Value,
+    /// What users note about it.
+    pub metadata: Metadata,
     /// The model's name.
     pub model: String,
     /// The names of the datasets it reads.
@@ -95,8 +99,8 @@ impl Store {
     /// uniqueness: [`Store::made_by`] has what it made.
     pub async fn enqueue(&self, job: &NewJob) -> Result<JobRecord, StoreError> {
         const SQL: &str = "INSERT INTO jobs (id, tenant_id, kind, state, priority, spec, model_id, model, dataset_id, \
-             max_attempts, run_at, created_at) \
-             SELECT $1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, now_ms, now_ms FROM clock RETURNING *";
+             max_attempts, metadata, run_at, created_at) \
+             SELECT $1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, now_ms, now_ms FROM clock RETURNING *";
         const INSERT_DATASET: &str = "INSERT INTO job_datasets (tenant_id, job_id, dataset_id) VALUES ($1, $2, $3)";
         // Locks the tenant's row, so that no two jobs take the last place.
         const BOUND: &str = "UPDATE tenants SET name = name WHERE id = $1 AND max_unfinished_jobs IS NOT NULL \
@@ -131,8 +135,10 @@ impl Store {
                 .bind(&job.model)
                 .bind(datasets.first())
                 .bind(job.max_attempts)
+                .bind(Json(&job.metadata))
                 .fetch_one(&mut *tx)
                 .await?;
+            insert_pairs!(self, tx, INSERT_OF_JOB, &queued.id, &job.metadata);
             for dataset in &datasets {
                 sqlx::query(INSERT_DATASET).bind(&self.tenant).bind(&queued.id).bind(dataset).execute(&mut *tx).await?;
             }

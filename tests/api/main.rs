@@ -24,6 +24,7 @@ mod isolation;
 mod jobs;
 mod keys;
 mod memory;
+mod metadata;
 mod models;
 mod operations;
 mod predictions;

@@ -142,7 +142,9 @@ fn wait_for_state(client: &Client, webhook: &str, state: &str) -> Value {
 fn the_end_of_a_job_is_told_once_signed_and_complete() {
     let (app, endpoint) = (app(), Endpoint::answering(&["204 No Content"]));
     let (webhook, secret) = create(&app, &json!({"url": endpoint.url}));
-    let job = app.run_job(&fixtures::compress_digits());
+    let mut asked = fixtures::compress_digits();
+    asked["metadata"] = json!({"run": "7"});
+    let job = app.run_job(&asked);
     let got = endpoint.wait_for(1).remove(0);
     let delivery = wait_for_state(&app, &webhook, "delivered");
 
@@ -157,6 +159,7 @@ fn the_end_of_a_job_is_told_once_signed_and_complete() {
     let mut shown = app.get(&format!("/api/v1/jobs/{}", job["id"].as_str().unwrap())).expect(200).json();
     assert!(shown["result"].as_object_mut().unwrap().remove("report").is_some());
     assert_eq!(message["data"], shown);
+    assert_eq!(message["data"]["metadata"], asked["metadata"]);
 
     assert_eq!(delivery["status_code"], 204);
     assert_eq!((&delivery["attempt"], &delivery["error"]), (&json!(1), &Value::Null));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::app::App;
 use crate::http::Error;
-use crate::storage::{ModelId, ModelRecord, Page};
+use crate::storage::{ModelFilter, ModelId, ModelRecord, Page};
 
 /// Models that are read at a time.
 const PAGE: usize = 100;
@@ -31,7 +31,7 @@ pub async fn each_model(app: &App) -> Result<Vec<Entry>, Error> {
     let mut entries: Vec<Entry> = Vec::new();
     loop {
         let page = Page { after: entries.last().map(|entry| entry.name.clone()), limit: PAGE as i64 };
-        let models = app.storage.store.models(&page).await?;
+        let models = app.storage.store.models(&ModelFilter::default(), &page).await?;
         let is_last = models.len() < PAGE;
         entries.extend(models.into_iter().map(|model| {
             let versions = numbers.remove(&model.id).unwrap_or_default();

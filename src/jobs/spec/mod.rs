@@ -16,7 +16,7 @@ use crate::compress::{Recipe, Report};
 use crate::evaluate::{DataMap, DataSplits, Metric};
 use crate::infer::Residency;
 use crate::search::SearchReport;
-use crate::storage::NewMetric;
+use crate::storage::{Metadata, NewMetric};
 
 pub use search::{SearchJob, SearchSpec};
 
@@ -89,6 +89,9 @@ pub struct CompressSpec {
     /// A higher one is claimed first.
     #[serde(default)]
     pub priority: i32,
+    /// What users note about the job.
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    pub metadata: Metadata,
 }
 
 /// Measures one version of a model.
@@ -105,6 +108,9 @@ pub struct EvaluateSpec {
     /// A higher one is claimed first.
     #[serde(default)]
     pub priority: i32,
+    /// What users note about the job.
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    pub metadata: Metadata,
 }
 
 /// Times a version of a model beside another: latency, throughput, time per layer, memory. What else the service does
@@ -142,6 +148,9 @@ pub struct BenchmarkSpec {
     /// A higher one is claimed first.
     #[serde(default)]
     pub priority: i32,
+    /// What users note about the job.
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    pub metadata: Metadata,
 }
 
 impl BenchmarkSpec {
@@ -276,6 +285,16 @@ impl JobSpec {
             Self::Evaluate(spec) => spec.priority,
             Self::Benchmark(spec) => spec.priority,
             Self::Search(spec) => spec.job.priority,
+        }
+    }
+
+    /// What users note about the job.
+    pub fn metadata(&self) -> &Metadata {
+        match self {
+            Self::Compress(spec) => &spec.metadata,
+            Self::Evaluate(spec) => &spec.metadata,
+            Self::Benchmark(spec) => &spec.metadata,
+            Self::Search(spec) => &spec.job.metadata,
         }
     }
 }

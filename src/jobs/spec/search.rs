@@ -8,6 +8,7 @@ use utoipa::{PartialSchema, ToSchema};
 use super::members_of;
 use crate::evaluate::DataSplits;
 use crate::search::Search;
+use crate::storage::Metadata;
 
 /// Searches for the smallest version within an allowed loss, or for the best one within a size. The members of the search
 /// stand beside those of the job.
@@ -33,10 +34,13 @@ pub struct SearchJob {
     /// A higher one is claimed first.
     #[serde(default)]
     pub priority: i32,
+    /// What users note about the job.
+    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
+    pub metadata: Metadata,
 }
 
 /// The names of the members of [`SearchJob`].
-const JOB_MEMBERS: [&str; 4] = ["model", "data", "make_default", "priority"];
+const JOB_MEMBERS: [&str; 5] = ["model", "data", "make_default", "priority", "metadata"];
 
 /// By hand, since flattened members cannot be told from unknown ones.
 impl<'de> Deserialize<'de> for SearchSpec {

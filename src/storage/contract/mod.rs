@@ -5,6 +5,7 @@
 
 mod blobs;
 mod contention;
+mod metadata;
 mod objects;
 mod outcomes;
 mod queue;
@@ -101,6 +102,7 @@ fn new_model(name: &str) -> NewModel {
         weights: Vec::new(),
         kept: Vec::new(),
         unsupported_operators: Vec::new(),
+        metadata: Metadata::default(),
     }
 }
 
@@ -109,11 +111,17 @@ async fn add_model(storage: &Storage, name: &str) -> ModelRecord {
     storage.add_model(file, &new_model(name)).await.expect("a model").0
 }
 
+/// Has `version` served when none is named.
+fn serve(version: i64) -> ModelChange {
+    ModelChange { default_version: Some(version), metadata: None }
+}
+
 fn new_job(model: &str) -> NewJob {
     NewJob {
         kind: JobKind::Evaluate,
         priority: 0,
         spec: json!({"asked": "for"}),
+        metadata: Metadata::default(),
         model: model.to_owned(),
         datasets: Default::default(),
         max_attempts: 3,

@@ -144,8 +144,10 @@ async fn a_version_that_is_deleted_cannot_become_the_default_at_the_same_time() 
             let file = stage(&storage, b"artifact").await;
             let done = Compression { make_default: false, ..compression(Vec::new()) };
             storage.finish_compression(&lease, file, &done).await.expect("a version");
+            let serve_it = serve(number);
+            let choosing = storage.store.change_model("net", &serve_it);
             let deleting = storage.delete_version("net", number);
-            let (chosen, deleted) = tokio::join!(storage.store.set_default_version("net", number), deleting);
+            let (chosen, deleted) = tokio::join!(choosing, deleting);
             assert_ne!(chosen.is_ok(), deleted.is_ok(), "{chosen:?} {deleted:?}");
             let model = storage.store.model("net").await.expect("the model");
             assert!(storage.store.version(&model, model.default_version).await.is_ok());
@@ -169,7 +171,7 @@ async fn numbers_of_deleted_versions_are_not_given_again() {
         assert!(matches!(refused, Err(StoreError::DefaultVersion { version: 2, .. })), "{refused:?}");
         let refused = storage.delete_version("net", 0).await;
         assert!(matches!(refused, Err(StoreError::UploadVersion { .. })), "{refused:?}");
-        storage.store.set_default_version("net", 0).await.expect("version 0");
+        storage.store.change_model("net", &serve(0)).await.expect("version 0");
         storage.delete_version("net", 2).await.expect("version 2");
         compress(b"third").await;
         let versions = storage.store.versions(&model.id, 0, 9).await.expect("versions");

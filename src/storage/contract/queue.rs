@@ -274,8 +274,12 @@ async fn jobs_are_listed_newest_first_in_pages_by_state_kind_and_model() {
         let all = JobFilter::default();
         assert_eq!(list(all.clone(), None, 3).await, [ids[3].clone(), ids[2].clone(), ids[1].clone()]);
         assert_eq!(list(all, Some(&ids[1]), 3).await, [ids[0].clone()]);
-        let queued_of_a =
-            JobFilter { state: Some(JobState::Queued), kind: Some(JobKind::Evaluate), model: Some("a".to_owned()) };
+        let queued_of_a = JobFilter {
+            state: Some(JobState::Queued),
+            kind: Some(JobKind::Evaluate),
+            model: Some("a".to_owned()),
+            ..JobFilter::default()
+        };
         assert_eq!(list(queued_of_a, None, 9).await, [ids[3].clone(), ids[0].clone()]);
         let compressions = JobFilter { kind: Some(JobKind::Compress), ..JobFilter::default() };
         assert_eq!(list(compressions, None, 9).await, []);

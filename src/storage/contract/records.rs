@@ -83,7 +83,14 @@ async fn lists_are_paged_by_name() {
             storage.add_dataset(stage(&storage, name.as_bytes()).await, &new_dataset(name)).await.expect("a dataset");
         }
         let models = async |page: Page| -> Vec<String> {
-            storage.store.models(&page).await.expect("models").into_iter().map(|model| model.name).collect()
+            storage
+                .store
+                .models(&ModelFilter::default(), &page)
+                .await
+                .expect("models")
+                .into_iter()
+                .map(|model| model.name)
+                .collect()
         };
         assert_eq!(models(page(None, 2)).await, ["B", "a"]);
         assert_eq!(models(page(Some("a"), 9)).await, ["b", "c"]);
@@ -102,8 +109,8 @@ async fn what_is_not_there_is_named() {
             (store.model("x").await.err(), "there is no model x"),
             (store.dataset("x").await.err(), "there is no dataset x"),
             (store.version(&model, 7).await.err(), "there is no version 7 of net"),
-            (store.set_default_version("net", 7).await.err(), "there is no version 7 of net"),
-            (store.set_default_version("x", 0).await.err(), "there is no model x"),
+            (store.change_model("net", &serve(7)).await.err(), "there is no version 7 of net"),
+            (store.change_model("x", &serve(0)).await.err(), "there is no model x"),
             (storage.delete_model("x").await.err(), "there is no model x"),
             (storage.delete_version("net", 7).await.err(), "there is no version 7 of net"),
             (storage.delete_dataset("x").await.err(), "there is no dataset x"),
@@ -187,7 +194,7 @@ async fn tenants_do_not_see_each_other() {
         assert!(stranger.model("net").await.is_err());
         assert!(stranger.job(&job.id).await.is_err());
         assert!(stranger.cancel(&job.id).await.is_err());
-        assert_eq!(stranger.models(&page(None, 9)).await.expect("models"), []);
+        assert_eq!(stranger.models(&ModelFilter::default(), &page(None, 9)).await.expect("models"), []);
         assert_eq!(stranger.events(&job.id, 0, 9).await.expect("events"), []);
     })
     .await;
