@@ -70,8 +70,8 @@ impl App {
         let dispatcher = Arc::new(Dispatcher::start(storage.store.clone(), config.webhook_allow.clone()));
         let closed = CancellationToken::new();
         tokio::spawn(observe(storage.clone(), metrics.clone(), closed.clone()));
-        tokio::spawn(sweep(storage.clone(), Duration::from_secs(config.sweep_seconds), closed.clone()));
         let (config, workers) = (Arc::new(config), Arc::new(workers));
+        tokio::spawn(sweep(storage.clone(), config.clone(), closed.clone()));
         Ok(Self { config, storage, jobs, executor, predictors, batching, metrics, workers, dispatcher, closed })
     }
 
@@ -166,8 +166,9 @@ impl App {
     }
 }
 
-/// Clears away what killed processes left and what is too old, every `interval`, until `closed`.
-async fn sweep(storage: Storage, interval: Duration, closed: CancellationToken) {
+/// Clears away what killed processes left and what is too old, every [`Config::sweep_seconds`], until `closed`.
+async fn sweep(storage: Storage, config: Arc<Config>, closed: CancellationToken) {
+    let interval = Duration::from_secs(config.sweep_seconds);
     while tokio::time::timeout(interval, closed.cancelled()).await.is_err() {
         if let Err(error) = storage.sweep().await {
             tracing::warn!(%error, "what killed processes left could not be cleared away");
@@ -177,6 +178,27 @@ async fn sweep(storage: Storage, interval: Duration, closed: CancellationToken) 
         }
         if let Err(error) = storage.store.forget_old_deliveries().await {
             tracing::warn!(%error, "old deliveries could not be forgotten");
+        }
+        // There may be many at first; what is left is for the next process.
+        closed.run_until_cancelled(forget_jobs(&storage, &config)).await;
+    }
+}
+
+/// Deletes what is told of finished jobs and is older than the settings say.
+async fn forget_jobs(storage: &Storage, config: &Config) {
+    let days = |days: u32| Duration::from_secs(u64::from(days) * 24 * 60 * 60);
+    if let Some(kept) = config.keep_events_days.map(days) {
+        match storage.store.forget_old_events(kept).await {
+            Ok(0) => {}
+            Ok(events) => tracing::info!(events, "old events were deleted"),
+            Err(error) => tracing::warn!(%error, "old events could not be deleted"),
+        }
+    }
+    if let Some(kept) = config.keep_jobs_days.map(days) {
+        match storage.store.forget_old_jobs(kept).await {
+            Ok(0) => {}
+            Ok(jobs) => tracing::info!(jobs, "old jobs were deleted"),
+            Err(error) => tracing::warn!(%error, "old jobs could not be deleted"),
         }
     }
 }

@@ -124,6 +124,14 @@ pub struct ConfigArgs {
     #[arg(long, env = unless_empty("WEIGHTPRESS_SWEEP_SECONDS"), value_name = "SECONDS")]
     pub sweep_seconds: Option<u64>,
 
+    /// Days that finished jobs are kept, with their events and what was sent about them; versions stay [default: for ever].
+    #[arg(long, env = unless_empty("WEIGHTPRESS_KEEP_JOBS_DAYS"), value_name = "DAYS")]
+    pub keep_jobs_days: Option<u32>,
+
+    /// Days that the events of finished jobs are kept [default: as long as the jobs].
+    #[arg(long, env = unless_empty("WEIGHTPRESS_KEEP_EVENTS_DAYS"), value_name = "DAYS")]
+    pub keep_events_days: Option<u32>,
+
     /// What to log, as `level` or `module=level,...` [default: info].
     #[arg(long, env = unless_empty("WEIGHTPRESS_LOG"), value_name = "FILTER")]
     pub log: Option<String>,
@@ -224,6 +232,10 @@ pub struct Config {
     pub max_attempts: u32,
     /// How often what killed processes left is cleared away, in seconds.
     pub sweep_seconds: u64,
+    /// Days that finished jobs are kept; `None`: for ever.
+    pub keep_jobs_days: Option<u32>,
+    /// Days that the events of finished jobs are kept; `None`: as long as the jobs.
+    pub keep_events_days: Option<u32>,
     /// What to log.
     pub log: String,
     /// Who reads the log.
@@ -304,6 +316,8 @@ impl ConfigArgs {
             lease_ms: self.lease_ms.or(file.lease_ms).unwrap_or(30_000),
             max_attempts: self.max_attempts.or(file.max_attempts).unwrap_or(3),
             sweep_seconds: self.sweep_seconds.or(file.sweep_seconds).unwrap_or(300),
+            keep_jobs_days: self.keep_jobs_days.or(file.keep_jobs_days),
+            keep_events_days: self.keep_events_days.or(file.keep_events_days),
             log: self.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
             log_format: self.log_format.or(file.log_format).unwrap_or_default(),
         };
@@ -338,6 +352,11 @@ impl Config {
         in_range("child_memory_bytes", "at least 536870912", memory_bytes, memory_bytes >= 512 << 20)?;
         in_range("lease_ms", "100 to 3600000", self.lease_ms, (100..=3_600_000).contains(&self.lease_ms))?;
         in_range("sweep_seconds", "1 to 86400", self.sweep_seconds, (1..=86_400).contains(&self.sweep_seconds))?;
+        for (setting, days) in [("keep_jobs_days", self.keep_jobs_days), ("keep_events_days", self.keep_events_days)] {
+            // A day at least: the names of requests last as long.
+            let days = days.unwrap_or(1);
+            in_range(setting, "1 to 36500", days.into(), (1..=36_500).contains(&days))?;
+        }
         in_range("max_attempts", "1 to 100", self.max_attempts.into(), (1..=100).contains(&self.max_attempts))
     }
 }
@@ -530,5 +549,15 @@ mod tests {
     fn values_out_of_range_name_their_setting() {
         let error = parse(&["--lease-ms", "1"]).resolve().expect_err("a lease that short");
         assert_eq!(error.to_string(), "lease_ms must be 100 to 3600000, not 1");
+        let error = parse(&["--keep-jobs-days", "0"]).resolve().expect_err("days");
+        assert_eq!(error.to_string(), "keep_jobs_days must be 1 to 36500, not 0");
+    }
+
+    #[test]
+    fn jobs_and_their_events_are_kept_for_ever_unless_told_otherwise() {
+        let config = parse(&[]).resolve().expect("settings");
+        assert_eq!((config.keep_jobs_days, config.keep_events_days), (None, None));
+        let config = parse(&["--keep-jobs-days", "365", "--keep-events-days", "30"]).resolve().expect("settings");
+        assert_eq!((config.keep_jobs_days, config.keep_events_days), (Some(365), Some(30)));
     }
 }

@@ -40,7 +40,7 @@ pub struct VersionSummary {
     pub ratio: f64,
     /// What was measured of this version, oldest first.
     pub metrics: Vec<MetricRecord>,
-    /// The job that made it; null for version 0.
+    /// The job that made it, which may be deleted by now; null for version 0.
     pub job: Option<JobId>,
     pub created_at: Timestamp,
     /// Where it is described.

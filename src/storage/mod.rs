@@ -23,6 +23,7 @@ mod objects;
 mod outcome;
 mod ownership;
 mod queue;
+mod retention;
 mod tenants;
 mod timestamp;
 mod upload;

@@ -22,7 +22,7 @@ pub struct VersionRecord {
     pub size_bytes: i64,
     /// Bytes of the upload / bytes of this file; 1 for version 0.
     pub ratio: f64,
-    /// The job that made it; `None` for version 0.
+    /// The job that made it, which may be deleted by now; `None` for version 0.
     pub job_id: Option<JobId>,
     pub created_at: Timestamp,
 }
@@ -84,6 +84,7 @@ pub struct MetricRecord {
     pub split: Option<String>,
     /// Samples that were measured.
     pub samples: i64,
+    /// The job that measured it, which may be deleted by now.
     pub job_id: JobId,
     pub created_at: Timestamp,
 }

@@ -174,6 +174,8 @@ fn config(data_dir: &Path) -> Config {
         lease_ms: 10_000,
         max_attempts: 3,
         sweep_seconds: 300,
+        keep_jobs_days: None,
+        keep_events_days: None,
         log: "info".to_owned(),
         log_format: LogFormat::Text,
     }

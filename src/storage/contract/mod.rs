@@ -10,6 +10,7 @@ mod objects;
 mod outcomes;
 mod queue;
 mod records;
+mod retention;
 mod tenants;
 mod webhooks;
 

@@ -34,7 +34,7 @@ fn layer(name: &str) -> LayerReport {
     }
 }
 
-fn compression(metrics: Vec<NewMetric>) -> Compression {
+pub(super) fn compression(metrics: Vec<NewMetric>) -> Compression {
     let report = Report {
         source_bytes: 300,
         artifact_bytes: 60,
@@ -81,7 +81,7 @@ fn expected_row() -> LayerRecord {
 }
 
 /// Claims a fresh job of `net`.
-async fn claimed(storage: &Storage) -> Lease {
+pub(super) async fn claimed(storage: &Storage) -> Lease {
     let job = NewJob { kind: JobKind::Compress, ..new_job("net") };
     storage.store.enqueue(&job).await.expect("a job");
     storage.store.claim("worker", LONG).await.expect("a queue").expect("the job").lease()
