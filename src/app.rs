@@ -22,6 +22,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(2);
 const METRICS_INTERVAL: Duration = Duration::from_secs(5);
 /// Delay before the second attempt of a job.
 const RETRY_BACKOFF: Duration = Duration::from_millis(500);
+/// How often an idle worker looks for jobs that it did not hear of.
+const IDLE_POLL: Duration = Duration::from_secs(1);
 
 /// The service as one tenant sees it: rows and jobs are the tenant's, the rest is everybody's. Clones share it all.
 #[derive(Clone)]
@@ -65,6 +67,7 @@ impl App {
             workers: config.workers,
             lease: Duration::from_millis(config.lease_ms),
             backoff: RETRY_BACKOFF,
+            idle_poll: IDLE_POLL,
         };
         let workers = Workers::start(&jobs, &settings);
         let dispatcher = Arc::new(Dispatcher::start(storage.store.clone(), config.webhook_allow.clone()));

@@ -1,15 +1,15 @@
-//! Word of changed jobs, so that waiting needs no polling within a process.
+//! Word of changed jobs, so that waiting needs no polling within a process, nor between processes that hear each other.
 
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, broadcast};
 
-use crate::storage::JobId;
+use crate::storage::{EventKind, Heard, JobId};
 
 /// Changes that a slow listener may fall behind before it is told to look for itself.
 const BACKLOG: usize = 1024;
-/// How often to look whether another process changed a job.
+/// How often to look whether another process changed a job, for it may not have been heard.
 const RECHECK: Duration = Duration::from_millis(500);
 
 /// Spreads the word.
@@ -38,6 +38,16 @@ impl Changes {
         let _ = self.cancelled.send(job.clone());
     }
 
+    /// Passes on what another process did.
+    pub(super) fn pass_on(&self, Heard { job, kind }: &Heard) {
+        self.announce(job);
+        match kind {
+            EventKind::Queued | EventKind::Requeued => self.queued.notify_one(),
+            EventKind::Cancelling => self.announce_cancel(job),
+            _ => {}
+        }
+    }
+
     /// Watches a job for any change.
     pub(super) fn watch(&self, job: &JobId) -> Watch {
         Watch { job: job.clone(), changed: self.changed.subscribe() }
@@ -58,12 +68,12 @@ pub struct Watch {
 
 impl Watch {
     /// Returns once the job may have changed since this watch was made, or since the last call: this process changed
-    /// it, or half a second passed (another process may have). Safe to drop and call again.
+    /// it, or another that it hears, or half a second passed. Safe to drop and call again.
     pub async fn changed(&mut self) {
         let _elapsed = tokio::time::timeout(RECHECK, self.announced()).await;
     }
 
-    /// Returns once this process changed the job.
+    /// Returns once it is said that the job changed.
     pub(super) async fn announced(&mut self) {
         loop {
             match self.changed.recv().await {

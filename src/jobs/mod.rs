@@ -8,6 +8,7 @@ mod batching;
 mod changes;
 mod executor;
 mod isolation;
+mod listening;
 mod predictors;
 mod progress;
 mod serving;

@@ -10,10 +10,8 @@ use crate::storage::{Failure, JobRecord, JobState, Lease, Storage, StoreError};
 
 use super::progress::JobProgress;
 use super::work::{self, Done};
-use super::{ExecuteError, Jobs};
+use super::{ExecuteError, Jobs, listening};
 
-/// How often an idle worker looks for jobs that another process queued, or whose delay is over.
-const IDLE_POLL: Duration = Duration::from_secs(1);
 /// Progress is written at most this often.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 /// The longest silence between heartbeats: how long a cancel by another process goes unnoticed.
@@ -28,16 +26,18 @@ pub(crate) struct WorkerSettings {
     pub(crate) lease: Duration,
     /// Delay before a second attempt; doubles with each.
     pub(crate) backoff: Duration,
+    /// How often an idle worker looks for jobs whose delay is over, or that it did not hear of.
+    pub(crate) idle_poll: Duration,
 }
 
-/// The workers of this process, and the reaper.
+/// The workers of this process, the reaper, and who listens to other processes.
 pub(crate) struct Workers {
     stop: CancellationToken,
     tasks: tokio::sync::Mutex<JoinSet<()>>,
 }
 
 impl Workers {
-    /// Starts the workers and the reaper.
+    /// Starts them all.
     pub(crate) fn start(jobs: &Jobs, settings: &WorkerSettings) -> Self {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -51,6 +51,7 @@ impl Workers {
             tasks.spawn(async move { worker.run().await });
         }
         tasks.spawn(reap(jobs.clone(), settings.clone(), stop.clone()));
+        tasks.spawn(listening::listen(jobs.clone(), stop.clone()));
         Self { stop, tasks: tokio::sync::Mutex::new(tasks) }
     }
 
@@ -123,7 +124,7 @@ impl Worker {
                 Ok(None) => self.idle().await,
                 Err(error) => {
                     tracing::error!(%error, "no job could be claimed");
-                    sleep_or_stop(IDLE_POLL, &self.stop).await;
+                    sleep_or_stop(self.settings.idle_poll, &self.stop).await;
                 }
             }
         }
@@ -132,7 +133,7 @@ impl Worker {
     async fn idle(&self) {
         tokio::select! {
             () = self.jobs.changes.queued.notified() => {}
-            () = tokio::time::sleep(IDLE_POLL) => {}
+            () = tokio::time::sleep(self.settings.idle_poll) => {}
             () = self.stop.cancelled() => {}
         }
     }

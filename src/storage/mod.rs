@@ -17,6 +17,7 @@ mod id;
 mod idempotency;
 mod jobs;
 mod keys;
+mod listener;
 mod metadata;
 mod models;
 mod objects;
@@ -34,6 +35,8 @@ mod word;
 
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 pub use blobs::{BlobSettings, Blobs, Checkout, ObjectHome, ObjectSettings, StagedBlob};
 pub(crate) use database::sqlite_url;
 pub use datasets::{ArraySummary, DatasetRecord, NewDataset};
@@ -43,6 +46,7 @@ pub use id::{DatasetId, DeliveryId, InvalidId, JobId, ModelId, TenantId, UploadI
 pub use idempotency::NamedRequest;
 pub use jobs::{EventKind, Failure, JobEvent, JobFilter, JobRecord, JobState};
 pub use keys::{Credential, KeyRecord, NewKey};
+pub use listener::{Heard, Listener};
 pub use metadata::{Metadata, MetadataError, MetadataPatch};
 pub use models::{ModelChange, ModelFilter, ModelRecord, NewModel, WeightSummary};
 pub use objects::S3Location;
@@ -76,6 +80,8 @@ pub struct Store {
     database: Database,
     gate: Arc<Gate>,
     tenant: TenantId,
+    /// Tells what it does from what other stores do.
+    origin: Arc<str>,
 }
 
 impl Store {
@@ -86,7 +92,8 @@ impl Store {
     /// [`StoreError`] when it cannot be opened.
     pub async fn connect(database_url: &str) -> Result<Self, StoreError> {
         let database = Database::connect(database_url).await?;
-        Ok(Self { gate: Arc::new(Gate::of(&database)), database, tenant: TenantId::default() })
+        let gate = Arc::new(Gate::of(&database));
+        Ok(Self { database, gate, tenant: TenantId::default(), origin: Uuid::now_v7().to_string().into() })
     }
 
     /// The same database, seen by `tenant`.

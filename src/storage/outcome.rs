@@ -148,7 +148,7 @@ impl Store {
             if done.make_default {
                 sqlx::query(MAKE_DEFAULT).bind(&model).bind(number).execute(&mut *tx).await?;
             }
-            append_event!(tx, &held.job, kind, json!({ "version": number }));
+            append_event!(self, tx, &held.job, kind, json!({ "version": number }));
             job
         })
     }
@@ -168,7 +168,7 @@ impl Store {
             let job = job.ok_or_else(|| held.lost())?;
             let model = job.model_id.as_ref().ok_or_else(|| held.lost())?;
             insert_metrics!(self, tx, model, &held.job, &result.metrics);
-            append_event!(tx, &held.job, EventKind::Succeeded, json!({ "version": result.version }));
+            append_event!(self, tx, &held.job, EventKind::Succeeded, json!({ "version": result.version }));
             job
         })
     }

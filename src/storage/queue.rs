@@ -64,9 +64,10 @@ pub struct ProgressNote {
     pub remaining_seconds: Option<f64>,
 }
 
-/// Appends an event inside the transaction that changed the job, and queues the messages that tell of it.
+/// Appends an event inside the transaction that changed the job, queues the messages that tell of it, and has other processes
+/// hear of it.
 macro_rules! append_event {
-    ($tx:ident, $job:expr, $kind:expr, $data:expr) => {{
+    ($store:expr, $tx:ident, $job:expr, $kind:expr, $data:expr) => {{
         let (job, kind) = ($job, $kind);
         sqlx::query($crate::storage::queue::APPEND_EVENT)
             .bind(job)
@@ -75,6 +76,7 @@ macro_rules! append_event {
             .execute(&mut *$tx)
             .await?;
         $crate::storage::deliveries::insert_deliveries!($tx, job, kind);
+        $crate::storage::listener::tell_others!($store, $tx, job, kind);
     }};
 }
 
@@ -145,7 +147,7 @@ impl Store {
             if let Some(request) = &job.request {
                 insert_name!(self, tx, request, &queued.id);
             }
-            append_event!(tx, &queued.id, EventKind::Queued, json!({}));
+            append_event!(self, tx, &queued.id, EventKind::Queued, json!({}));
             queued
         })
     }
@@ -176,7 +178,7 @@ impl Store {
                 let claimed: Option<JobRecord> =
                     sqlx::query_as(sql).bind(worker).bind(millis(lease)).bind(&tenant).fetch_optional(&mut *tx).await?;
                 if let Some(job) = &claimed {
-                    append_event!(tx, &job.id, EventKind::Started, json!({ "worker": worker }));
+                    append_event!(self, tx, &job.id, EventKind::Started, json!({ "worker": worker }));
                 }
                 claimed
             });
@@ -226,7 +228,7 @@ impl Store {
                     "message": note.message,
                     "remaining_seconds": note.remaining_seconds,
                 });
-                append_event!(tx, &held.job, EventKind::Progress, data);
+                append_event!(self, tx, &held.job, EventKind::Progress, data);
             }
             state
         })
@@ -249,7 +251,7 @@ impl Store {
                 .fetch_optional(&mut *tx)
                 .await?;
             let failed = failed.ok_or_else(|| held.lost())?;
-            append_event!(tx, &failed.id, EventKind::Failed, failure);
+            append_event!(self, tx, &failed.id, EventKind::Failed, failure);
             failed
         })
     }
@@ -266,7 +268,7 @@ impl Store {
             let cancelled: Option<JobRecord> =
                 sqlx::query_as(SQL).bind(&held.job).bind(held.attempt).fetch_optional(&mut *tx).await?;
             let cancelled = cancelled.ok_or_else(|| held.lost())?;
-            append_event!(tx, &cancelled.id, EventKind::Cancelled, json!({}));
+            append_event!(self, tx, &cancelled.id, EventKind::Cancelled, json!({}));
             cancelled
         })
     }
@@ -285,7 +287,7 @@ impl Store {
             let released: Option<JobRecord> =
                 sqlx::query_as(SQL).bind(&held.job).bind(held.attempt).fetch_optional(&mut *tx).await?;
             let released = released.ok_or_else(|| held.lost())?;
-            append_event!(tx, &released.id, event_after(&released), json!({ "reason": "released" }));
+            append_event!(self, tx, &released.id, event_after(&released), json!({ "reason": "released" }));
             released
         })
     }
@@ -303,7 +305,7 @@ impl Store {
             let changed: Option<JobRecord> =
                 sqlx::query_as(SQL).bind(&self.tenant).bind(id).fetch_optional(&mut *tx).await?;
             if let Some(job) = &changed {
-                append_event!(tx, &job.id, event_after(job), json!({}));
+                append_event!(self, tx, &job.id, event_after(job), json!({}));
             }
             changed
         });
@@ -340,7 +342,7 @@ impl Store {
             let reaped: Vec<JobRecord> =
                 sqlx::query_as(sql).bind(millis(backoff)).bind(Json(&lost)).fetch_all(&mut *tx).await?;
             for job in &reaped {
-                append_event!(tx, &job.id, event_after(job), json!({ "reason": lost.code }));
+                append_event!(self, tx, &job.id, event_after(job), json!({ "reason": lost.code }));
             }
             reaped
         })
@@ -385,7 +387,7 @@ impl Store {
                 .fetch_optional(&mut *tx)
                 .await?;
             let job = job.ok_or_else(|| held.lost())?;
-            append_event!(tx, &job.id, event_after(&job), failure);
+            append_event!(self, tx, &job.id, event_after(&job), failure);
             job
         })
     }

@@ -5,6 +5,7 @@
 
 mod blobs;
 mod contention;
+mod listening;
 mod metadata;
 mod objects;
 mod outcomes;
