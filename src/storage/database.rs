@@ -4,10 +4,13 @@
 //! the three macros below expand a query over either pool, and only [`skip_locked`] puts a word in that one of them
 //! lacks. (sqlx's `Any` driver would spare the macros, but has no JSON.)
 
+use std::fs::File;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use sqlx::migrate::{Migrate, Migrator};
+use sqlx::pool::Pool;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 
@@ -18,7 +21,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const SQLITE_READERS: u32 = 8;
 const POSTGRES_CONNECTIONS: u32 = 16;
 
-/// A connected database, migrated to the newest schema.
+/// Where sqlx notes which migrations were run.
+const MIGRATIONS: &str = "_sqlx_migrations";
+
+/// A connected database, whose schema is the newest that this program knows, or the one after it.
 #[derive(Debug, Clone)]
 pub(super) enum Database {
     /// SQLite takes one writer at a time, so there is one connection for it: writers queue here, not in busy loops.
@@ -99,8 +105,12 @@ impl Database {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
+        let _turn = match url.contains(":memory:") {
+            true => None,
+            false => Some(lock_beside(options.get_filename()).await?),
+        };
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
-        sqlx::migrate!("migrations/sqlite").run(&writer).await?;
+        migrate(sqlx::migrate!("migrations/sqlite"), &writer).await?;
         let reader = SqlitePoolOptions::new().max_connections(SQLITE_READERS).connect_with(options).await?;
         Ok(Self::Sqlite { reader, writer })
     }
@@ -108,7 +118,7 @@ impl Database {
     async fn connect_postgres(url: &str) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(url)?.application_name("weightpress");
         let pool = PgPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).connect_with(options).await?;
-        sqlx::migrate!("migrations/postgres").run(&pool).await?;
+        migrate(sqlx::migrate!("migrations/postgres"), &pool).await?;
         Ok(Self::Postgres(pool))
     }
 
@@ -122,6 +132,32 @@ impl Database {
             Self::Postgres(pool) => pool.close().await,
         }
     }
+}
+
+/// Brings the schema up to date. One that a newer release has brought one step further is worked with: processes of both run
+/// together while one takes the other's place.
+async fn migrate<DB: sqlx::Database>(mut migrator: Migrator, pool: &Pool<DB>) -> Result<(), StoreError>
+where
+    DB::Connection: Migrate,
+{
+    migrator.set_ignore_missing(true).run(pool).await?;
+    let applied = pool.acquire().await?.list_applied_migrations(MIGRATIONS).await?;
+    let found = applied.iter().map(|migration| migration.version).max().unwrap_or(0);
+    let known = migrator.iter().map(|migration| migration.version).max().unwrap_or(0);
+    if found > known + 1 { Err(StoreError::SchemaTooNew { found, known }) } else { Ok(()) }
+}
+
+/// Waits until no other process makes or migrates the SQLite file `database`, which has no lock of its own around either;
+/// none does until the handle is dropped.
+async fn lock_beside(database: &Path) -> Result<File, StoreError> {
+    let mut path = database.as_os_str().to_owned();
+    path.push(".lock");
+    let locked = tokio::task::spawn_blocking(move || {
+        let file = File::create(path)?;
+        file.lock()?;
+        Ok(file)
+    });
+    locked.await.map_err(std::io::Error::other)?
 }
 
 /// The URL of the SQLite file `path`.

@@ -70,6 +70,12 @@ pub enum StoreError {
     /// The URL names no database or blob store of a known kind.
     #[error("{setting} is not understood: {reason}")]
     Location { setting: &'static str, reason: String },
+    /// The database was migrated by a release that is too far ahead.
+    #[error(
+        "the database has the schema {found}, of a newer release; this one knows schema {known} and works with {} at most: \
+         start the newer release", .known + 1
+    )]
+    SchemaTooNew { found: i64, known: i64 },
     /// The database failed.
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),

@@ -86,10 +86,10 @@ pub struct Store {
 
 impl Store {
     /// Connects to the database (`sqlite://PATH`, `postgres://...`), without the blobs, and brings its schema up to date.
-    /// It is seen by the default tenant.
+    /// It is seen by the default tenant. Any number of processes may do so at once.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be opened.
+    /// [`StoreError`] when it cannot be opened; [`StoreError::SchemaTooNew`].
     pub async fn connect(database_url: &str) -> Result<Self, StoreError> {
         let database = Database::connect(database_url).await?;
         let gate = Arc::new(Gate::of(&database));
@@ -144,7 +144,6 @@ impl Storage {
     /// # Errors
     /// [`StoreError`] when either cannot be opened; [`StoreError::NotAPair`] when they do not belong together.
     pub async fn open(database_url: &str, blobs: &BlobSettings) -> Result<Self, StoreError> {
-        // Before the database, for SQLite has no lock of its own around migrations.
         let opening = Opening::begin(&blobs.folder).await?;
         let store = Store::connect(database_url).await?;
         let home = Home::open(blobs)?;

@@ -1,5 +1,7 @@
 //! Keys and tenants, on the database alone.
 
+use std::process::Stdio;
+
 use serde_json::Value;
 
 use crate::harness::Sandbox;
@@ -67,4 +69,21 @@ fn bounds_are_set_and_lifted() {
     assert!(set["max_unfinished_jobs"].is_null());
     sandbox.ok(&["tenants", "bound", "default"]);
     assert!(bounds().as_object().unwrap().values().all(Value::is_null));
+}
+
+#[test]
+fn keys_are_made_by_many_at_once_in_a_database_that_was_not_there() {
+    let sandbox = Sandbox::new();
+    let making: Vec<_> = (0..8)
+        .map(|number| {
+            let mut command = sandbox.command(&["keys", "create", "--name", &format!("key{number}")]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    for made in making {
+        let output = made.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let listed: Value = serde_json::from_str(&sandbox.ok(&["keys", "list", "--json"])).unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 8);
 }

@@ -12,6 +12,7 @@ mod outcomes;
 mod queue;
 mod records;
 mod retention;
+mod schema;
 mod tenants;
 mod webhooks;
 
