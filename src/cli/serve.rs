@@ -61,8 +61,7 @@ async fn serve(
     ready: impl FnOnce(SocketAddr),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), CliError> {
-    let listener = TcpListener::bind(config.listen).await;
-    let listener = listener.map_err(|error| CliError::Input(format!("cannot listen on {}: {error}", config.listen)))?;
+    let listener = listen(config.listen).await?;
     let address = listener.local_addr()?;
     let metrics = telemetry::metrics().map_err(CliError::failed)?;
     let keys = config.keys;
@@ -72,6 +71,12 @@ async fn serve(
     http::run(listener, app.clone(), shutdown).await;
     app.shutdown().await;
     Ok(())
+}
+
+/// Takes `address`.
+pub(super) async fn listen(address: SocketAddr) -> Result<TcpListener, CliError> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|error| CliError::Input(format!("cannot listen on {address}: {error}")))
 }
 
 /// Says so where nobody can get in, and where everybody can.

@@ -136,7 +136,7 @@ pub(super) fn compress_planned(job: Job<'_>, out: &Path, progress: &dyn Progress
     progress.check()?;
     let provenance = Provenance { source_sha256: &model.sha256()?, recipe: &recipe.to_json() };
     let sizes = writer.finish(&provenance)?;
-    progress.report(1.0, "done", "artifact written");
+    progress.report(1.0, "write", "artifact written");
     let unit_groups = rearranged.reports;
     let (tasks, layers, sizes) = (&tasks, &layers, &sizes);
     let measured = Measured { tasks, layers, sizes, kept, notes, calibration, training, unit_groups };

@@ -85,7 +85,7 @@ pub(super) fn compress_to(
         layer.points = points.remove(&layer.name).unwrap_or_default();
     }
     report.seconds = started.elapsed().as_secs_f64();
-    progress.report(1.0, "done", "artifact written");
+    progress.report(1.0, "write", "artifact written");
     Ok(report)
 }
 

@@ -85,9 +85,9 @@ fn documented() -> OpenApiRouter<Api> {
     timely.merge(models::upload_router()).merge(datasets::upload_router()).merge(uploads::part_router())
 }
 
-/// The whole service as one router.
-fn router(app: App, closing: Closing) -> Router {
-    let (routes, document) = documented().split_for_parts();
+/// The routes of `documented` and their description, behind all that a request passes.
+fn router(documented: OpenApiRouter<Api>, app: App, closing: Closing) -> Router {
+    let (routes, document) = documented.split_for_parts();
     let gate = Gate::new(app.storage.store.clone(), &document, app.config.keys.are_required());
     let hosts = Hosts::new(&app.config);
     // From the outside in.
@@ -109,8 +109,18 @@ fn router(app: App, closing: Closing) -> Router {
 ///
 /// The caller shuts the application itself down afterwards.
 pub async fn run(listener: TcpListener, app: App, shutdown: impl Future<Output = ()>) {
+    serve(documented(), listener, app, shutdown).await;
+}
+
+/// As [`run`], for a process that only runs jobs: it says how it is, gives its metrics, and knows nothing else.
+pub async fn run_operations(listener: TcpListener, app: App, shutdown: impl Future<Output = ()>) {
+    let operations = OpenApiRouter::with_openapi(docs::preamble()).merge(operations::router());
+    serve(operations, listener, app, shutdown).await;
+}
+
+async fn serve(documented: OpenApiRouter<Api>, listener: TcpListener, app: App, shutdown: impl Future<Output = ()>) {
     let (closing, closed) = watch::channel(false);
-    let service = router(app.clone(), Closing::new(closed));
+    let service = router(documented, app.clone(), Closing::new(closed));
     let stopping = async {
         shutdown.await;
         app.begin_shutdown();

@@ -11,6 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
+use crate::telemetry;
 
 use super::problem::Failures;
 use super::{Api, Closing, Error};
@@ -69,5 +70,6 @@ pub async fn refuse_when_closing(State(closing): State<Closing>, request: Reques
     responses((status = OK, description = "The metrics", body = String))
 )]
 async fn metrics(app: App) -> impl IntoResponse {
+    telemetry::sample(&app);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.render())
 }

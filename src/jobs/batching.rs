@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -70,6 +70,7 @@ struct Request {
     predictor: Arc<Serving>,
     inputs: Arrays,
     samples: usize,
+    came: Instant,
     /// What the request holds until its work is done.
     held: Box<dyn Any + Send>,
     answer: oneshot::Sender<Answer>,
@@ -101,7 +102,8 @@ impl Batching {
         let (answer, answered) = oneshot::channel();
         let key = Key::of(&predictor, &inputs);
         let samples = samples_of(&inputs).filter(|&samples| samples < self.settings.max_batch);
-        let request = Request { predictor, inputs, samples: samples.unwrap_or(1), held: Box::new(held), answer };
+        let came = Instant::now();
+        let request = Request { predictor, inputs, samples: samples.unwrap_or(1), came, held: Box::new(held), answer };
         match samples {
             Some(_) => self.gather(key, request),
             None => self.start(vec![request]),
@@ -158,11 +160,18 @@ impl Batching {
         tokio::spawn(async move {
             let mut inputs = Vec::with_capacity(requests.len());
             let mut waiting = Vec::with_capacity(requests.len());
-            for Request { inputs: own, samples, held, answer, .. } in requests {
+            let mut came = Vec::with_capacity(requests.len());
+            for Request { inputs: own, samples, came: since, held, answer, .. } in requests {
                 inputs.push((own, samples));
+                came.push(since);
                 waiting.push((answer, held));
             }
-            match executor.run(move || run_all(&predictor, inputs)).await {
+            let work = move || {
+                let waited = metrics::histogram!("weightpress_inference_queue_duration_seconds", "queue" => "batch");
+                came.iter().for_each(|came| waited.record(came.elapsed()));
+                run_all(&predictor, inputs)
+            };
+            match executor.run(work).await {
                 Ok(answers) => waiting.into_iter().zip(answers).for_each(|((to, _held), answer)| {
                     // Nobody may be left to hear it.
                     _ = to.send(Ok(answer));

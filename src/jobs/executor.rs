@@ -5,6 +5,7 @@
 //! what is done with a loaded version uses [`Executor::run`] with a closure.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -59,6 +60,8 @@ pub struct Executor {
 struct Pool {
     threads: Arc<ThreadPool>,
     turns: Arc<Semaphore>,
+    /// Pieces of work that wait for a turn.
+    waiting: Arc<AtomicUsize>,
     /// Pools of one thread, those that are not in use. Work that begins while other work runs takes one of them: threads that
     /// are shared out among several pieces of work get less done than those that keep to one each.
     narrow: Arc<Mutex<Vec<Arc<ThreadPool>>>>,
@@ -78,7 +81,7 @@ impl Executor {
         let pool = |name: &str| {
             let threads = start(name.to_owned(), threads)?;
             let turns = Arc::new(Semaphore::new(threads.current_num_threads()));
-            Ok::<_, std::io::Error>(Pool { threads, turns, narrow: Arc::default() })
+            Ok::<_, std::io::Error>(Pool { threads, turns, waiting: Arc::default(), narrow: Arc::default() })
         };
         let (requests, loads, jobs) = (pool("request")?, pool("load")?, pool("job")?);
         for index in 0..requests.threads.current_num_threads() {
@@ -102,6 +105,11 @@ impl Executor {
     /// Threads that a job has.
     pub fn threads(&self) -> usize {
         self.jobs.threads.current_num_threads()
+    }
+
+    /// What each pool does now.
+    pub fn pools(&self) -> [PoolState; 3] {
+        [self.requests.state("requests"), self.loads.state("loads"), self.jobs.state("jobs")]
     }
 
     /// Runs a closure that a request waits for. A panic in it is an error of the work, not of the service.
@@ -185,7 +193,41 @@ impl Executor {
     }
 }
 
+/// What a pool does at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolState {
+    /// `requests`, `loads` or `jobs`.
+    pub name: &'static str,
+    pub threads: usize,
+    /// Pieces of work that run.
+    pub running: usize,
+    /// Pieces of work that wait for one of them to end.
+    pub waiting: usize,
+}
+
+/// Counts one that waits until it is dropped, at its turn or when its caller goes away.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Pool {
+    fn state(&self, name: &'static str) -> PoolState {
+        let threads = self.threads.current_num_threads();
+        let running = threads - self.turns.available_permits();
+        PoolState { name, threads, running, waiting: self.waiting.load(Ordering::Relaxed) }
+    }
+
     fn narrow(&self) -> MutexGuard<'_, Vec<Arc<ThreadPool>>> {
         // A push or a pop is whole, whatever panicked.
         self.narrow.lock().unwrap_or_else(PoisonError::into_inner)
@@ -197,8 +239,10 @@ impl Pool {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
+        let waiting = Waiting::begin(&self.waiting);
         // Fails when the semaphore is closed, which nobody does.
         let turn = self.turns.clone().acquire_owned().await.map_err(|_| ExecuteError::Busy)?;
+        drop(waiting);
         let is_alone = self.turns.available_permits() + 1 == self.threads.current_num_threads();
         let narrow = if is_alone { None } else { self.narrow().pop() };
         let (answer, answered) = oneshot::channel();
@@ -343,8 +387,12 @@ mod tests {
             assert!(futures_util::poll!(request.as_mut()).is_pending());
         }
         assert_eq!(executor.run(|| 7).await, Err(ExecuteError::Busy));
+        let [requests, loads, _] = executor.pools();
+        assert_eq!((requests.threads, requests.running, requests.waiting), (1, 1, MAX_WAITING));
+        assert_eq!((loads.running, loads.waiting), (0, 0));
         // One that gives up makes room for another.
         drop(waiting.pop());
+        assert_eq!(executor.pools()[0].waiting, MAX_WAITING - 1);
         let mut last = Box::pin(executor.run(|| 7));
         assert!(futures_util::poll!(last.as_mut()).is_pending());
         drop(end);

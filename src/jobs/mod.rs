@@ -14,6 +14,7 @@ mod progress;
 mod serving;
 mod shown;
 mod spec;
+mod stages;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,7 @@ use crate::storage::{JobId, JobRecord, NamedRequest, NewJob, Storage, StoreError
 pub(crate) use batching::BatchSettings;
 pub use batching::Batching;
 pub use changes::Watch;
-pub use executor::{ExecuteError, Executor, Refusal, Work};
+pub use executor::{ExecuteError, Executor, PoolState, Refusal, Work};
 pub(crate) use isolation::{Limits, serve_child};
 pub(crate) use predictors::PredictorSettings;
 pub use predictors::{Holding, LoadError, Loaded, Predictors};
@@ -41,6 +42,7 @@ pub use shown::Job;
 pub use spec::{
     BenchmarkSpec, CompressSpec, EvaluateSpec, EvaluationSpec, JobKind, JobResult, JobSpec, SearchJob, SearchSpec,
 };
+pub use stages::STAGES;
 pub use statistics::{Statistics, Stopwatch, Tallies, Times};
 pub use work::{InspectDataset, InspectModel};
 pub(crate) use worker::{WorkerSettings, Workers};

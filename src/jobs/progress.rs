@@ -9,6 +9,8 @@ use tokio::sync::Notify;
 use crate::progress::Progress;
 use crate::storage::ProgressNote;
 
+use super::stages::Stages;
+
 /// Less of the work than this says too little of the time that the rest takes.
 const LEAST_FRACTION: f64 = 0.01;
 
@@ -17,6 +19,7 @@ const LEAST_FRACTION: f64 = 0.01;
 pub(super) struct JobProgress {
     started: Instant,
     latest: Mutex<Noted>,
+    stages: Mutex<Stages>,
     /// Woken by each report.
     pub(super) reported: Notify,
     stopped: AtomicBool,
@@ -32,13 +35,20 @@ impl JobProgress {
     /// Of a job that starts now.
     pub(super) fn new() -> Self {
         let (latest, reported, stopped) = Default::default();
-        Self { started: Instant::now(), latest, reported, stopped }
+        Self { started: Instant::now(), latest, stages: Mutex::new(Stages::new()), reported, stopped }
     }
 
     /// The latest report, unless it was taken already.
     pub(super) fn take(&self) -> Option<ProgressNote> {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut latest.is_new).then(|| latest.note.clone())
+    }
+
+    /// Counts how long each stage took; once, when the work has ended.
+    pub(super) fn count_stages(&self) {
+        for (stage, spent) in self.stages.lock().unwrap_or_else(PoisonError::into_inner).spent() {
+            metrics::histogram!("weightpress_job_stage_duration_seconds", "stage" => stage).record(spent);
+        }
     }
 
     /// Asks the work to stop.
@@ -49,6 +59,7 @@ impl JobProgress {
 
 impl Progress for JobProgress {
     fn report(&self, fraction: f64, stage: &str, message: &str) {
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner).report(stage);
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         // Threads race to report: what is shown never goes back.
         let fraction = fraction.clamp(0.0, 1.0).max(latest.note.fraction);

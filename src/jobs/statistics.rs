@@ -135,10 +135,11 @@ impl Stopwatch {
         self.lap();
     }
 
-    /// It had to wait.
-    pub fn waited(&mut self) {
+    /// It had to wait; returns for how long.
+    pub fn waited(&mut self) -> Duration {
         let lap = self.lap();
         self.queue += lap;
+        lap
     }
 
     /// The request was read.

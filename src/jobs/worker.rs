@@ -156,6 +156,7 @@ impl Worker {
                 (self.while_alive(&lease, Some(end), work).await, Some(end))
             }
         };
+        progress.count_stages();
         let settled = self.settle(&storage, &lease, (outcome, end));
         match self.while_alive(&lease, end, settled).await {
             Ok(job) => {

@@ -35,6 +35,25 @@ pub(super) enum Database {
     Postgres(PgPool),
 }
 
+/// Open connections of one pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionPool {
+    /// `reader` and `writer` of SQLite, `shared` of Postgres.
+    pub name: &'static str,
+    pub idle: u32,
+    pub used: u32,
+    /// Most that may be open; who needs one more waits.
+    pub max: u32,
+}
+
+impl ConnectionPool {
+    fn of<DB: sqlx::Database>(name: &'static str, pool: &sqlx::Pool<DB>) -> Self {
+        let idle = u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
+        // The two are not read in one moment.
+        Self { name, idle, used: pool.size().saturating_sub(idle), max: pool.options().get_max_connections() }
+    }
+}
+
 /// Evaluates `$body` with `$pool` bound to the pool to read from.
 macro_rules! read {
     ($store:expr, |$pool:ident| $body:expr) => {
@@ -120,6 +139,16 @@ impl Database {
         let pool = PgPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).connect_with(options).await?;
         migrate(sqlx::migrate!("migrations/postgres"), &pool).await?;
         Ok(Self::Postgres(pool))
+    }
+
+    /// The pools of connections, as they are now.
+    pub(super) fn pools(&self) -> Vec<ConnectionPool> {
+        match self {
+            Self::Sqlite { reader, writer } => {
+                vec![ConnectionPool::of("reader", reader), ConnectionPool::of("writer", writer)]
+            }
+            Self::Postgres(pool) => vec![ConnectionPool::of("shared", pool)],
+        }
     }
 
     /// Closes all connections once their statements have ended.

@@ -38,6 +38,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 pub use blobs::{BlobSettings, Blobs, Checkout, ObjectHome, ObjectSettings, StagedBlob};
+pub use database::ConnectionPool;
 pub(crate) use database::sqlite_url;
 pub use datasets::{ArraySummary, DatasetRecord, NewDataset};
 pub use deliveries::{DeliveryRecord, DeliveryState, DueDelivery, Next, Sending};
@@ -113,6 +114,11 @@ impl Store {
     /// [`StoreError::Database`].
     pub async fn now(&self) -> Result<Timestamp, StoreError> {
         Ok(read!(self, |pool| { sqlx::query_scalar("SELECT now_ms FROM clock").fetch_one(pool).await? }))
+    }
+
+    /// Its pools of connections, as they are now.
+    pub fn connections(&self) -> Vec<ConnectionPool> {
+        self.database.pools()
     }
 
     /// Closes all connections once their statements have ended.

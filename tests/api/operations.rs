@@ -5,10 +5,12 @@ use std::net::TcpStream;
 
 use ureq::Body;
 use ureq::http::Response;
+use weightpress::telemetry::{METRICS, Metric, MetricKind};
 
 use crate::client::Client;
 use crate::fixtures;
-use crate::harness::{TestApp, wait_until};
+use crate::harness::{PostgresDatabase, TestApp, wait_until};
+use crate::program::Process;
 
 #[test]
 fn service_says_that_it_lives_and_is_ready() {
@@ -30,6 +32,97 @@ fn metrics_count_requests_by_route() {
     };
     assert!(text.lines().any(counted), "{text}");
     assert!(text.contains("http_request_duration_seconds"), "{text}");
+}
+
+/// A line of `/metrics`: name, labels, value.
+type Series<'a> = (&'a str, Vec<(&'a str, &'a str)>, f64);
+
+fn series(line: &str) -> Series<'_> {
+    let (series, value) = line.rsplit_once(' ').unwrap();
+    let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+    let labels = labels.strip_suffix('}').unwrap().trim_end_matches('"');
+    let labels = labels.split("\",").filter_map(|label| label.split_once("=\"")).collect();
+    (name, labels, value.parse().unwrap())
+}
+
+#[test]
+fn every_metric_is_there_after_work_and_labels_say_what_they_may() {
+    let app = TestApp::with_digits();
+    assert_eq!(app.run_job(&fixtures::compress_digits())["status"], "succeeded");
+    app.post_json("/v2/models/digits/infer", &fixtures::digits_request()).expect(200);
+    assert_eq!(app.post_json("/v2/models/digits/infer", &serde_json::json!({"inputs": []})).status, 400);
+    app.get("/nowhere/1").expect_problem(404, "no_route", "/nowhere/1");
+    let document = app.get("/openapi.json").expect(200).json();
+    let text = String::from_utf8(app.get("/metrics").expect(200).body).unwrap();
+    let all: Vec<_> = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(series).collect();
+
+    let route_is_known = |route: &str| {
+        let is_page = ["/docs", "/openapi."].iter().any(|page| route.starts_with(page));
+        route == "unmatched" || is_page || document["paths"].get(route).is_some()
+    };
+    for Metric { name, kind, labels, help } in METRICS {
+        let (word, part) = match kind {
+            MetricKind::Counter => ("counter", ""),
+            MetricKind::Gauge => ("gauge", ""),
+            MetricKind::Histogram(_) => ("histogram", "_count"),
+        };
+        assert!(text.contains(&format!("# HELP {name} {help}\n# TYPE {name} {word}\n")), "{name} is not described");
+        let own: Vec<_> = all.iter().filter(|(other, ..)| *other == format!("{name}{part}")).collect();
+        assert!(!own.is_empty(), "{name} is missing");
+        for (_, found, value) in own {
+            assert_eq!(found.len(), labels.len(), "{name}: {found:?}");
+            assert!(value.is_finite() && *value >= 0.0, "{name}: {value}");
+            for (label, value) in found {
+                let known =
+                    labels.iter().find(|known| known.name == *label).unwrap_or_else(|| panic!("{name}: {label}"));
+                let is_bounded = match *label {
+                    "route" => route_is_known(value),
+                    "status" => value.len() == 3 && value.bytes().all(|byte| byte.is_ascii_digit()),
+                    "method" => !value.is_empty() && value.len() <= "OPTIONS".len(),
+                    _ => known.values.contains(value),
+                };
+                assert!(is_bounded, "{name}: {label} is {value}");
+            }
+        }
+    }
+    let described: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    for name in described {
+        assert!(METRICS.iter().any(|metric| metric.name == name), "{name} is not in the table");
+    }
+
+    let value = |name: &str, labels: &[(&str, &str)]| {
+        let is_it =
+            |(other, found, _): &&Series<'_>| *other == name && labels.iter().all(|label| found.contains(label));
+        all.iter().filter(is_it).map(|(.., value)| value).sum::<f64>()
+    };
+    for outcome in ["answered", "refused"] {
+        assert!(value("weightpress_inference_requests_total", &[("outcome", outcome)]) >= 1.0, "{outcome}");
+        assert!(value("weightpress_inference_duration_seconds_count", &[("outcome", outcome)]) >= 1.0, "{outcome}");
+    }
+    for stage in ["prune", "quantize", "encode", "write", "evaluate"] {
+        assert!(value("weightpress_job_stage_duration_seconds_count", &[("stage", stage)]) >= 1.0, "{stage}");
+    }
+    assert_eq!(
+        value("weightpress_job_stage_duration_seconds_count", &[("stage", "other")]),
+        0.0,
+        "a stage has no name"
+    );
+    assert!(value("weightpress_compression_ratio_sum", &[]) > 3.0);
+    assert!(value("process_start_time_seconds", &[]) > 1.7e9);
+    assert!(value("process_resident_memory_bytes", &[]) > 1e6);
+    assert!(value("weightpress_executor_threads", &[("pool", "requests")]) >= 1.0);
+}
+
+#[test]
+fn worker_that_is_given_an_address_says_how_it_is_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = PostgresDatabase::create();
+    let (_worker, client) = Process::listening_worker(folder.path(), database.as_ref());
+    client.get("/livez").expect(200);
+    client.get("/readyz").expect(200);
+    let metrics = String::from_utf8(client.get("/metrics").expect(200).body).unwrap();
+    assert!(metrics.contains("\nweightpress_executor_threads{pool=\"jobs\"} 1\n"), "{metrics}");
+    client.get("/api/v1/models").expect_problem(404, "no_route", "/api/v1/models");
 }
 
 #[test]

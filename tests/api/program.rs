@@ -38,6 +38,13 @@ impl Process {
         Self::start(&["worker", "--threads", "1"], data_dir, database, "waiting for jobs").0
     }
 
+    /// As [`Process::worker`], with a client of the address at which it tells how it is.
+    pub fn listening_worker(data_dir: &Path, database: Option<&PostgresDatabase>) -> (Self, Client) {
+        let args = ["worker", "--threads", "1", "--listen", "127.0.0.1:0"];
+        let (process, base) = Self::start(&args, data_dir, database, "listening on ");
+        (process, Client::new(base))
+    }
+
     /// The process.
     pub fn id(&self) -> u32 {
         self.child.id()

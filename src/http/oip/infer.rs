@@ -1,6 +1,7 @@
 //! Predictions.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use utoipa::IntoParams;
@@ -17,6 +18,7 @@ use crate::jobs::{Loaded, Stopwatch};
 
 use super::answer::{Answer, InferResponse};
 use super::envelope::{Envelope, Sent};
+use super::measure::Measured;
 use super::prediction::{InferRequest, Prediction};
 use super::{ModelPath, Target, VersionPath, require_predictable};
 
@@ -88,6 +90,13 @@ async fn infer_version(
 }
 
 async fn infer(app: &App, limits: &Limits, target: &Target, request: Request) -> Result<Answer, Error> {
+    let measured = Measured::begin();
+    let answer = infer_unmeasured(app, limits, target, request).await;
+    measured.end(&answer);
+    answer
+}
+
+async fn infer_unmeasured(app: &App, limits: &Limits, target: &Target, request: Request) -> Result<Answer, Error> {
     let mut watch = Stopwatch::start();
     let (model, version) = target.find(app).await?;
     require_predictable(&model)?;
@@ -116,10 +125,15 @@ async fn predict(
     (share, watch): (BodyShare, &mut Stopwatch),
 ) -> Result<Answer, Error> {
     if app.batching.is_on(&loaded) {
-        let read = loaded.clone();
-        let (prediction, inputs) =
-            app.executor.run(move || Prediction::read(envelope, sent, read, model_name)).await??;
-        watch.read();
+        let (read, mut inner) = (loaded.clone(), *watch);
+        let reading = move || -> Result<_, Error> {
+            note_wait(inner.waited());
+            let (prediction, inputs) = Prediction::read(envelope, sent, read, model_name)?;
+            inner.read();
+            Ok((prediction, inputs, inner))
+        };
+        let (prediction, inputs, inner) = app.executor.run(reading).await??;
+        *watch = inner;
         let samples = samples(&inputs);
         let outputs = app.batching.run(&loaded, inputs, share).await??;
         watch.ran();
@@ -132,7 +146,7 @@ async fn predict(
     let work = move || -> Result<(Answer, Stopwatch), Error> {
         // Held until the work is done, also when the client has gone.
         let _share = share;
-        inner.waited();
+        note_wait(inner.waited());
         let (prediction, inputs) = Prediction::read(envelope, sent, loaded, model_name)?;
         inner.read();
         let samples = samples(&inputs);
@@ -146,6 +160,11 @@ async fn predict(
     let (answer, inner) = app.executor.run(work).await??;
     *watch = inner;
     Ok(answer)
+}
+
+/// Counts how long a prediction waited for a thread.
+fn note_wait(waited: Duration) {
+    metrics::histogram!("weightpress_inference_queue_duration_seconds", "queue" => "executor").record(waited);
 }
 
 /// Samples of a request: the leading extent of its first input.

@@ -10,6 +10,7 @@ mod config;
 mod data;
 mod envelope;
 mod infer;
+mod measure;
 mod metadata;
 mod prediction;
 mod repository;

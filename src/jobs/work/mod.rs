@@ -207,7 +207,11 @@ impl Done {
         match self {
             Self::Compressed { file, compression } => {
                 let file = storage.blobs.adopt(file).await?;
-                storage.finish_compression(lease, file, &compression).await
+                let finished = storage.finish_compression(lease, file, &compression).await?;
+                let report = &compression.report;
+                metrics::histogram!("weightpress_artifact_bytes").record(report.artifact_bytes as f64);
+                metrics::histogram!("weightpress_compression_ratio").record(report.ratio);
+                Ok(finished)
             }
             Self::Measured(result) => storage.store.finish_evaluation(lease, &result).await,
         }
