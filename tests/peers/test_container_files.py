@@ -7,15 +7,10 @@ import pathlib
 import re
 import subprocess
 import sys
-import warnings
 
+import kubernetes_validate
 import pytest
 import yaml
-
-with warnings.catch_warnings():
-    # It asks an old module of setuptools for its own version.
-    warnings.simplefilter("ignore")
-    import kubernetes_validate
 
 ROOT = pathlib.Path(__file__).parents[2]
 BINARY = os.environ.get("WEIGHTPRESS_BIN", str(ROOT / "target/release/weightpress"))
