@@ -60,7 +60,7 @@ async fn an_old_job_goes_and_what_it_made_and_measured_stays() {
         let model = storage.store.model("net").await.expect("the model");
         let version = storage.store.version(&model, 1).await.expect("the version");
         assert_eq!((model.default_version, version.job_id), (1, Some(lease.job.clone())));
-        assert!(storage.blobs.path(&version.sha256).is_file());
+        assert!(path_of(&storage, &version.sha256).await.is_file());
         assert_eq!(storage.store.layers(&model.id, 1).await.expect("layers").len(), 2);
         let metrics = storage.store.metrics(&model.id, None).await.expect("metrics");
         let measured: Vec<_> = metrics.into_iter().map(|metric| (metric.version, metric.job_id)).collect();
