@@ -88,6 +88,7 @@ fn new_job() -> NewJob {
         datasets: Default::default(),
         max_attempts: 3,
         request: None,
+        traceparent: None,
     }
 }
 

@@ -50,4 +50,6 @@ pub mod storage;
 #[cfg(feature = "service")]
 pub mod telemetry;
 #[cfg(feature = "service")]
+pub mod trace;
+#[cfg(feature = "service")]
 pub mod webhooks;

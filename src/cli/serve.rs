@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::CliError;
 use crate::app::App;
 use crate::config::{Config, ConfigArgs, Keys};
-use crate::{http, telemetry};
+use crate::{http, telemetry, trace};
 
 /// The settings of the service.
 #[derive(Debug, clap::Args)]
@@ -95,6 +95,7 @@ pub(super) fn block_on(work: impl Future<Output = Result<(), CliError>>) -> Resu
     let runtime = Runtime::new().map_err(CliError::failed)?;
     let outcome = runtime.block_on(work);
     runtime.shutdown_background();
+    trace::shutdown();
     outcome
 }
 

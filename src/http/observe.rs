@@ -7,8 +7,10 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, field};
 use uuid::Uuid;
+
+use crate::trace::TraceParent;
 
 /// The header that carries the id, in and out.
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -46,8 +48,14 @@ pub async fn observe(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(id.clone());
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or(UNMATCHED, MatchedPath::as_str).to_owned();
-    let span = tracing::info_span!("request", %method, route, path = request.uri().path(), request_id = %id);
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let path = request.uri().path();
+    let span = tracing::info_span!("request", %method, route, path, request_id = %id, trace_id = field::Empty);
+    let context = TraceParent::of(request.headers()).map(|parent| parent.continue_in(&span));
+    let answered = next.run(request).instrument(span.clone());
+    let mut response = match context {
+        Some(context) => context.during(answered).await,
+        None => answered.await,
+    };
 
     let latency = started.elapsed();
     let status = response.status().as_u16();

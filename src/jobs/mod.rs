@@ -29,6 +29,7 @@ use sha2::{Digest, Sha256};
 
 use crate::compress::Estimate;
 use crate::storage::{JobId, JobRecord, NamedRequest, NewJob, Storage, StoreError, TenantId};
+use crate::trace::TraceParent;
 
 pub(crate) use batching::BatchSettings;
 pub use batching::Batching;
@@ -116,6 +117,7 @@ impl Jobs {
             datasets: spec.maps().filter_map(|(_, map)| map.dataset.clone()).collect(),
             max_attempts: self.max_attempts.into(),
             request,
+            traceparent: TraceParent::current().map(|context| context.to_string()),
         };
         let queued = self.storage.store.enqueue(&job).await?;
         metrics::counter!("weightpress_jobs_submitted_total", "kind" => spec.kind().as_str()).increment(1);

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 
 use crate::storage::{Failure, JobRecord, JobState, Lease, Storage, StoreError};
+use crate::trace::TraceParent;
 
 use super::progress::JobProgress;
 use super::work::{self, Done};
@@ -92,6 +94,21 @@ async fn reap(jobs: Jobs, settings: WorkerSettings, stop: CancellationToken) {
     }
 }
 
+/// The span of a job, in the trace of the request that asked for it.
+fn span_of(job: &JobRecord) -> Span {
+    let span = tracing::info_span!(
+        "job",
+        id = %job.id,
+        kind = job.kind.as_str(),
+        attempt = job.attempt,
+        trace_id = tracing::field::Empty
+    );
+    if let Some(context) = job.traceparent.as_deref().and_then(|text| text.parse::<TraceParent>().ok()) {
+        context.continue_in(&span);
+    }
+    span
+}
+
 /// True when `stop` came first.
 async fn sleep_or_stop(duration: Duration, stop: &CancellationToken) -> bool {
     tokio::time::timeout(duration, stop.cancelled()).await.is_ok()
@@ -120,7 +137,10 @@ impl Worker {
     async fn run(&self) {
         while !self.stop.is_cancelled() {
             match self.jobs.storage.store.claim(&self.name, self.settings.lease).await {
-                Ok(Some(job)) => self.work_on(job).await,
+                Ok(Some(job)) => {
+                    let span = span_of(&job);
+                    self.work_on(job).instrument(span).await;
+                }
                 Ok(None) => self.idle().await,
                 Err(error) => {
                     tracing::error!(%error, "no job could be claimed");
@@ -147,7 +167,8 @@ impl Worker {
         let lease = job.lease();
         let storage = self.jobs.storage.for_tenant(&job.tenant_id);
         let progress = Arc::new(JobProgress::new());
-        let mut work = std::pin::pin!(work::execute(&storage, &self.jobs.executor, &job, progress.clone()));
+        let work = work::execute(&storage, &self.jobs.executor, &job, progress.clone());
+        let mut work = std::pin::pin!(work.instrument(tracing::info_span!("work")));
         let (outcome, end) = tokio::select! {
             outcome = &mut work => (outcome, None),
             end = self.keep(&lease, &progress) => {
@@ -157,7 +178,7 @@ impl Worker {
             }
         };
         progress.count_stages();
-        let settled = self.settle(&storage, &lease, (outcome, end));
+        let settled = self.settle(&storage, &lease, (outcome, end)).instrument(tracing::info_span!("settle"));
         match self.while_alive(&lease, end, settled).await {
             Ok(job) => {
                 tracing::info!(job = %job.id, state = ?job.state, attempt = job.attempt, "job left its worker");

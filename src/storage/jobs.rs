@@ -92,6 +92,8 @@ pub struct JobRecord {
     /// Start of the latest attempt.
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
+    /// The trace of the request that asked for it, as a W3C `traceparent`.
+    pub traceparent: Option<String>,
 }
 
 /// Why a job failed.

@@ -41,6 +41,8 @@ pub struct NewJob {
     pub max_attempts: i64,
     /// The request that asks for it, where it named itself.
     pub request: Option<NamedRequest>,
+    /// The trace of that request, as a W3C `traceparent`.
+    pub traceparent: Option<String>,
 }
 
 /// The right to work on a job, until it runs out.
@@ -101,8 +103,8 @@ impl Store {
     /// uniqueness: [`Store::made_by`] has what it made.
     pub async fn enqueue(&self, job: &NewJob) -> Result<JobRecord, StoreError> {
         const SQL: &str = "INSERT INTO jobs (id, tenant_id, kind, state, priority, spec, model_id, model, dataset_id, \
-             max_attempts, metadata, run_at, created_at) \
-             SELECT $1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, now_ms, now_ms FROM clock RETURNING *";
+             max_attempts, metadata, traceparent, run_at, created_at) \
+             SELECT $1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $11, now_ms, now_ms FROM clock RETURNING *";
         const INSERT_DATASET: &str = "INSERT INTO job_datasets (tenant_id, job_id, dataset_id) VALUES ($1, $2, $3)";
         // Locks the tenant's row, so that no two jobs take the last place.
         const BOUND: &str = "UPDATE tenants SET name = name WHERE id = $1 AND max_unfinished_jobs IS NOT NULL \
@@ -138,6 +140,7 @@ impl Store {
                 .bind(datasets.first())
                 .bind(job.max_attempts)
                 .bind(Json(&job.metadata))
+                .bind(&job.traceparent)
                 .fetch_one(&mut *tx)
                 .await?;
             insert_pairs!(self, tx, INSERT_OF_JOB, &queued.id, &job.metadata);

@@ -10,27 +10,30 @@ use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 use crate::app::App;
 use crate::config::LogFormat;
+use crate::trace;
 
 pub use catalogue::{METRICS, Metric, MetricKind, MetricLabel};
 pub use metrics_exporter_prometheus::PrometheusHandle;
 
-/// Sends the log to standard error in `format`. `filter` is `level` or `module=level,...`.
+/// Sends the log to standard error in `format`, and spans to a collector if the environment names one. `filter` is `level` or `module=level,...`.
 ///
 /// # Errors
-/// When `filter` cannot be parsed, or a log is set up already.
+/// When `filter` cannot be parsed, spans cannot be sent, or a log is set up already.
 pub fn init_log(filter: &str, format: LogFormat) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let filter = EnvFilter::try_new(filter)?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // Colours are for terminals; a file or a collector would keep the codes.
-    let log = log.with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => log.try_init(),
-        LogFormat::Json => log.json().flatten_event(true).with_current_span(true).try_init(),
-    }
+    let log = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let log = match format {
+        LogFormat::Text => log.boxed(),
+        LogFormat::Json => log.json().flatten_event(true).with_current_span(true).boxed(),
+    };
+    Ok(tracing_subscriber::registry().with(log).with(trace::layer()?).with(filter).try_init()?)
 }
 
 /// The recorder of metrics of this process.

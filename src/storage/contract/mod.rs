@@ -129,6 +129,7 @@ fn new_job(model: &str) -> NewJob {
         datasets: Default::default(),
         max_attempts: 3,
         request: None,
+        traceparent: None,
     }
 }
 
