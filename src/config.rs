@@ -120,7 +120,8 @@ pub struct ConfigArgs {
     #[arg(long, env = unless_empty("WEIGHTPRESS_MAX_ATTEMPTS"), value_name = "N")]
     pub max_attempts: Option<u32>,
 
-    /// How often what killed processes left in the folder of blobs is cleared away, in seconds [default: 300].
+    /// How often what killed processes left in the folder of blobs, and what is too old, is cleared away, in seconds
+    /// [default: 300].
     #[arg(long, env = unless_empty("WEIGHTPRESS_SWEEP_SECONDS"), value_name = "SECONDS")]
     pub sweep_seconds: Option<u64>,
 
@@ -230,7 +231,7 @@ pub struct Config {
     pub lease_ms: u64,
     /// Starts of a job before it is given up.
     pub max_attempts: u32,
-    /// How often what killed processes left is cleared away, in seconds.
+    /// How often what killed processes left, and what is too old, is cleared away, in seconds.
     pub sweep_seconds: u64,
     /// Days that finished jobs are kept; `None`: for ever.
     pub keep_jobs_days: Option<u32>,
