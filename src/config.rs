@@ -524,12 +524,15 @@ mod tests {
     }
 
     #[test]
-    fn only_folders_are_blob_stores() {
-        assert_eq!(
-            parse(&["--blob-store", "file:///mnt/b"]).resolve().expect("settings").blobs.folder,
-            Path::new("/mnt/b")
-        );
-        for url in ["s3://bucket/prefix", "file://relative"] {
+    fn folders_and_buckets_are_blob_stores() {
+        let blobs = |url: &str| parse(&["--blob-store", url]).resolve().expect("settings").blobs;
+        assert_eq!(blobs("file:///mnt/b").folder, Path::new("/mnt/b"));
+        let bucket = blobs("s3://bucket/prefix");
+        assert_eq!(bucket.folder, Path::new("data/blobs"), "copies");
+        let objects = bucket.objects.expect("an object store");
+        assert_eq!(objects.max_copies_bytes, 10 << 30);
+        assert!(matches!(objects.store, ObjectHome::S3(location) if location.to_string() == "s3://bucket/prefix"));
+        for url in ["s3://a b", "file://relative", "gs://bucket"] {
             assert!(matches!(
                 parse(&["--blob-store", url]).resolve(),
                 Err(ConfigError::UnsupportedBlobStore { url: found, .. }) if found == url

@@ -161,7 +161,7 @@ macro_rules! list_jobs {
         concat!(
             "SELECT id, tenant_id, kind, state, priority, spec, metadata, model_id, model, fraction, stage, message, ",
             "remaining_seconds, attempt, ",
-            "max_attempts, failure, run_at, lease_until, created_at, started_at, finished_at, ",
+            "max_attempts, failure, run_at, lease_until, created_at, started_at, finished_at, traceparent, ",
             $result,
             " AS result FROM jobs WHERE tenant_id = $1 AND ($2 IS NULL OR id < $2) ",
             "AND ($3 IS NULL OR state = $3) AND ($4 IS NULL OR kind = $4) AND ($5 IS NULL OR model = $5)"

@@ -25,6 +25,7 @@ mod outcome;
 mod ownership;
 mod queue;
 mod retention;
+mod served;
 mod tenants;
 mod timestamp;
 mod upload;
@@ -53,6 +54,7 @@ pub use models::{ModelChange, ModelFilter, ModelRecord, NewModel, WeightSummary}
 pub use objects::S3Location;
 pub use outcome::Compression;
 pub use queue::{Lease, NewJob, ProgressNote};
+pub use served::ServedVersion;
 pub use tenants::{Bounds, TenantRecord};
 pub use timestamp::Timestamp;
 pub use upload::Upload;
@@ -64,6 +66,7 @@ use blobs::Home;
 use database::{Database, read};
 use gate::{Gate, Passed};
 use ownership::Opening;
+use served::Served;
 use uploads::PartRecord;
 
 /// A part of a list: at most `limit` entries, those that follow `after` (the key of the last entry seen).
@@ -80,6 +83,7 @@ pub struct Page {
 pub struct Store {
     database: Database,
     gate: Arc<Gate>,
+    served: Arc<Served>,
     tenant: TenantId,
     /// Tells what it does from what other stores do.
     origin: Arc<str>,
@@ -94,7 +98,8 @@ impl Store {
     pub async fn connect(database_url: &str) -> Result<Self, StoreError> {
         let database = Database::connect(database_url).await?;
         let gate = Arc::new(Gate::of(&database));
-        Ok(Self { database, gate, tenant: TenantId::default(), origin: Uuid::now_v7().to_string().into() })
+        let (served, tenant) = Default::default();
+        Ok(Self { database, gate, served, tenant, origin: Uuid::now_v7().to_string().into() })
     }
 
     /// The same database, seen by `tenant`.
@@ -231,6 +236,7 @@ impl Storage {
         let published = self.publish(file).await?;
         let finished = self.store.finish_compression(held, done, &published).await;
         drop(published);
+        self.store.served.forget();
         if finished.is_err() {
             self.remove_unwanted(&[sha256]).await?;
         }
@@ -294,7 +300,12 @@ impl Storage {
     /// [`StoreError::NotFound`]; [`StoreError::InUse`] while a job of it is queued or running.
     pub async fn delete_model(&self, name: &str) -> Result<(), StoreError> {
         let (storage, name) = (self.clone(), name.to_owned());
-        to_its_end(async move { storage.remove_unwanted(&storage.store.delete_model_rows(&name).await?).await }).await
+        to_its_end(async move {
+            let freed = storage.store.delete_model_rows(&name).await?;
+            storage.store.served.forget();
+            storage.remove_unwanted(&freed).await
+        })
+        .await
     }
 
     /// Deletes a compressed version and its blob.
@@ -304,9 +315,11 @@ impl Storage {
     /// [`StoreError::UploadVersion`]; [`StoreError::DefaultVersion`].
     pub async fn delete_version(&self, name: &str, version: i64) -> Result<(), StoreError> {
         let (storage, name) = (self.clone(), name.to_owned());
-        to_its_end(
-            async move { storage.remove_unwanted(&storage.store.delete_version_rows(&name, version).await?).await },
-        )
+        to_its_end(async move {
+            let freed = storage.store.delete_version_rows(&name, version).await?;
+            storage.store.served.forget();
+            storage.remove_unwanted(&freed).await
+        })
         .await
     }
 

@@ -165,6 +165,7 @@ impl Store {
                 insert_pairs!(self, tx, INSERT_OF_MODEL, &id, &after);
             }
         });
+        self.served.forget();
         changed?;
         self.model(name).await
     }

@@ -23,7 +23,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 use crate::model::Port;
-use crate::storage::ModelRecord;
+use crate::storage::{ModelRecord, ServedVersion};
 
 use super::{Api, Error, Name};
 
@@ -75,6 +75,11 @@ impl Target {
         };
         app.storage.store.version(&model, number).await?;
         Ok((model, number))
+    }
+
+    /// As [`Target::find`], for a prediction: others may have changed the model within the last second.
+    async fn served(&self, app: &App) -> Result<ServedVersion, Error> {
+        Ok(app.storage.store.served(self.name.as_str(), self.version).await?)
     }
 }
 
