@@ -51,6 +51,15 @@ pub enum ModelError {
     /// What must be held in memory (graph and small tensors) is too large.
     #[error("graph, small tensors and tensors inside subgraphs need more than {max_bytes} bytes of memory")]
     GraphTooLarge { max_bytes: usize },
+    /// More nodes than any model has.
+    #[error("the graph, with those inside it, has more than {max} nodes")]
+    TooManyNodes { max: usize },
+    /// A tensor of more axes than any model has.
+    #[error("{name:?} has {rank} axes, the limit is {max}")]
+    Rank { name: String, rank: usize, max: usize },
+    /// An attribute that asks for more than can be.
+    #[error("{node}: the attribute {attribute:?} asks for {reason}")]
+    Attribute { node: String, attribute: String, reason: String },
     /// A weight cannot be referred to.
     #[error("an initializer has no name")]
     Unnamed,

@@ -11,6 +11,7 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod graph;
+mod limits;
 mod nested;
 mod npy;
 mod npz;
@@ -31,6 +32,7 @@ pub(crate) use element::{DataField, ElementType, element_count, shape_of};
 pub use error::ModelError;
 pub use graph::{analyze, constants_mut};
 pub(crate) use graph::{constant_tensors, constant_value};
+pub(crate) use limits::check_limits;
 pub(crate) use nested::captured_names;
 pub use open::Model;
 pub(crate) use operators::is_standard;

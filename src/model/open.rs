@@ -9,6 +9,7 @@ use tract_onnx::pb;
 
 use super::arrays::row_major;
 use super::graph::{analyze_main, elsewhere};
+use super::limits::check_limits;
 use super::scan::{Scan, StoredTensor, scan};
 use super::source::Source;
 use super::tensor_proto::stream_elements;
@@ -70,6 +71,7 @@ impl Model {
         let Scan { skeleton, tensors } = scan(&source)?;
         let graph = skeleton.graph.as_ref().ok_or(ModelError::MissingGraph)?;
         check_names(graph)?;
+        check_limits(&skeleton)?;
         // The one mandatory field that writers put behind the graph: without it the file was cut short.
         if skeleton.opset_import.is_empty() {
             return Err(ModelError::MissingOpset);

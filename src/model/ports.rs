@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
-use tract_onnx::pb::{ModelProto, ValueInfoProto, type_proto};
+use tract_onnx::pb::{ModelProto, TensorShapeProto, ValueInfoProto, type_proto};
 
 use super::Port;
 use super::element::ElementType;
@@ -23,6 +23,11 @@ fn port(info: &ValueInfoProto) -> Port {
     let shape = tensor.and_then(|t| t.shape.as_ref());
     let dims = shape.map(|s| s.dim.iter().map(extent).collect()).unwrap_or_default();
     Port { name: info.name.clone(), datatype, dims }
+}
+
+/// The extents of `shape` that are numbers.
+pub(super) fn fixed_extents(shape: &TensorShapeProto) -> impl Iterator<Item = usize> {
+    shape.dim.iter().filter_map(extent)
 }
 
 /// `None` for a symbolic, unknown or negative dimension.

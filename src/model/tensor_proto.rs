@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::element::{DataField, ElementType};
 use super::error::ModelError;
+use super::limits::MAX_RANK;
 use super::source::{CHUNK_BYTES, Source};
 use super::wire::{Cursor, Field, Value};
 
@@ -15,9 +16,8 @@ const NAME: u32 = 8;
 const RAW_DATA: u32 = 9;
 const EXTERNAL_DATA: u32 = 13;
 const DATA_LOCATION: u32 = 14;
-/// Names and ranks beyond these are attacks, not models.
+/// Names beyond this are attacks, not models.
 const MAX_NAME_BYTES: u64 = 1 << 16;
-const MAX_RANK: usize = 64;
 
 /// What a TensorProto says of itself, its elements counted but not kept.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Draft {
             }
         }
         match self.dims.len() > MAX_RANK {
-            true => Err(ModelError::Malformed { offset: field.start, reason: "a tensor of more than 64 dimensions" }),
+            true => Err(ModelError::Malformed { offset: field.start, reason: "a tensor of more than 16 dimensions" }),
             false => Ok(()),
         }
     }

@@ -80,7 +80,7 @@ fn check_groups(graph: &GraphProto) -> Result<(), ModelError> {
 }
 
 /// The node's name, and its operator.
-fn label(node: &NodeProto) -> String {
+pub(super) fn label(node: &NodeProto) -> String {
     match node.name.as_str() {
         "" => format!("a node {}", node.op_type),
         name => format!("node {name:?} ({})", node.op_type),
