@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::infer;
 use crate::jobs::{
     BatchSettings, Batching, ExecuteError, Executor, InspectDataset, InspectModel, Jobs, PredictorSettings, Predictors,
     WorkerSettings, Workers,
@@ -50,6 +51,7 @@ impl App {
     /// [`StoreError`] when the database or the folder cannot be opened.
     pub async fn start(config: Config, metrics: PrometheusHandle) -> Result<Self, StoreError> {
         std::fs::create_dir_all(&config.data_dir)?;
+        infer::set_max_tensor_bytes(config.max_prediction_bytes);
         let storage = Storage::open(&config.database_url, &config.blobs).await?;
         let executor = Executor::start(config.threads)?.isolated(config.isolation_limits());
         let jobs = Jobs::new(storage.clone(), executor.clone(), config.max_attempts);

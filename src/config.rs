@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::infer::Residency;
+use crate::infer::{DEFAULT_TENSOR_BYTES, Residency};
 use crate::jobs::Limits;
 use crate::storage::{BlobSettings, ObjectHome, ObjectSettings, sqlite_url};
 use crate::webhooks::{AllowList, Allowed};
@@ -111,6 +111,10 @@ pub struct ConfigArgs {
     /// How long an upload, a load or a prediction may take in a child process, in seconds [default: 300].
     #[arg(long, env = unless_empty("WEIGHTPRESS_CHILD_REQUEST_SECONDS"), value_name = "SECONDS")]
     pub child_request_seconds: Option<u64>,
+    /// Largest tensor that a graph may make while it is loaded or runs; all values at once may take four times as much
+    /// [default: 1GiB].
+    #[arg(long, env = unless_empty("WEIGHTPRESS_MAX_PREDICTION_BYTES"), value_name = "BYTES")]
+    pub max_prediction_bytes: Option<ByteSize>,
 
     /// A worker that is silent for this long loses its job, in milliseconds [default: 30000].
     #[arg(long, env = unless_empty("WEIGHTPRESS_LEASE_MS"), value_name = "MS")]
@@ -227,6 +231,8 @@ pub struct Config {
     pub child_job_seconds: u64,
     /// How long an upload, a load or a prediction may take in a child process, in seconds.
     pub child_request_seconds: u64,
+    /// Largest tensor that a graph may make, in bytes.
+    pub max_prediction_bytes: u64,
     /// A worker that is silent for this long loses its job, in milliseconds.
     pub lease_ms: u64,
     /// Starts of a job before it is given up.
@@ -314,6 +320,10 @@ impl ConfigArgs {
             max_batch: self.max_batch.or(file.max_batch).unwrap_or(1),
             max_delay_us: self.max_delay_us.or(file.max_delay_us).unwrap_or(1000),
             memory_budget_bytes: self.memory_budget_bytes.or(file.memory_budget_bytes).map(|size| size.0),
+            max_prediction_bytes: self
+                .max_prediction_bytes
+                .or(file.max_prediction_bytes)
+                .map_or(DEFAULT_TENSOR_BYTES, |size| size.0),
             lease_ms: self.lease_ms.or(file.lease_ms).unwrap_or(30_000),
             max_attempts: self.max_attempts.or(file.max_attempts).unwrap_or(3),
             sweep_seconds: self.sweep_seconds.or(file.sweep_seconds).unwrap_or(300),
@@ -334,6 +344,7 @@ impl Config {
             memory_bytes: self.child_memory_bytes,
             job_seconds: self.child_job_seconds,
             request_seconds: self.child_request_seconds,
+            max_tensor_bytes: self.max_prediction_bytes,
             threads: self.threads,
         })
     }
@@ -351,6 +362,8 @@ impl Config {
         seconds("child_request_seconds", self.child_request_seconds)?;
         let memory_bytes = self.child_memory_bytes;
         in_range("child_memory_bytes", "at least 536870912", memory_bytes, memory_bytes >= 512 << 20)?;
+        let bytes = self.max_prediction_bytes;
+        in_range("max_prediction_bytes", "1MiB to 1024GiB", bytes, (1 << 20..=1 << 40).contains(&bytes))?;
         in_range("lease_ms", "100 to 3600000", self.lease_ms, (100..=3_600_000).contains(&self.lease_ms))?;
         in_range("sweep_seconds", "1 to 86400", self.sweep_seconds, (1..=86_400).contains(&self.sweep_seconds))?;
         for (setting, days) in [("keep_jobs_days", self.keep_jobs_days), ("keep_events_days", self.keep_events_days)] {

@@ -243,6 +243,7 @@ fn infer_kind(error: &InferError) -> (StatusCode, &'static str) {
         InferFault::Input => (StatusCode::BAD_REQUEST, "invalid_tensor"),
         InferFault::File => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         InferFault::Run => (StatusCode::UNPROCESSABLE_ENTITY, "prediction_failed"),
+        InferFault::Size => (StatusCode::UNPROCESSABLE_ENTITY, "prediction_too_large"),
         InferFault::Graph => (StatusCode::UNPROCESSABLE_ENTITY, "not_predictable"),
         InferFault::Limits => (StatusCode::UNPROCESSABLE_ENTITY, Refusal::LimitsExceeded.as_str()),
     }

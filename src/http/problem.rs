@@ -74,7 +74,8 @@ pub async fn render(request: Request, next: Next) -> Response {
     let status = response.status();
     let problem = Problem {
         kind: format!("urn:weightpress:problem:{}", fault.code),
-        title: status.canonical_reason().unwrap_or_default().to_owned(),
+        // 460 is none of HTTP's own.
+        title: status.canonical_reason().unwrap_or("Checksum Mismatch").to_owned(),
         status: status.as_u16(),
         error: path.starts_with("/v2").then(|| fault.detail.clone()),
         detail: fault.detail,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::allowance::Excess;
 use super::array::{ArrayError, Datatype};
 use super::product::OutOfRange;
 use crate::artifact::ArtifactError;
@@ -60,6 +61,9 @@ pub enum InferError {
     /// An index of a Gather is below or beyond the entries of the weight that it names.
     #[error("index {index} is outside the {entries} entries of {name}")]
     IndexOutOfRange { name: String, index: i64, entries: usize },
+    /// The graph would take more memory, or more iterations of a loop, than it is granted.
+    #[error(transparent)]
+    TooLarge(#[from] Excess),
     /// The graph failed on these inputs.
     #[error("the graph failed: {reason}")]
     Run { reason: String },
@@ -78,6 +82,8 @@ pub enum Fault {
     Graph,
     /// The graph, on these inputs.
     Run,
+    /// The graph, which would make more than it may on these inputs.
+    Size,
     /// The file, which was whole once.
     File,
     /// What a load or a prediction took.
@@ -103,6 +109,7 @@ impl InferError {
             | Self::Misfit { .. }
             | Self::Load { .. } => Fault::Graph,
             Self::Run { .. } => Fault::Run,
+            Self::TooLarge(_) => Fault::Size,
             Self::Artifact(_) | Self::Model(_) => Fault::File,
             Self::Elsewhere { fault, .. } => *fault,
         }

@@ -10,7 +10,7 @@ use tract_onnx::tract_hir::internal::*;
 use tract_onnx::tract_hir::tract_core::plan::{EvalContext, eval};
 
 use super::absorb::{absorb, added};
-use super::guard::guarded;
+use super::allowance::{Allowance, Demand, optimize};
 use super::plan::attempt;
 use super::ports::{Ports, ports};
 use super::product::{Held, Kernel, Normalization, ProductOp, SharedWeight, channels};
@@ -29,6 +29,8 @@ pub(crate) struct Layerwise {
     inputs: Ports,
     /// By what tells the held matrix from others.
     weights: HashMap<usize, Layer>,
+    demand: Demand,
+    allowance: Arc<Allowance>,
 }
 
 /// A weight that products multiply by.
@@ -135,7 +137,8 @@ impl Layerwise {
         check_indices(&mut graph, &mut operators);
         replace_normalizations(&mut graph, &mut operators);
         let values = values(&inputs, batch.to_vec())?;
-        let model = guarded(|| {
+        let allowance = Allowance::of(&graph);
+        let prepared = attempt(|| {
             let parsed = tract_onnx::onnx().with_ignore_value_info(true).parse(&graph, None)?;
             ensure!(parsed.unresolved_inputs.is_empty(), "nothing produces {}", parsed.unresolved_inputs.join(", "));
             let mut inference = parsed.model;
@@ -143,12 +146,18 @@ impl Layerwise {
             for (ix, value) in values.iter().enumerate() {
                 inference.set_input_fact(ix, InferenceFact::dt_shape(value.datum_type(), value.shape()))?;
             }
-            inference.into_optimized()
+            let model = optimize(inference, &allowance)?;
+            let demand = Demand::of(&model, &allowance)?;
+            demand.check(&model, &values, &allowance)?;
+            let order = model.eval_order()?;
+            Ok((model, order, demand))
         });
-        let model = model.map_err(|reason| InferError::Load { reason })?;
-        let order = guarded(|| model.eval_order()).map_err(|reason| InferError::Load { reason })?;
+        let (model, order, demand) = prepared.map_err(|error| match error {
+            InferError::Run { reason } => InferError::Load { reason },
+            error => error,
+        })?;
         drop(kept);
-        Ok(Self { model, order, inputs, weights })
+        Ok(Self { model, order, inputs, weights, demand, allowance })
     }
 
     /// Bytes of the values that are alive at once, at most, when `batches` batches are run; without what a product needs
@@ -208,7 +217,7 @@ impl Layerwise {
                     (Some(product), _) => self.product(product, inputs, &mut renewed, visitor)?,
                     (None, Some(normalization)) => normalize(normalization, inputs, visitor)?,
                     (None, None) => {
-                        let batches = inputs.into_par_iter().map(|inputs| evaluate(node, inputs));
+                        let batches = inputs.into_par_iter().map(|inputs| self.evaluate(node, inputs));
                         batches.collect::<Result<Vec<_>, _>>()?
                     }
                 }
@@ -231,6 +240,17 @@ impl Layerwise {
         let inputs = &self.model.node(id).inputs;
         let of_batch = |batch: usize| inputs.iter().map(|i| alive[&i.node][batch][i.slot].clone()).collect();
         (0..batches).map(of_batch).collect()
+    }
+
+    fn evaluate(&self, node: &TypedNode, inputs: TVec<TValue>) -> Result<TVec<TValue>, InferError> {
+        attempt(|| {
+            let context = EvalContext::out_of_plan();
+            if self.demand.is_untold(node.id) {
+                self.demand.check_node(node, context.symbols, &inputs, &self.allowance)?;
+            }
+            let mut state = node.op().state(&context)?;
+            eval(&context, state.as_deref_mut(), node, inputs)
+        })
     }
 
     /// Shows a product to `visit` where it is the first by its weight, and runs it with what is known by then.
@@ -370,14 +390,6 @@ fn values(inputs: &Ports, batch: Vec<(String, Array)>) -> Result<TVec<TValue>, I
         Ok(tensor.into_tvalue())
     };
     named.map(value).collect()
-}
-
-fn evaluate(node: &TypedNode, inputs: TVec<TValue>) -> Result<TVec<TValue>, InferError> {
-    attempt(|| {
-        let context = EvalContext::out_of_plan();
-        let mut state = node.op().state(&context)?;
-        eval(&context, state.as_deref_mut(), node, inputs)
-    })
 }
 
 impl Kernel {

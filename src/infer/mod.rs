@@ -1,6 +1,7 @@
 //! Predictions: a graph run on compressed weights.
 
 mod absorb;
+mod allowance;
 mod array;
 mod error;
 mod form;
@@ -21,6 +22,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
+pub use allowance::{DEFAULT_TENSOR_BYTES, Excess, max_tensor_bytes, set_max_tensor_bytes};
 pub use array::{Array, ArrayData, ArrayError, Datatype};
 pub use error::{Fault, InferError};
 pub use form::{Form, HeldWeight};

@@ -12,6 +12,7 @@ use tract_onnx::tract_hir::tract_core::ops::scan::OptScan;
 use tract_onnx::tract_hir::tract_core::plan::eval;
 
 use super::InferError;
+use super::allowance::{Allowance, Demand, Excess, optimize};
 use super::guard::guarded;
 use super::product::OutOfRange;
 use super::rewrite::{Operators, install};
@@ -19,14 +20,22 @@ use super::rewrite::{Operators, install};
 /// A graph that can be run for inputs of any free extents; at least one way is there.
 pub(super) struct Plan {
     /// Optimized once, the free extents as symbols. `None` where tract could not reason about them.
-    symbolic: Option<Arc<TypedSimplePlan>>,
+    symbolic: Option<Optimized>,
     /// Optimized for each set of input shapes as it is seen. `None` where the symbols allow for all of them.
     per_shape: Option<PerShape>,
 }
 
 struct PerShape {
     template: InferenceModel,
-    recent: Mutex<Vec<(Shapes, Arc<TypedSimplePlan>)>>,
+    allowance: Arc<Allowance>,
+    recent: Mutex<Vec<(Shapes, Arc<Optimized>)>>,
+}
+
+/// A graph as tract runs it, and what that takes.
+struct Optimized {
+    plan: Arc<TypedSimplePlan>,
+    demand: Demand,
+    allowance: Arc<Allowance>,
 }
 
 type Shapes = Vec<Vec<usize>>;
@@ -38,7 +47,7 @@ impl Plan {
     /// Parses and optimizes `model`. With `any_batch`, inputs may later differ in extents that the graph gives one symbol.
     ///
     /// # Errors
-    /// [`InferError::Load`] with tract's reason.
+    /// [`InferError::TooLarge`]; [`InferError::Load`] with tract's reason.
     pub(super) fn new(model: &pb::ModelProto, operators: Operators, any_batch: bool) -> Result<Self, InferError> {
         let load = |reason| InferError::Load { reason };
         let inference = guarded(|| {
@@ -50,16 +59,18 @@ impl Plan {
             Ok(inference)
         })
         .map_err(load)?;
-        let symbolic = match guarded(|| optimize(inference.clone())) {
+        let allowance = Allowance::of(model);
+        let symbolic = match attempt(|| Optimized::new(inference.clone(), &allowance)) {
             Ok(plan) => Some(plan),
-            Err(reason) if is_concrete(&inference) => return Err(load(reason)),
-            Err(reason) => {
+            Err(InferError::Run { reason }) if is_concrete(&inference) => return Err(load(reason)),
+            Err(InferError::Run { reason }) => {
                 tracing::debug!(reason, "the graph is optimized for each input shape");
                 None
             }
+            Err(error) => return Err(error),
         };
         let keeps_template = any_batch || symbolic.is_none();
-        let per_shape = keeps_template.then(|| PerShape { template: inference, recent: Mutex::default() });
+        let per_shape = keeps_template.then(|| PerShape { template: inference, allowance, recent: Mutex::default() });
         Ok(Self { symbolic, per_shape })
     }
 
@@ -71,7 +82,7 @@ impl Plan {
     /// Runs the graph on inputs in graph order; those of one symbol agree.
     ///
     /// # Errors
-    /// [`InferError::IndexOutOfRange`]; [`InferError::Run`] with tract's reason.
+    /// [`InferError::IndexOutOfRange`]; [`InferError::TooLarge`]; [`InferError::Run`] with tract's reason.
     pub(super) fn run(&self, inputs: TVec<TValue>) -> Result<TVec<TValue>, InferError> {
         match &self.symbolic {
             Some(plan) => attempt(|| plan.run(inputs)),
@@ -82,7 +93,7 @@ impl Plan {
     /// Runs the graph on inputs in graph order, as optimized for their shapes alone.
     ///
     /// # Errors
-    /// [`InferError::IndexOutOfRange`]; [`InferError::Run`] with tract's reason.
+    /// [`InferError::IndexOutOfRange`]; [`InferError::TooLarge`]; [`InferError::Run`] with tract's reason.
     pub(super) fn run_per_shape(&self, inputs: TVec<TValue>) -> Result<TVec<TValue>, InferError> {
         attempt(|| {
             let per_shape = self.per_shape.as_ref().context("the graph was loaded for one batch")?;
@@ -93,50 +104,86 @@ impl Plan {
     /// Runs the graph and tells `watch` the name of each operator and the time that it took.
     ///
     /// # Errors
-    /// [`InferError::IndexOutOfRange`]; [`InferError::Run`] with tract's reason.
+    /// [`InferError::IndexOutOfRange`]; [`InferError::TooLarge`]; [`InferError::Run`] with tract's reason.
     pub(super) fn run_watched(
         &self,
         inputs: TVec<TValue>,
         mut watch: impl FnMut(&str, Duration),
     ) -> Result<TVec<TValue>, InferError> {
         attempt(|| {
-            let plan = match (&self.symbolic, &self.per_shape) {
-                (Some(plan), _) => plan.clone(),
-                (None, per_shape) => per_shape.as_ref().context("no plan")?.specialized(&inputs)?,
+            let specialized;
+            let optimized = match (&self.symbolic, &self.per_shape) {
+                (Some(optimized), _) => optimized,
+                (None, per_shape) => {
+                    specialized = per_shape.as_ref().context("no plan")?.specialized(&inputs)?;
+                    &*specialized
+                }
             };
-            plan.spawn()?.run_plan_with_eval(inputs, |context, state, node, inputs| {
-                let started = Instant::now();
-                let outputs = eval(context, state, node, inputs);
-                watch(&node.name, started.elapsed());
-                outputs
-            })
+            optimized.run_watched(inputs, &mut watch)
         })
     }
 
     /// Bytes of the constants that the plan holds, each counted once.
     pub(super) fn constant_bytes(&self) -> u64 {
         let mut seen = HashSet::new();
-        let symbolic = self.symbolic.as_ref().map_or(0, |plan| constants(plan.model(), &mut seen));
-        let Some(PerShape { template, recent }) = &self.per_shape else { return symbolic };
+        let symbolic = self.symbolic.as_ref().map_or(0, |optimized| constants(optimized.plan.model(), &mut seen));
+        let Some(PerShape { template, recent, .. }) = &self.per_shape else { return symbolic };
         let nodes = template.nodes().iter();
         let own = nodes.filter_map(|node| node.op_as::<Const>()).map(|op| tensor_bytes(op.val(), &mut seen));
         let own = own.sum::<u64>();
         let recent = recent.lock().unwrap_or_else(PoisonError::into_inner);
-        symbolic + own + recent.iter().map(|(_, plan)| constants(plan.model(), &mut seen)).sum::<u64>()
+        symbolic + own + recent.iter().map(|(_, own)| constants(own.plan.model(), &mut seen)).sum::<u64>()
     }
 }
 
-/// Runs the graph. Errors of our own operators keep their type; tract's become words.
+impl Optimized {
+    fn new(model: InferenceModel, allowance: &Arc<Allowance>) -> TractResult<Self> {
+        let model = optimize(model, allowance)?;
+        let demand = Demand::of(&model, allowance)?;
+        Ok(Self { plan: SimplePlan::new(model)?, demand, allowance: allowance.clone() })
+    }
+
+    fn run(&self, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        self.demand.check(self.plan.model(), &inputs, &self.allowance)?;
+        if !self.demand.has_untold() {
+            return self.plan.run(inputs);
+        }
+        self.plan.spawn()?.run_plan_with_eval(inputs, |context, state, node, inputs| {
+            self.check_node(context, node, &inputs)?;
+            eval(context, state, node, inputs)
+        })
+    }
+
+    fn run_watched(&self, inputs: TVec<TValue>, watch: &mut dyn FnMut(&str, Duration)) -> TractResult<TVec<TValue>> {
+        self.demand.check(self.plan.model(), &inputs, &self.allowance)?;
+        self.plan.spawn()?.run_plan_with_eval(inputs, |context, state, node, inputs| {
+            self.check_node(context, node, &inputs)?;
+            let started = Instant::now();
+            let outputs = eval(context, state, node, inputs);
+            watch(&node.name, started.elapsed());
+            outputs
+        })
+    }
+
+    fn check_node(&self, context: &EvalContext, node: &TypedNode, inputs: &[TValue]) -> TractResult<()> {
+        if self.demand.is_untold(node.id) {
+            self.demand.check_node(node, context.symbols, inputs, &self.allowance)?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs the graph. Errors of our own keep their type; tract's become words.
 pub(super) fn attempt<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, InferError> {
     let outcome = guarded(|| match work() {
         Ok(value) => Ok(Ok(value)),
-        Err(error) => error.downcast_ref::<OutOfRange>().cloned().map(Err).ok_or(error),
+        Err(error) => match (error.downcast_ref::<OutOfRange>(), error.downcast_ref::<Excess>()) {
+            (Some(error), _) => Ok(Err(error.clone().into())),
+            (_, Some(error)) => Ok(Err(error.clone().into())),
+            (None, None) => Err(error),
+        },
     });
-    outcome.map_err(|reason| InferError::Run { reason })?.map_err(InferError::from)
-}
-
-fn optimize(model: InferenceModel) -> TractResult<Arc<TypedSimplePlan>> {
-    SimplePlan::new(model.into_optimized()?)
+    outcome.map_err(|reason| InferError::Run { reason })?
 }
 
 fn is_concrete(model: &InferenceModel) -> bool {
@@ -145,7 +192,7 @@ fn is_concrete(model: &InferenceModel) -> bool {
 }
 
 impl PerShape {
-    fn specialized(&self, inputs: &[TValue]) -> TractResult<Arc<TypedSimplePlan>> {
+    fn specialized(&self, inputs: &[TValue]) -> TractResult<Arc<Optimized>> {
         let shapes: Shapes = inputs.iter().map(|input| input.shape().to_vec()).collect();
         let lock = || self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, plan)) = lock().iter().find(|(known, _)| *known == shapes) {
@@ -155,7 +202,7 @@ impl PerShape {
         for (ix, input) in inputs.iter().enumerate() {
             model.set_input_fact(ix, InferenceFact::dt_shape(input.datum_type(), input.shape()))?;
         }
-        let plan = optimize(model)?;
+        let plan = Arc::new(Optimized::new(model, &self.allowance)?);
         let mut recent = lock();
         if recent.len() == RECENT_PLANS {
             recent.remove(0);

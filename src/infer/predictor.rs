@@ -235,6 +235,7 @@ fn missing_operators(model: &pb::ModelProto) -> Vec<String> {
 }
 
 fn check_operators(model: &pb::ModelProto) -> Result<(), InferError> {
+    model::check_limits(model)?;
     let operators = missing_operators(model);
     if operators.is_empty() { Ok(()) } else { Err(InferError::UnsupportedOperators { operators }) }
 }

@@ -171,6 +171,7 @@ fn config(data_dir: &Path) -> Config {
         max_batch: 1,
         max_delay_us: 1000,
         memory_budget_bytes: None,
+        max_prediction_bytes: 1 << 30,
         lease_ms: 10_000,
         max_attempts: 3,
         sweep_seconds: 300,

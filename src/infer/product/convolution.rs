@@ -23,6 +23,8 @@ pub(crate) use super::window::Direction;
 /// Columns of a block of patches: as many samples as one walk over a compressed matrix multiplies by, so that the walk is
 /// shared by many and the patches stay in a second-level cache.
 const BLOCK_COLUMNS: usize = 256;
+/// Most floats of a block's patches, unless one column is longer.
+const BLOCK_FLOATS: usize = 1 << 24;
 
 /// A convolution; the attributes of its spatial axes all have one entry per axis.
 #[derive(Debug, Clone, PartialEq)]
@@ -176,9 +178,10 @@ impl Convolution {
 
     fn run_patches(&self, windows: &Windows, x: &[f32], columns: usize, out: &mut [f32]) {
         let shape = (self.weight.outputs(), windows.positions());
-        let starts: Vec<usize> = (0..columns).step_by(BLOCK_COLUMNS).collect();
+        let width = (BLOCK_FLOATS / windows.depth().max(1)).clamp(1, BLOCK_COLUMNS);
+        let starts: Vec<usize> = (0..columns).step_by(width).collect();
         for starts in starts.chunks(rayon::current_num_threads()) {
-            let block = |&start: &usize| start..columns.min(start + BLOCK_COLUMNS);
+            let block = |&start: &usize| start..columns.min(start + width);
             let sums: Vec<_> = starts.par_iter().map(|start| self.block(windows, x, block(start))).collect();
             for (start, sums) in starts.iter().zip(sums) {
                 spread(&sums, block(start), shape, out);

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde_json::Value;
 
-use crate::infer::{Array, InferError, Predictor};
+use crate::infer::{self, Array, InferError, Predictor};
 use crate::jobs::predictors::LoadRequest;
 use crate::jobs::{ExecuteError, work};
 use crate::progress::{CancelFlag, Progress};
@@ -35,6 +35,7 @@ pub(crate) fn serve() -> std::io::Result<()> {
         return Err(Error::other("this command is for the service's own use"));
     };
     let has_network = sandbox::enter(&limits, processor_seconds)?;
+    infer::set_max_tensor_bytes(limits.max_tensor_bytes);
     let replies = Replies(Arc::new(Mutex::new(socket)));
     replies.send(&Reply::Ready { has_network })?;
     let threads = ThreadPoolBuilder::new().num_threads(limits.threads).build().map_err(Error::other)?;

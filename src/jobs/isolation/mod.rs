@@ -40,6 +40,8 @@ pub(crate) struct Limits {
     pub(crate) job_seconds: u64,
     /// Of the clock, for what a request waits for, in seconds.
     pub(crate) request_seconds: u64,
+    /// Largest tensor that a graph may make, in bytes.
+    pub(crate) max_tensor_bytes: u64,
     /// Its threads; each may work for as long as the clock allows.
     pub(crate) threads: usize,
 }
