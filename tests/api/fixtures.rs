@@ -119,7 +119,13 @@ pub fn external_model() -> pb::ModelProto {
     model
 }
 
-fn model(node: Vec<pb::NodeProto>, initializer: Vec<pb::TensorProto>, input: &[i64], output: &[i64]) -> pb::ModelProto {
+/// A model of opset 17 that reads `x` and makes `y`; an extent of -1 is any.
+pub fn model(
+    node: Vec<pb::NodeProto>,
+    initializer: Vec<pb::TensorProto>,
+    input: &[i64],
+    output: &[i64],
+) -> pb::ModelProto {
     let graph = pb::GraphProto {
         name: "test".into(),
         node,
@@ -136,10 +142,50 @@ fn model(node: Vec<pb::NodeProto>, initializer: Vec<pb::TensorProto>, input: &[i
     }
 }
 
-fn port(name: &str, dims: &[i64]) -> pb::ValueInfoProto {
+/// A node; inputs and outputs are separated by a space each, so that two say that an input is left out.
+pub fn node(op: &str, inputs: &str, outputs: &str) -> pb::NodeProto {
+    let names = |list: &str| list.split(' ').map(str::to_owned).collect();
+    let input = if inputs.is_empty() { Vec::new() } else { names(inputs) };
+    pb::NodeProto { op_type: op.into(), input, output: names(outputs), ..pb::NodeProto::default() }
+}
+
+/// `node` with a subgraph as attribute.
+pub fn with_graph(mut node: pb::NodeProto, name: &str, graph: pb::GraphProto) -> pb::NodeProto {
+    let attribute = pb::AttributeProto { name: name.into(), g: Some(graph), r#type: 5, ..Default::default() };
+    node.attribute.push(attribute);
+    node
+}
+
+/// `node` with a list of integers as attribute.
+pub fn with_ints(mut node: pb::NodeProto, name: &str, ints: &[i64]) -> pb::NodeProto {
+    let attribute = pb::AttributeProto { name: name.into(), ints: ints.to_vec(), r#type: 7, ..Default::default() };
+    node.attribute.push(attribute);
+    node
+}
+
+/// A float32 initializer.
+pub fn floats(name: &str, dims: &[i64], values: &[f32]) -> pb::TensorProto {
+    initializer(name, dims, DataType::Float, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+}
+
+/// An int64 initializer.
+pub fn ints(name: &str, dims: &[i64], values: &[i64]) -> pb::TensorProto {
+    initializer(name, dims, DataType::Int64, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+}
+
+fn initializer(name: &str, dims: &[i64], data_type: DataType, raw_data: Vec<u8>) -> pb::TensorProto {
+    let (name, dims, data_type) = (name.into(), dims.to_vec(), data_type as i32);
+    pb::TensorProto { name, dims, data_type, raw_data, ..pb::TensorProto::default() }
+}
+
+/// A float32 input or output; an extent of -1 is any.
+pub fn port(name: &str, dims: &[i64]) -> pb::ValueInfoProto {
     use pb::tensor_shape_proto::{Dimension, dimension};
     use pb::type_proto;
-    let extent = |&dim: &i64| Dimension { value: Some(dimension::Value::DimValue(dim)), ..Dimension::default() };
+    let extent = |&dim: &i64| match dim {
+        0.. => Dimension { value: Some(dimension::Value::DimValue(dim)), ..Dimension::default() },
+        _ => Dimension { value: Some(dimension::Value::DimParam("n".into())), ..Dimension::default() },
+    };
     let tensor = type_proto::Tensor {
         elem_type: DataType::Float as i32,
         shape: Some(pb::TensorShapeProto { dim: dims.iter().map(extent).collect() }),

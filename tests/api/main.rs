@@ -20,6 +20,7 @@ mod events;
 mod faults;
 mod fixtures;
 mod harness;
+mod hostile_models;
 mod isolation;
 mod jobs;
 mod keys;

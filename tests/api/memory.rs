@@ -16,7 +16,7 @@ const FILE_BYTES: u64 = 256 << 20;
 const GROWTH_BYTES: u64 = 64 << 20;
 
 /// The most memory that a process has held so far, in bytes.
-fn peak_resident_bytes(process: u32) -> u64 {
+pub fn peak_resident_bytes(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel tells the peak");
     let kibibytes: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
