@@ -63,6 +63,7 @@ use self::state::{Api, Closing};
 pub use docs::openapi_yaml;
 pub use error::Error;
 pub use name::{Name, NameError};
+pub use oip::read_inputs;
 
 /// Time a handler has to begin its answer; uploads are exempt. Longer than the longest wait a client may ask for.
 const HANDLER_TIMEOUT: Duration = Duration::from_secs(120);

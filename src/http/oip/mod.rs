@@ -28,6 +28,7 @@ use crate::storage::{ModelRecord, ServedVersion};
 use super::{Api, Error, Name};
 
 pub use binary::BinaryError;
+pub use prediction::read_inputs;
 pub use tensor::TensorError;
 
 pub fn router() -> OpenApiRouter<Api> {

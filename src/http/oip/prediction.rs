@@ -31,6 +31,30 @@ pub struct InferRequest {
     outputs: Vec<RequestOutput>,
 }
 
+impl InferRequest {
+    /// Takes a body apart: what is asked for, without the inputs, and these.
+    ///
+    /// # Errors
+    /// [`Error::Binary`], [`Error::InvalidJson`] or [`Error::Tensor`] for the first fault.
+    fn read(body: &[u8], json_length: Option<usize>) -> Result<(Self, Vec<(String, Array)>), Error> {
+        let (json, mut tail) = Tail::split(body, json_length)?;
+        let mut request: Self = parse_json(json).map_err(as_bad_request)?;
+        let inputs = std::mem::take(&mut request.inputs);
+        let inputs = inputs.into_iter().map(|input| input.decode(&mut tail)).collect::<Result<_, _>>()?;
+        tail.finish()?;
+        Ok((request, inputs))
+    }
+}
+
+/// The inputs in the uncompressed body of a request for a prediction, whose first `json_length` bytes are JSON; all of them
+/// where that is `None`. Each array holds as many elements as its shape says, and the body at least a byte for each.
+///
+/// # Errors
+/// [`Error::Binary`], [`Error::InvalidJson`] or [`Error::Tensor`] for the first fault.
+pub fn read_inputs(body: &[u8], json_length: Option<usize>) -> Result<Vec<(String, Array)>, Error> {
+    InferRequest::read(body, json_length).map(|(_, inputs)| inputs)
+}
+
 /// An output that is asked for.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = InferRequestedOutput)]
@@ -71,11 +95,7 @@ impl Prediction {
         loaded: Loaded,
         model_name: String,
     ) -> Result<(Self, Vec<(String, Array)>), Error> {
-        let body = sent.unpack()?;
-        let (json, mut tail) = Tail::split(&body, envelope.json_length)?;
-        let request: InferRequest = parse_json(json).map_err(as_bad_request)?;
-        let inputs = request.inputs.into_iter().map(|input| input.decode(&mut tail)).collect::<Result<_, _>>()?;
-        tail.finish()?;
+        let (request, inputs) = InferRequest::read(&sent.unpack()?, envelope.json_length)?;
         let wanted = Wanted::of(request.outputs, &request.parameters, loaded.predictor.outputs())?;
         Ok((Self { loaded, model_name, id: request.id, wanted, accepted: envelope.accepted }, inputs))
     }
@@ -155,5 +175,88 @@ fn flag(parameters: &Parameters, name: &str) -> Result<Option<bool>, Error> {
         None => Ok(None),
         Some(Value::Bool(flag)) => Ok(Some(*flag)),
         Some(other) => Err(Error::InvalidParameter(format!("the parameter {name} is {other}, not true or false"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bodies that can be read, and how many of their bytes are JSON: what damage starts from.
+    fn bodies() -> Vec<(Vec<u8>, Option<usize>)> {
+        let json = |text: &str| (text.as_bytes().to_vec(), None);
+        let with_binary = |text: &str, binary: &[u8]| ([text.as_bytes(), binary].concat(), Some(text.len()));
+        vec![
+            json(r#"{"inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[[1,2.5],[-3,4e0]]}]}"#),
+            json(r#"{"id":"a","inputs":[{"data":[0,255],"datatype":"UINT8","shape":[1,2],"name":"x"}],"outputs":[]}"#),
+            with_binary(
+                r#"{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":8}}]}"#,
+                &[0, 0, 128, 63, 0, 0, 0, 64],
+            ),
+            with_binary(
+                concat!(
+                    r#"{"inputs":[{"name":"i","shape":[3],"datatype":"BOOL","parameters":{"binary_data_size":3}},"#,
+                    r#"{"name":"x","shape":[1],"datatype":"INT64","data":[-7]},"#,
+                    r#"{"name":"h","shape":[2,1],"datatype":"FP16","parameters":{"binary_data_size":4}}]}"#,
+                ),
+                &[0, 1, 1, 0, 60, 0, 64],
+            ),
+        ]
+    }
+
+    /// What [`read_inputs`] promises of any body.
+    fn check(body: &[u8], json_length: Option<usize>) -> Result<(), TestCaseError> {
+        let Ok(inputs) = read_inputs(body, json_length) else { return Ok(()) };
+        for (name, array) in &inputs {
+            prop_assert!(array.check().is_ok(), "{name}");
+        }
+        let elements: usize = inputs.iter().map(|(_, array)| array.dims.iter().product::<usize>()).sum();
+        prop_assert!(elements <= body.len(), "{elements} elements in {} bytes", body.len());
+        Ok(())
+    }
+
+    #[test]
+    fn whole_bodies_are_read_and_shorter_ones_are_not() {
+        for (body, json_length) in bodies() {
+            assert!(read_inputs(&body, json_length).is_ok());
+            for length in 0..body.len() {
+                assert!(read_inputs(&body[..length], json_length).is_err(), "{length}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_error_or_arrays(
+            body in prop::collection::vec(any::<u8>(), 0..200),
+            json_length in prop::option::of(0usize..220),
+        ) {
+            check(&body, json_length)?;
+        }
+
+        #[test]
+        fn damaged_bodies_are_an_error_or_arrays(
+            which in 0usize..4,
+            edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            digits in prop::option::of((any::<prop::sample::Index>(), "[0-9]{1,20}")),
+            shift in -3isize..4,
+        ) {
+            let (mut body, json_length) = bodies().swap_remove(which);
+            for (at, byte) in edits {
+                let at = at.index(body.len());
+                body[at] = byte;
+            }
+            if let Some((at, digits)) = digits {
+                // A number that grows: extents and sizes beyond what is there.
+                let numbers: Vec<usize> = (0..body.len()).filter(|&at| body[at].is_ascii_digit()).collect();
+                if !numbers.is_empty() {
+                    let at = numbers[at.index(numbers.len())];
+                    body.splice(at..=at, digits.bytes());
+                }
+            }
+            check(&body, json_length.map(|length| length.saturating_add_signed(shift)))?;
+        }
     }
 }
