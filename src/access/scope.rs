@@ -10,6 +10,7 @@ use utoipa::ToSchema;
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema, clap::ValueEnum,
 )]
 #[serde(rename_all = "snake_case")]
+#[schema(as = KeyScope)]
 pub enum Scope {
     /// See models, datasets, jobs and reports, and download files.
     Read,

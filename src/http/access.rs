@@ -20,6 +20,7 @@ use crate::storage::{Credential, Store, TenantId};
 
 use super::Error;
 use super::rate::{Left, Rates};
+use super::verb::route_of;
 
 /// How long a key is taken on trust after it was read: a revoked one works for this much longer at most.
 const TRUST: Duration = Duration::from_secs(5);
@@ -166,7 +167,7 @@ impl Rules {
         let mut rules = HashMap::new();
         for (path, methods) in document["paths"].as_object().into_iter().flatten() {
             for (method, operation) in methods.as_object().into_iter().flatten() {
-                rules.insert((method.to_uppercase(), path.clone()), Rule::of(operation));
+                rules.insert((method.to_uppercase(), route_of(path).to_owned()), Rule::of(operation));
             }
         }
         Self(rules)

@@ -84,7 +84,7 @@ async fn upload_dataset(
     path = "/api/v1/datasets",
     tag = "datasets",
     security(("key" = ["read"])),
-    params(PageQuery),
+    params(PageQuery, ("after" = Option<Name>, Query, description = "The last entry of the page before")),
     responses((status = OK, description = "A page of datasets", body = List<Dataset>), Failures)
 )]
 async fn list_datasets(
@@ -103,7 +103,7 @@ async fn list_datasets(
     path = "/api/v1/datasets/{name}",
     tag = "datasets",
     security(("key" = ["read"])),
-    params(("name" = String, Path, description = "The dataset's name")),
+    params(("name" = Name, Path, description = "The dataset's name")),
     responses((status = OK, description = "The dataset", body = Dataset), Failures)
 )]
 async fn get_dataset(app: App, extract::Path(name): extract::Path<Name>) -> Result<Json<Dataset>, Error> {
@@ -117,7 +117,7 @@ async fn get_dataset(app: App, extract::Path(name): extract::Path<Name>) -> Resu
     path = "/api/v1/datasets/{name}",
     tag = "datasets",
     security(("key" = ["write"])),
-    params(("name" = String, Path, description = "The dataset's name")),
+    params(("name" = Name, Path, description = "The dataset's name")),
     responses((status = NO_CONTENT, description = "Deleted"), Failures)
 )]
 async fn delete_dataset(app: App, extract::Path(name): extract::Path<Name>) -> Result<StatusCode, Error> {

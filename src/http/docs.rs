@@ -8,7 +8,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::problem::Problem;
-use super::{Api, documented};
+use super::{Api, Name, documented};
 use crate::compress::{PruneFields, QuantizeFields};
 
 #[derive(OpenApi)]
@@ -25,11 +25,13 @@ use crate::compress::{PruneFields, QuantizeFields};
         (name = "jobs", description = "Queued work"),
         (name = "methods", description = "Pruning criteria, quantisers, codecs and presets"),
         (name = "inference", description = "The Open Inference Protocol, with its extensions"),
+        (name = "tensorflow", description = "Predictions as TensorFlow Serving's REST API has them"),
+        (name = "mlflow", description = "Predictions as MLflow's scoring server has them"),
         (name = "webhooks", description = "Signed messages about jobs"),
         (name = "keys", description = "Who may do what"),
         (name = "operations", description = "Health and metrics"),
     ),
-    components(schemas(Problem, PruneFields, QuantizeFields)),
+    components(schemas(Name, Problem, PruneFields, QuantizeFields)),
     modifiers(&Keys)
 )]
 struct Preamble;

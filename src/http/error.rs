@@ -24,9 +24,9 @@ pub enum Error {
     /// 404: no such route.
     #[error("there is nothing at {path}")]
     NoRoute { path: String },
-    /// 405: the route has other methods; the header `Allow` lists them.
+    /// 405: the route has other methods; the header `Allow` lists them. `None`: it is there already.
     #[error("{method} is not allowed at {path}")]
-    MethodNotAllowed { method: Method, path: String },
+    MethodNotAllowed { method: Method, path: String, allow: Option<&'static str> },
     /// 401: no key, or none that is in force.
     #[error("{reason}")]
     Unauthenticated { reason: &'static str },
@@ -78,6 +78,9 @@ pub enum Error {
     /// 415: a body in a content coding that is not known here; the header `Accept-Encoding` lists those that are.
     #[error("the Content-Encoding {given} is none of gzip, deflate")]
     UnknownCoding { given: String },
+    /// 415: a body of another type than JSON, where JSON alone is read.
+    #[error("the Content-Type is {given}, predictions are asked for in application/json, in UTF-8")]
+    UnsupportedMediaType { given: String },
     /// 400: a body that is not what its content coding says.
     #[error("the body is no {coding}: {reason}")]
     InvalidCoding { coding: &'static str, reason: String },
@@ -105,6 +108,9 @@ pub enum Error {
     /// 400: a prediction whose JSON and binary data cannot be told apart.
     #[error(transparent)]
     Binary(#[from] BinaryError),
+    /// 400: an input without a name, of a model that has several.
+    #[error("the model has the inputs {known}: they are given by their names")]
+    UnnamedInput { known: String },
     /// 400: an output that the model lacks.
     #[error("the model has no output `{name}`; it has {known}")]
     UnknownOutput { name: String, known: String },
@@ -162,7 +168,9 @@ impl Error {
     pub(super) fn unhandled(status: StatusCode, method: &Method, path: &str) -> Self {
         match status {
             StatusCode::NOT_FOUND => Self::NoRoute { path: path.to_owned() },
-            StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed { method: method.clone(), path: path.to_owned() },
+            StatusCode::METHOD_NOT_ALLOWED => {
+                Self::MethodNotAllowed { method: method.clone(), path: path.to_owned(), allow: None }
+            }
             StatusCode::SERVICE_UNAVAILABLE => Self::TimedOut,
             status => Self::Http { status },
         }
@@ -191,6 +199,7 @@ impl Error {
             Self::BodyStalled { .. } => (S::REQUEST_TIMEOUT, "body_stalled"),
             Self::TooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "too_large"),
             Self::UnknownCoding { .. } => (S::UNSUPPORTED_MEDIA_TYPE, "unknown_encoding"),
+            Self::UnsupportedMediaType { .. } => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Self::InvalidCoding { .. } => (S::BAD_REQUEST, "invalid_encoding"),
             Self::WrongMediaType { .. } => (S::UNSUPPORTED_MEDIA_TYPE, "wrong_media_type"),
             Self::UnknownTusVersion => (S::PRECONDITION_FAILED, "unknown_tus_version"),
@@ -200,6 +209,7 @@ impl Error {
             Self::Infer(error) => infer_kind(error),
             Self::Tensor(_) => (S::BAD_REQUEST, "invalid_tensor"),
             Self::Binary(_) => (S::BAD_REQUEST, "invalid_binary_data"),
+            Self::UnnamedInput { .. } => (S::BAD_REQUEST, "invalid_tensor"),
             Self::RepeatedOutput { .. } => (S::BAD_REQUEST, "repeated_output"),
             Self::UnknownOutput { .. } => (S::BAD_REQUEST, "unknown_output"),
             Self::UnsupportedRequest(_) => (S::BAD_REQUEST, "unsupported_request"),
@@ -299,9 +309,17 @@ impl IntoResponse for Error {
         let challenge = matches!(self, Self::Unauthenticated { .. })
             .then(|| HeaderValue::from_static("Bearer realm=\"weightpress\""));
         let codings = matches!(self, Self::UnknownCoding { .. }).then(|| HeaderValue::from_static("gzip, deflate"));
+        let types =
+            matches!(self, Self::UnsupportedMediaType { .. }).then(|| HeaderValue::from_static("application/json"));
+        let allow = match self {
+            Self::MethodNotAllowed { allow, .. } => allow.map(HeaderValue::from_static),
+            _ => None,
+        };
         let mut response = problem::response(self.status(), self.into_fault());
         let headers = [
+            (header::ACCEPT, types),
             (header::ACCEPT_ENCODING, codings),
+            (header::ALLOW, allow),
             (header::CONTENT_RANGE, content_range),
             (header::RETRY_AFTER, retry_after),
             (header::WWW_AUTHENTICATE, challenge),

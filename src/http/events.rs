@@ -44,7 +44,8 @@ const BATCH: i64 = 100;
     params(
         ("id" = JobId, Path, description = "The job"),
         PageQuery,
-        ("last-event-id" = Option<i64>, Header, description = "The number of the last event seen"),
+        ("after" = Option<i64>, Query, description = "The number of the last event of the page before"),
+        ("last-event-id" = Option<i64>, Header, nullable = false, description = "The number of the last event seen"),
     ),
     responses(
         (status = OK, description = "A page of events, or a stream of them", content(

@@ -1,8 +1,13 @@
 //! Extractors that fail with [`Error`], so that every refusal is a problem document.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 
 use super::{Error, body};
 
@@ -46,7 +51,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     }
 }
 
-/// Reads `bytes` as JSON.
+/// Reads `bytes` as a JSON object.
 ///
 /// # Errors
 /// [`Error::InvalidJson`] for what is not JSON, or nested too deep; [`Error::InvalidBody`], with the path of the member,
@@ -54,11 +59,35 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     use axum::extract::rejection::JsonRejection;
     // Keeping the path of each member costs more than reading a number: it is kept when there is a fault to name.
-    if let Ok(value) = serde_json::from_slice(bytes) {
+    if let Ok(Object(value)) = serde_json::from_slice(bytes) {
         return Ok(value);
     }
-    axum::Json::from_bytes(bytes).map(|json| json.0).map_err(|rejection| match rejection {
+    axum::Json::<Object<T>>::from_bytes(bytes).map(|json| json.0.0).map_err(|rejection| match rejection {
         JsonRejection::JsonDataError(error) => Error::InvalidBody(error.body_text()),
         other => Error::InvalidJson(other.body_text()),
     })
+}
+
+/// A JSON object. What serde derives takes an array of the members too, in the order of the source code, which no description
+/// of an API allows.
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData)).map(Self)
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members))
+    }
 }

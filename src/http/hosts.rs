@@ -14,7 +14,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::config::Config;
 
-use super::{Error, uploads};
+use super::{Error, mlflow, uploads};
 
 /// What the settings say of names and pages. Clones share it.
 #[derive(Clone)]
@@ -61,6 +61,7 @@ impl Hosts {
                     header::RANGE,
                     HeaderName::from_static("prefer"),
                     HeaderName::from_static("idempotency-key"),
+                    mlflow::MODEL,
                 ]
                 .into_iter()
                 .chain(uploads::REQUEST_HEADERS.map(HeaderName::from_static))

@@ -57,8 +57,8 @@ struct DryRun {
     security(("key" = ["write"])),
     params(
         SubmitQuery,
-        ("prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the result"),
-        ("idempotency-key" = Option<String>, Header, description = "What the client calls this request"),
+        ("prefer" = Option<String>, Header, nullable = false, description = "`wait=N`: wait up to N seconds for the result"),
+        ("idempotency-key" = Option<String>, Header, nullable = false, pattern = "^[!-~]{1,255}$", description = "What the client calls this request"),
     ),
     request_body = JobSpec,
     responses(
@@ -145,7 +145,7 @@ struct JobQuery {
     #[param(inline)]
     kind: Option<JobKind>,
     /// Only jobs of the model with this name.
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<Name>)]
     model: Option<Name>,
 }
 
@@ -157,6 +157,7 @@ struct JobQuery {
     security(("key" = ["read"])),
     params(
         PageQuery,
+        ("after" = Option<JobId>, Query, description = "The last entry of the page before"),
         JobQuery,
         ("metadata.KEY" = Option<String>, Query, description = "Only jobs whose metadata have this value under KEY, any key; \
             of several, all"),
@@ -191,8 +192,8 @@ fn parse_id(text: &str) -> Result<JobId, Error> {
     security(("key" = ["read"])),
     params(
         ("id" = JobId, Path, description = "The job"),
-        ("prefer" = Option<String>, Header, description = "`wait=N`: wait up to N seconds for the end"),
-        ("if-none-match" = Option<String>, Header, description = "The entity tag of the job as the client knows it"),
+        ("prefer" = Option<String>, Header, nullable = false, description = "`wait=N`: wait up to N seconds for the end"),
+        ("if-none-match" = Option<String>, Header, nullable = false, description = "The entity tag of the job as the client knows it"),
     ),
     responses(
         (status = OK, description = "The job", body = Job, headers(("etag" = String, description = "Changes whenever the job does"))),

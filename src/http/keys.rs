@@ -46,10 +46,10 @@ impl From<KeyRecord> for Key {
 #[serde(deny_unknown_fields)]
 struct KeyRequest {
     /// For people; at most 200 characters.
-    #[schema(max_length = 200)]
+    #[schema(min_length = 1, max_length = 200, pattern = r"^\P{Cc}+$")]
     name: String,
     /// What it is to allow.
-    #[schema(min_items = 1)]
+    #[schema(value_type = Vec<Scope>, min_items = 1)]
     scopes: Scopes,
     /// Days until it expires; left out: never.
     #[schema(minimum = 1, maximum = 36_500)]

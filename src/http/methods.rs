@@ -7,6 +7,7 @@ use utoipa_axum::routes;
 use crate::compress::{self, Methods};
 
 use super::Api;
+use super::problem::Failures;
 
 pub fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(list_methods))
@@ -18,7 +19,7 @@ pub fn router() -> OpenApiRouter<Api> {
     path = "/api/v1/methods",
     tag = "methods",
     security(("key" = ["read"])),
-    responses((status = OK, description = "The methods", body = Methods))
+    responses((status = OK, description = "The methods", body = Methods), Failures)
 )]
 async fn list_methods() -> Json<Methods> {
     Json(compress::methods())

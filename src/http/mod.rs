@@ -1,4 +1,5 @@
-//! The HTTP face of the service: its own API under `/api/v1`, the Open Inference Protocol under `/v2`, and operations.
+//! The HTTP face of the service: its own API under `/api/v1`, the Open Inference Protocol under `/v2`,
+//! what TensorFlow Serving and MLflow speak, and operations.
 //!
 //! One file per resource, each with a `router()`; handlers translate and delegate. A request passes, from the outside
 //! in: [`observe`] (request id, span, metrics), [`problem`] (every failure becomes `application/problem+json`), [`body`] (a refused
@@ -24,20 +25,24 @@ mod keys;
 mod limits;
 mod metadata;
 mod methods;
+mod mlflow;
 mod models;
 mod name;
 mod observe;
 mod oip;
 mod operations;
 mod page;
+mod predict;
 mod prefer;
 mod problem;
 mod range;
 mod rate;
 mod server;
 mod state;
+mod tensorflow;
 mod upload;
 mod uploads;
+mod verb;
 mod versions;
 mod webhooks;
 
@@ -81,6 +86,8 @@ fn documented() -> OpenApiRouter<Api> {
         .merge(webhooks::router())
         .merge(uploads::router())
         .merge(oip::router())
+        .merge(tensorflow::router())
+        .merge(mlflow::router())
         .merge(operations::router())
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, HANDLER_TIMEOUT));
     timely.merge(models::upload_router()).merge(datasets::upload_router()).merge(uploads::part_router())

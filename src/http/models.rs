@@ -171,6 +171,7 @@ pub fn location(collection: &str, name: &Name) -> [(HeaderName, String); 1] {
     security(("key" = ["read"])),
     params(
         PageQuery,
+        ("after" = Option<Name>, Query, description = "The last entry of the page before"),
         ("metadata.KEY" = Option<String>, Query, description = "Only models whose metadata have this value under KEY, any key; \
             of several, all"),
     ),
@@ -193,7 +194,7 @@ async fn list_models(
     path = "/api/v1/models/{name}",
     tag = "models",
     security(("key" = ["read"])),
-    params(("name" = String, Path, description = "The model's name")),
+    params(("name" = Name, Path, description = "The model's name")),
     responses((status = OK, description = "The model", body = ModelDetail), Failures)
 )]
 async fn get_model(app: App, extract::Path(name): extract::Path<Name>) -> Result<Json<ModelDetail>, Error> {
@@ -227,7 +228,7 @@ fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Res
     path = "/api/v1/models/{name}",
     tag = "models",
     security(("key" = ["write"])),
-    params(("name" = String, Path, description = "The model's name")),
+    params(("name" = Name, Path, description = "The model's name")),
     request_body = ModelPatch,
     responses((status = OK, description = "The changed model", body = ModelDetail), Failures)
 )]
@@ -247,7 +248,7 @@ async fn update_model(
     path = "/api/v1/models/{name}",
     tag = "models",
     security(("key" = ["write"])),
-    params(("name" = String, Path, description = "The model's name")),
+    params(("name" = Name, Path, description = "The model's name")),
     responses((status = NO_CONTENT, description = "Deleted"), Failures)
 )]
 async fn delete_model(app: App, extract::Path(name): extract::Path<Name>) -> Result<StatusCode, Error> {

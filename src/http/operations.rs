@@ -22,7 +22,7 @@ pub fn router() -> OpenApiRouter<Api> {
 
 /// That the service is well.
 #[derive(Debug, Serialize, ToSchema)]
-struct Health {
+pub struct Health {
     /// `ok`
     status: &'static str,
 }
@@ -35,7 +35,7 @@ const OK: Json<Health> = Json(Health { status: "ok" });
     path = "/livez",
     tag = "operations",
     security(()),
-    responses((status = OK, description = "It does", body = Health))
+    responses((status = OK, description = "It does", body = Health), Failures)
 )]
 async fn livez() -> Json<Health> {
     OK
@@ -49,7 +49,7 @@ async fn livez() -> Json<Health> {
     security(()),
     responses((status = OK, description = "They should", body = Health), Failures)
 )]
-async fn readyz(app: App) -> Result<Json<Health>, Error> {
+pub async fn readyz(app: App) -> Result<Json<Health>, Error> {
     if app.is_ready().await { Ok(OK) } else { Err(Error::NotReady) }
 }
 
@@ -67,7 +67,7 @@ pub async fn refuse_when_closing(State(closing): State<Closing>, request: Reques
     path = "/metrics",
     tag = "operations",
     security(("key" = ["metrics"])),
-    responses((status = OK, description = "The metrics", body = String))
+    responses((status = OK, description = "The metrics", body = String), Failures)
 )]
 async fn metrics(app: App) -> impl IntoResponse {
     telemetry::sample(&app);

@@ -22,7 +22,8 @@ pub struct PageQuery {
     /// Most entries to return, 1 to 1000.
     #[param(minimum = 1, maximum = 1000, default = 50)]
     pub limit: Option<i64>,
-    /// The key of the last entry of the page before.
+    /// The key of the last entry of the page before; each list describes its own.
+    #[param(ignore)]
     pub after: Option<String>,
 }
 

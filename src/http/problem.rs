@@ -3,7 +3,7 @@
 //! [`Error`] only marks its response with a [`Fault`]; the middleware [`render`] writes the body, since it alone knows
 //! the request. Failures that never met a handler (no such route, a wrong method, a time-out) are rendered too.
 //!
-//! Source: RFC 9457. The member `error` is what clients of the Open Inference Protocol read.
+//! Source: RFC 9457. The member `error` is what clients of the Open Inference Protocol and of TensorFlow Serving read.
 
 use std::any::Any;
 
@@ -38,7 +38,8 @@ pub struct Problem {
     pub code: String,
     /// The request's id, as in the header `x-request-id` and in the log.
     pub request_id: String,
-    /// The detail again, under `/v2` only, where clients of the Open Inference Protocol look for it.
+    /// The detail again, under `/v1` and `/v2` only, where clients of TensorFlow Serving and of the Open Inference Protocol look
+    /// for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
@@ -77,7 +78,7 @@ pub async fn render(request: Request, next: Next) -> Response {
         // 460 is none of HTTP's own.
         title: status.canonical_reason().unwrap_or("Checksum Mismatch").to_owned(),
         status: status.as_u16(),
-        error: path.starts_with("/v2").then(|| fault.detail.clone()),
+        error: ["/v1", "/v2"].iter().any(|prefix| path.starts_with(prefix)).then(|| fault.detail.clone()),
         detail: fault.detail,
         code: fault.code.to_owned(),
         request_id,

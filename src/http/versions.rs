@@ -83,7 +83,7 @@ struct VersionDetail {
 #[into_params(parameter_in = Path)]
 struct VersionPath {
     /// The model's name.
-    #[param(value_type = String)]
+    #[param(value_type = Name)]
     name: Name,
     /// The version; 0 is the upload itself.
     number: i64,

@@ -259,7 +259,11 @@ async fn rotate_webhook(app: App, extract::Path(id): extract::Path<WebhookId>) -
     path = "/api/v1/webhooks/{webhook}/deliveries",
     tag = "webhooks",
     security(("key" = ["read"])),
-    params(("webhook" = WebhookId, Path, description = "The webhook"), PageQuery),
+    params(
+        ("webhook" = WebhookId, Path, description = "The webhook"),
+        PageQuery,
+        ("after" = Option<DeliveryId>, Query, description = "The last entry of the page before"),
+    ),
     responses((status = OK, description = "A page of deliveries", body = List<Delivery>), Failures)
 )]
 async fn list_deliveries(

@@ -73,8 +73,10 @@ const FINAL: MetricLabel = label("state", &["cancelled", "failed", "succeeded"])
 const STATE: MetricLabel = label("state", &["cancelled", "cancelling", "failed", "queued", "running", "succeeded"]);
 const EXECUTOR: MetricLabel = label("pool", &["jobs", "loads", "requests"]);
 const DATABASE: MetricLabel = label("pool", &["reader", "shared", "writer"]);
-const INFERENCE: &[MetricLabel] =
-    &[label("protocol", &["http"]), label("outcome", &["abandoned", "answered", "busy", "failed", "refused"])];
+const INFERENCE: &[MetricLabel] = &[
+    label("protocol", &["mlflow", "oip", "tensorflow"]),
+    label("outcome", &["abandoned", "answered", "busy", "failed", "refused"]),
+];
 
 /// Every metric that there is.
 pub const METRICS: &[Metric] = &[

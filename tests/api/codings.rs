@@ -16,7 +16,7 @@ use crate::predictions::{assert_close, numbers};
 
 const INFER: &str = "/v2/models/digits/infer";
 
-fn encode(coding: &str, body: &[u8]) -> Vec<u8> {
+pub fn encode(coding: &str, body: &[u8]) -> Vec<u8> {
     match coding {
         "gzip" => {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
@@ -31,7 +31,7 @@ fn encode(coding: &str, body: &[u8]) -> Vec<u8> {
     }
 }
 
-fn decode(answer: &Answer) -> Vec<u8> {
+pub fn decode(answer: &Answer) -> Vec<u8> {
     let mut body = Vec::new();
     match answer.header("content-encoding") {
         Some("gzip") => GzDecoder::new(&answer.body[..]).read_to_end(&mut body).unwrap(),

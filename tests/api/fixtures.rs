@@ -95,6 +95,22 @@ pub fn matmul_with(value: f32) -> pb::ModelProto {
     matmul_model(vec![4, 3], weights.iter().flat_map(|weight| weight.to_le_bytes()).collect())
 }
 
+/// A model of two inputs, `x` (2, 4) and `z` (2, 3), and two outputs, `product` = x . W and `y` = x . W + z, both (2, 3).
+pub fn two_inputs_and_outputs() -> pb::ModelProto {
+    let mut model = matmul_with(2.0);
+    let graph = model.graph.as_mut().unwrap();
+    graph.node[0].output = vec!["product".into()];
+    graph.node.push(pb::NodeProto {
+        op_type: "Add".into(),
+        input: vec!["product".into(), "z".into()],
+        output: vec!["y".into()],
+        ..pb::NodeProto::default()
+    });
+    graph.input.push(port("z", &[2, 3]));
+    graph.output.insert(0, port("product", &[2, 3]));
+    model
+}
+
 /// A valid model with an operator that predictions lack.
 pub fn unsupported_model() -> pb::ModelProto {
     let mut model = matmul_with(1.0);

@@ -4,6 +4,7 @@
 //! With `WEIGHTPRESS_TEST_DATABASE_URL` set to a Postgres server, every test gets a database of its own there instead of
 //! an SQLite file.
 
+mod adapters;
 mod bad_binary;
 mod bad_jobs;
 mod bad_predictions;

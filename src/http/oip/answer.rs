@@ -1,20 +1,14 @@
 //! Answers to predictions: JSON, and behind it the elements of outputs that were to be binary.
 
-use axum::http::{HeaderMap, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::http::Error;
-use crate::http::coding::Coding;
 use crate::http::content::OCTET_STREAM;
+use crate::http::predict::{Answer, Data, Flat};
 use crate::infer::{Array, ArrayData, Residency};
 
 use super::binary::JSON_LENGTH;
-use super::data::{Data, Flat};
-
-/// Room for the JSON of an answer without elements, in bytes; more is made if need be.
-const HEAD_BYTES: usize = 1 << 10;
 
 /// A prediction.
 #[derive(Debug, Serialize, ToSchema)]
@@ -78,48 +72,19 @@ impl ResponseOutput {
     }
 }
 
-/// An answer as it is sent.
-pub struct Answer {
-    body: Vec<u8>,
-    /// Bytes of the uncompressed body that are JSON, where the rest is not.
-    json_length: Option<usize>,
-    /// How `body` is compressed.
-    coding: Option<Coding>,
-}
-
 impl InferResponse {
-    /// Writes the answer, the binary elements behind the JSON and in the order of their outputs; compresses it as is `accepted`,
-    /// where it gains by that.
+    /// Writes the answer, the binary elements behind the JSON and in the order of their outputs.
     ///
     /// # Errors
     /// [`Error::Internal`].
-    pub fn write(&self, accepted: Option<Coding>) -> Result<Answer, Error> {
+    pub fn write(&self) -> Result<Answer, Error> {
         let binary = || self.outputs.iter().filter_map(|output| output.binary.as_ref());
-        let mut body = Vec::with_capacity(HEAD_BYTES + binary().map(ArrayData::size_bytes).sum::<usize>());
-        serde_json::to_writer(&mut body, self).map_err(Error::internal)?;
-        let json_length = binary().next().map(|_| body.len());
-        binary().for_each(|elements| elements.append_le_bytes(&mut body));
-        if let Some(coding) = accepted
-            && let Some(body) = coding.encode(&body)?
-        {
-            return Ok(Answer { body, json_length, coding: Some(coding) });
-        }
-        Ok(Answer { body, json_length, coding: None })
-    }
-}
-
-impl IntoResponse for Answer {
-    fn into_response(self) -> Response {
-        let content_type = match self.json_length {
-            None => HeaderValue::from_static("application/json"),
-            Some(_) => OCTET_STREAM,
-        };
-        let headers = [
-            (header::CONTENT_TYPE, Some(content_type)),
-            (JSON_LENGTH, self.json_length.map(HeaderValue::from)),
-            (header::CONTENT_ENCODING, self.coding.map(|coding| HeaderValue::from_static(coding.name()))),
-        ];
-        let headers = headers.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        (HeaderMap::from_iter(headers), self.body).into_response()
+        let answer = Answer::json(self, binary().map(ArrayData::size_bytes).sum())?;
+        Ok(match binary().next() {
+            None => answer,
+            Some(_) => answer.followed_by(OCTET_STREAM, JSON_LENGTH, |body| {
+                binary().for_each(|elements| elements.append_le_bytes(body));
+            }),
+        })
     }
 }

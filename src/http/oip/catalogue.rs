@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use crate::app::App;
 use crate::http::Error;
-use crate::storage::{ModelFilter, ModelId, ModelRecord, Page};
+use crate::http::predict::fault_of;
+use crate::storage::{ModelFilter, ModelId, Page};
 
 /// Models that are read at a time.
 const PAGE: usize = 100;
@@ -40,16 +41,5 @@ pub async fn each_model(app: &App) -> Result<Vec<Entry>, Error> {
         if is_last {
             return Ok(entries);
         }
-    }
-}
-
-/// Why predictions cannot run `model`; `None` when they can.
-pub fn fault_of(model: &ModelRecord) -> Option<String> {
-    if model.is_predictable() {
-        None
-    } else if model.unsupported_operators.is_empty() {
-        Some("it holds weights only, no graph".to_owned())
-    } else {
-        Some(format!("predictions do not support {}", model.unsupported_operators.join(", ")))
     }
 }

@@ -113,7 +113,7 @@ impl ModelMetadata {
 }
 
 /// Whether the server answers at all.
-#[utoipa::path(get, path = "/v2/health/live", tag = "inference", security(()), responses((status = OK, body = Live)))]
+#[utoipa::path(get, path = "/v2/health/live", tag = "inference", security(()), responses((status = OK, body = Live), Failures))]
 async fn server_live() -> Json<Live> {
     Json(Live { live: true })
 }
@@ -128,7 +128,7 @@ async fn server_ready(app: App) -> Result<Json<Ready>, Error> {
 const EXTENSIONS: [&str; 4] = ["binary_tensor_data", "model_configuration", "model_repository", "statistics"];
 
 /// Describes the server.
-#[utoipa::path(get, path = "/v2", tag = "inference", security(()), responses((status = OK, body = ServerMetadata)))]
+#[utoipa::path(get, path = "/v2", tag = "inference", security(()), responses((status = OK, body = ServerMetadata), Failures))]
 async fn server_metadata() -> Json<ServerMetadata> {
     Json(ServerMetadata { name: "weightpress", version: env!("CARGO_PKG_VERSION"), extensions: EXTENSIONS.to_vec() })
 }

@@ -1,19 +1,16 @@
 //! Requests for predictions, read.
 
+use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::http::Error;
-use crate::http::coding::Coding;
-use crate::http::extract::parse_json;
-use crate::infer::Array;
-use crate::jobs::Loaded;
+use crate::http::predict::{self, Answer, Arrays, Asked, read_json};
 use crate::model::Port;
 
-use super::answer::{Answer, InferResponse, ResponseOutput, ResponseParameters};
-use super::binary::Tail;
-use super::envelope::{Envelope, Sent};
+use super::answer::{InferResponse, ResponseOutput, ResponseParameters};
+use super::binary::{self, Tail};
 use super::tensor::{Parameters, RequestInput};
 
 /// A prediction to make.
@@ -36,9 +33,9 @@ impl InferRequest {
     ///
     /// # Errors
     /// [`Error::Binary`], [`Error::InvalidJson`] or [`Error::Tensor`] for the first fault.
-    fn read(body: &[u8], json_length: Option<usize>) -> Result<(Self, Vec<(String, Array)>), Error> {
+    fn read(body: &[u8], json_length: Option<usize>) -> Result<(Self, Arrays), Error> {
         let (json, mut tail) = Tail::split(body, json_length)?;
-        let mut request: Self = parse_json(json).map_err(as_bad_request)?;
+        let mut request: Self = read_json(json)?;
         let inputs = std::mem::take(&mut request.inputs);
         let inputs = inputs.into_iter().map(|input| input.decode(&mut tail)).collect::<Result<_, _>>()?;
         tail.finish()?;
@@ -51,7 +48,7 @@ impl InferRequest {
 ///
 /// # Errors
 /// [`Error::Binary`], [`Error::InvalidJson`] or [`Error::Tensor`] for the first fault.
-pub fn read_inputs(body: &[u8], json_length: Option<usize>) -> Result<Vec<(String, Array)>, Error> {
+pub fn read_inputs(body: &[u8], json_length: Option<usize>) -> Result<Arrays, Error> {
     InferRequest::read(body, json_length).map(|(_, inputs)| inputs)
 }
 
@@ -68,12 +65,9 @@ struct RequestOutput {
 
 /// A prediction that was asked for, without its inputs.
 pub struct Prediction {
-    pub loaded: Loaded,
-    model_name: String,
+    asked: Asked,
     id: Option<String>,
     wanted: Wanted,
-    /// How the answer is to be compressed.
-    accepted: Option<Coding>,
 }
 
 /// The outputs that were asked for.
@@ -84,46 +78,39 @@ struct Wanted {
     is_binary: bool,
 }
 
-impl Prediction {
-    /// Reads a request: what is asked for, and the inputs.
-    ///
+impl predict::Prediction for Prediction {
+    const PROTOCOL: &'static str = "oip";
+
+    /// Bytes of the body that are JSON; `None` for all.
+    type Head = Option<usize>;
+
     /// # Errors
-    /// [`Error::InvalidCoding`], [`Error::Binary`], [`Error::InvalidJson`] or [`Error::Tensor`] for the first fault; for the outputs, those of [`Wanted::of`].
-    pub fn read(
-        envelope: Envelope,
-        sent: Sent,
-        loaded: Loaded,
-        model_name: String,
-    ) -> Result<(Self, Vec<(String, Array)>), Error> {
-        let (request, inputs) = InferRequest::read(&sent.unpack()?, envelope.json_length)?;
-        let wanted = Wanted::of(request.outputs, &request.parameters, loaded.predictor.outputs())?;
-        Ok((Self { loaded, model_name, id: request.id, wanted, accepted: envelope.accepted }, inputs))
+    /// [`Error::Binary`].
+    fn head(headers: &HeaderMap) -> Result<Self::Head, Error> {
+        Ok(binary::json_length(headers)?)
     }
 
-    /// Writes the answer.
-    ///
     /// # Errors
-    /// [`Error::Internal`].
-    pub fn write(self, outputs: Vec<(String, Array)>) -> Result<Answer, Error> {
+    /// [`Error::Binary`], [`Error::InvalidJson`] or [`Error::Tensor`] for the first fault; for the outputs, those of [`Wanted::of`].
+    fn read(json_length: Option<usize>, body: &[u8], asked: Asked) -> Result<(Self, Arrays), Error> {
+        let (request, inputs) = InferRequest::read(body, json_length)?;
+        let wanted = Wanted::of(request.outputs, &request.parameters, asked.loaded.predictor.outputs())?;
+        Ok((Self { asked, id: request.id, wanted }, inputs))
+    }
+
+    fn write(self, outputs: Arrays) -> Result<Answer, Error> {
+        let Asked { model_name, loaded } = self.asked;
         let response = InferResponse {
-            model_name: self.model_name,
-            model_version: self.loaded.version.to_string(),
+            model_name,
+            model_version: loaded.version.to_string(),
             id: self.id,
             parameters: ResponseParameters {
-                residency: self.loaded.residency,
-                weights_resident_bytes: self.loaded.predictor.weights_resident_bytes(),
+                residency: loaded.residency,
+                weights_resident_bytes: loaded.predictor.weights_resident_bytes(),
             },
             outputs: self.wanted.select(outputs),
         };
-        response.write(self.accepted)
-    }
-}
-
-/// The protocol knows 400 for every fault of a request.
-fn as_bad_request(error: Error) -> Error {
-    match error {
-        Error::InvalidBody(detail) => Error::InvalidJson(detail),
-        other => other,
+        response.write()
     }
 }
 
@@ -157,7 +144,7 @@ impl Wanted {
     }
 
     /// The wanted ones of `outputs`, in the order they were asked for; all of them when none is named.
-    fn select(self, mut outputs: Vec<(String, Array)>) -> Vec<ResponseOutput> {
+    fn select(self, mut outputs: Arrays) -> Vec<ResponseOutput> {
         if self.outputs.is_empty() {
             return outputs.into_iter().map(|(name, array)| ResponseOutput::new(name, array, self.is_binary)).collect();
         }

@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
+use crate::http::predict::read_json;
 use crate::http::problem::Failures;
 use crate::http::{Api, Error, body, extract};
 use crate::infer::Residency;
@@ -71,15 +72,12 @@ struct LoadParameters {
     unload_dependents: Option<bool>,
 }
 
-/// The body as JSON; an empty one says nothing.
+/// The body as JSON; an empty one, or `null`, says nothing.
 async fn optional<T: Default + serde::de::DeserializeOwned>(request: Request) -> Result<T, Error> {
     let bytes = body::collect(request.into_body(), LIMIT_BYTES, None).await?;
-    match bytes.iter().all(u8::is_ascii_whitespace) {
-        true => Ok(T::default()),
-        false => extract::parse_json(&bytes).map_err(|error| match error {
-            Error::InvalidBody(detail) => Error::InvalidJson(detail),
-            error => error,
-        }),
+    match bytes.trim_ascii() {
+        b"" | b"null" => Ok(T::default()),
+        bytes => read_json(bytes),
     }
 }
 

@@ -9,10 +9,10 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
+use crate::http::predict::{AtMost, Data, Element};
 use crate::infer::{Array, ArrayData, Datatype};
 
 use super::binary::{Tail, count_texts};
-use super::data::{AtMost, Data, Element};
 
 /// Free-form settings of a request, a tensor or an answer.
 pub type Parameters = serde_json::Map<String, serde_json::Value>;

@@ -9,13 +9,14 @@ use crate::http::Error;
 /// A prediction that is being made. Dropped before its end, it counts as abandoned.
 pub struct Measured {
     started: Instant,
+    protocol: &'static str,
     outcome: &'static str,
 }
 
 impl Measured {
-    /// Starts now.
-    pub fn begin() -> Self {
-        Self { started: Instant::now(), outcome: "abandoned" }
+    /// Starts now, in the protocol of that name.
+    pub fn begin(protocol: &'static str) -> Self {
+        Self { started: Instant::now(), protocol, outcome: "abandoned" }
     }
 
     /// Counts it by its `answer`.
@@ -26,7 +27,7 @@ impl Measured {
 
 impl Drop for Measured {
     fn drop(&mut self) {
-        let labels = [("protocol", "http"), ("outcome", self.outcome)];
+        let labels = [("protocol", self.protocol), ("outcome", self.outcome)];
         metrics::counter!("weightpress_inference_requests_total", &labels).increment(1);
         metrics::histogram!("weightpress_inference_duration_seconds", &labels).record(self.started.elapsed());
     }

@@ -1,21 +1,41 @@
-//! What the headers of a prediction say about its body, and about the body of the answer.
+//! How the body of a prediction is compressed, and how that of the answer may be.
 
 use axum::http::HeaderMap;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::http::Error;
 use crate::http::coding::Coding;
 use crate::http::limits::BodyShare;
 use crate::jobs::Executor;
 
-use super::binary::json_length;
+/// The headers of every prediction, in the API's description.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code, reason = "it only describes parameters")]
+pub struct CodingHeaders {
+    /// `gzip` or `deflate`, of a compressed body.
+    #[param(rename = "Content-Encoding", inline, nullable = false)]
+    content_encoding: Option<BodyCoding>,
+    /// `gzip` or `deflate`, for a compressed answer.
+    #[param(rename = "Accept-Encoding", nullable = false)]
+    accept_encoding: Option<String>,
+}
+
+/// How a body may be compressed, in the API's description.
+#[derive(ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(dead_code, reason = "it only describes a parameter")]
+enum BodyCoding {
+    Gzip,
+    Deflate,
+    Identity,
+}
 
 /// Read off the headers of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Envelope {
     /// How the body is compressed.
     coding: Option<Coding>,
-    /// Bytes of the uncompressed body that are JSON; `None` for all.
-    pub json_length: Option<usize>,
     /// How the answer is to be compressed.
     pub accepted: Option<Coding>,
 }
@@ -31,13 +51,9 @@ impl Envelope {
     /// What `headers` say.
     ///
     /// # Errors
-    /// [`Error::UnknownCoding`], [`Error::Binary`].
+    /// [`Error::UnknownCoding`].
     pub fn of(headers: &HeaderMap) -> Result<Self, Error> {
-        Ok(Self {
-            coding: Coding::of_body(headers)?,
-            json_length: json_length(headers)?,
-            accepted: Coding::accepted(headers),
-        })
+        Ok(Self { coding: Coding::of_body(headers)?, accepted: Coding::accepted(headers) })
     }
 
     /// Makes room in `share` for what `body` inflates to, at most `limit_bytes`.

@@ -1,4 +1,4 @@
-//! The `data` member of a JSON tensor: numbers or booleans, flat in row-major order or nested one array per axis.
+//! The elements of a JSON tensor: numbers or booleans, flat in row-major order or nested one array per axis.
 //!
 //! Read straight into one flat vector, so a large request costs 16 bytes an element and no tree of JSON values. Elements
 //! beyond what the tensor's shape holds are counted, not kept.
@@ -69,18 +69,18 @@ impl<'de> DeserializeSeed<'de> for AtMost {
     type Value = Data;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Data, D::Error> {
-        let mut flattener = Flattener { at_most: self.0, ..Flattener::default() };
+        let mut flattener = Flattener::keeping(self.0);
         let item = Nested { flattener: &mut flattener, depth: 0 }.deserialize(deserializer)?;
         if item == Item::Element {
             return Err(D::Error::custom("data is a single value where an array is expected"));
         }
-        Ok(Data { elements: flattener.elements, count: flattener.count, extents: flattener.extents })
+        Ok(flattener.finish())
     }
 }
 
 /// What has been read so far.
-#[derive(Default)]
-struct Flattener {
+#[derive(Debug, Default)]
+pub struct Flattener {
     /// Elements to keep.
     at_most: usize,
     elements: Vec<Element>,
@@ -93,6 +93,16 @@ struct Flattener {
 const UNEVEN: &str = "data is ragged: some elements are nested deeper than others";
 
 impl Flattener {
+    /// Nothing yet, and `at_most` elements to keep.
+    pub fn keeping(at_most: usize) -> Self {
+        Self { at_most, ..Self::default() }
+    }
+
+    /// What was read.
+    pub fn finish(self) -> Data {
+        Data { elements: self.elements, count: self.count, extents: self.extents }
+    }
+
     /// Takes an element found at `depth`, which must be that of all others.
     fn push<E: serde::de::Error>(&mut self, element: Element, depth: usize) -> Result<Item, E> {
         let array_beside = self.extents.len() > depth;
@@ -107,7 +117,10 @@ impl Flattener {
     }
 
     /// Notes that an array at `depth` has ended after `length` items.
-    fn close<E: serde::de::Error>(&mut self, depth: usize, length: usize) -> Result<Item, E> {
+    ///
+    /// # Errors
+    /// For one that is longer or shorter than those beside it.
+    pub fn close<E: serde::de::Error>(&mut self, depth: usize, length: usize) -> Result<Item, E> {
         if self.element_depth.is_some_and(|elements| elements <= depth) {
             return Err(E::custom(UNEVEN));
         }
@@ -128,16 +141,17 @@ impl Flattener {
     }
 }
 
-#[derive(PartialEq)]
-enum Item {
+/// What was read.
+#[derive(Debug, PartialEq)]
+pub enum Item {
     Element,
     Array,
 }
 
 /// Reads one item, an element or an array, at `depth`.
-struct Nested<'a> {
-    flattener: &'a mut Flattener,
-    depth: usize,
+pub struct Nested<'a> {
+    pub flattener: &'a mut Flattener,
+    pub depth: usize,
 }
 
 impl<'de> DeserializeSeed<'de> for Nested<'_> {
