@@ -1,14 +1,6 @@
-"""The client that inference servers are judged by, tritonclient[http], works against the program unchanged.
-
-WEIGHTPRESS_BIN names the program."""
+"""The client that inference servers are judged by, tritonclient[http], works against the program unchanged."""
 
 import asyncio
-import json
-import os
-import pathlib
-import subprocess
-import threading
-import urllib.request
 
 import numpy as np
 import pytest
@@ -16,49 +8,15 @@ import tritonclient.http
 import tritonclient.http.aio
 from tritonclient.utils import InferenceServerException
 
-ROOT = pathlib.Path(__file__).parents[2]
-FIXTURES = ROOT / "tests" / "fixtures"
-PROGRAM = os.environ.get("WEIGHTPRESS_BIN", ROOT / "target" / "release" / "weightpress")
-
-
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """A running service with the model `digits`: version 0, and version 1, which is compressed."""
-    command = [PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data-dir", tmp_path_factory.mktemp("data")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as program:
-        try:
-            line = next(line for line in program.stderr if "listening on http://" in line)
-            url = line.split("listening on ")[1].split()[0]
-            # The pipe must not fill up.
-            threading.Thread(target=program.stderr.read, daemon=True).start()
-            upload_and_compress(url)
-            yield url.removeprefix("http://")
-        finally:
-            program.terminate()
-
-
-def upload_and_compress(url):
-    post(f"{url}/api/v1/models?name=digits", (FIXTURES / "digits_mlp.onnx").read_bytes())
-    recipe = {"prune": {"sparsity": 0.3}, "quantize": {"method": "cws", "levels": 31}}
-    job = json.dumps({"kind": "compress", "model": "digits", "recipe": recipe}).encode()
-    assert post(f"{url}/api/v1/jobs", job, Prefer="wait=60")["status"] == "succeeded"
-
-
-def post(url, body, **headers):
-    with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as answer:
-        return json.load(answer)
+def address(url):
+    return url.removeprefix("http://")
 
 
 @pytest.fixture
 def client(address):
     with tritonclient.http.InferenceServerClient(address) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def digits():
-    with np.load(FIXTURES / "digits_val.npz") as arrays:
-        return arrays["x"], arrays["y"]
 
 
 def infer(client, x, version="", **settings):
