@@ -20,7 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::storage::Page;
+use crate::storage::{ModelFilter, Page};
 
 use super::limits::Limits;
 use super::operations::{Health, readyz};
@@ -80,7 +80,7 @@ impl Which {
 
 /// The name of the only model that the tenant has.
 async fn only_model(app: &App) -> Result<String, Error> {
-    let models = app.storage.store.models(&Page { after: None, limit: 2 }).await?;
+    let models = app.storage.store.models(&ModelFilter::default(), &Page { after: None, limit: 2 }).await?;
     match <[_; 1]>::try_from(models) {
         Ok([model]) => Ok(model.name),
         Err(models) => {
