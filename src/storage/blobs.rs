@@ -72,6 +72,16 @@ pub enum ObjectHome {
     Given(Arc<dyn ObjectStore>),
 }
 
+impl std::fmt::Display for ObjectHome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::S3(location) => location.fmt(f),
+            #[cfg(test)]
+            Self::Given(store) => store.fmt(f),
+        }
+    }
+}
+
 impl ObjectHome {
     fn connect(&self) -> Result<Arc<dyn ObjectStore>, StoreError> {
         match self {
@@ -97,6 +107,8 @@ pub(super) struct Home {
     files: LocalFileSystem,
     root: PathBuf,
     copies: Option<Copies>,
+    /// For people.
+    place: String,
 }
 
 impl Home {
@@ -105,11 +117,14 @@ impl Home {
         let root = settings.folder.canonicalize()?;
         std::fs::create_dir_all(root.join(PUBLISHED))?;
         let files = LocalFileSystem::new_with_prefix(&root)?.with_fsync(true);
-        let (objects, copies): (Arc<dyn ObjectStore>, _) = match &settings.objects {
-            None => (Arc::new(files.clone()), None),
-            Some(given) => (given.store.connect()?, Some(Copies::new(root.join(PUBLISHED), given.max_copies_bytes))),
+        let (objects, copies, place): (Arc<dyn ObjectStore>, _, _) = match &settings.objects {
+            None => (Arc::new(files.clone()), None, root.display().to_string()),
+            Some(given) => {
+                let copies = Copies::new(root.join(PUBLISHED), given.max_copies_bytes);
+                (given.store.connect()?, Some(copies), given.store.to_string())
+            }
         };
-        Ok(Self { objects, files, root, copies })
+        Ok(Self { objects, files, root, copies, place })
     }
 
     /// Whether it holds a blob.
@@ -120,10 +135,7 @@ impl Home {
 
 impl std::fmt::Display for Home {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.copies {
-            None => self.root.display().fmt(f),
-            Some(_) => self.objects.fmt(f),
-        }
+        f.write_str(&self.place)
     }
 }
 

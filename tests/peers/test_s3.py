@@ -33,7 +33,10 @@ def bucket():
     client = boto3.resource(
         "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
     )
-    yield client.create_bucket(Bucket="weights"), endpoint
+    bucket = client.create_bucket(Bucket="weights")
+    yield bucket, endpoint
+    # The next server of this process would know them still.
+    bucket.objects.all().delete()
     server.stop()
 
 
