@@ -1,9 +1,10 @@
 //! Who is let in: the key of a request, the scope that its operation asks for, and the rate that its tenant may keep up.
 //!
 //! **Invariant**: which scope an operation needs is written once, in its description: `security(("key" = ["read"]))`. The same
-//! document that is published guards the routes, and an operation that names no scope is closed to everyone.
+//! document that is published guards the routes: an operation that names no scope is closed to everyone, and one that is not
+//! described is not there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use crate::storage::{Credential, Store, TenantId};
 
 use super::Error;
 use super::rate::{Left, Rates};
-use super::verb::route_of;
+use super::verb::described;
 
 /// How long a key is taken on trust after it was read: a revoked one works for this much longer at most.
 const TRUST: Duration = Duration::from_secs(5);
@@ -63,14 +64,16 @@ impl Gate {
     }
 
     /// What the operation with this head asks for.
-    fn rule(&self, head: &Parts) -> &Rule {
+    ///
+    /// # Errors
+    /// [`Error::NoRoute`] or [`Error::MethodNotAllowed`] where none is described.
+    fn rule(&self, head: &Parts) -> Result<&Rule, Error> {
         let route = head.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-        self.0.rules.find(&head.method, route)
+        self.0.rules.find(&head.method, route, head.uri.path())
     }
 
-    /// Says who sent the request with this head, and what is left of the tenant's rate, where it has one.
-    async fn admit(&self, head: &Parts) -> Result<(Caller, Option<Left>), Error> {
-        let rule = self.rule(head);
+    /// Says who sent the request with this head, which `rule` is for, and what is left of the tenant's rate, where it has one.
+    async fn admit(&self, head: &Parts, rule: &Rule) -> Result<(Caller, Option<Left>), Error> {
         if *rule == Rule::Open || !self.0.is_locked {
             return Ok((Caller::anybody(), None));
         }
@@ -126,12 +129,16 @@ fn presented(headers: &HeaderMap) -> Result<ApiKey, Error> {
 /// Middleware on the documented routes that lets requests in, and writes a line about each that changes something.
 pub async fn admit(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let (mut head, body) = request.into_parts();
-    let (caller, left) = match gate.admit(&head).await {
+    let rule = match gate.rule(&head) {
+        Ok(rule) => rule,
+        Err(error) => return error.into_response(),
+    };
+    let (caller, left) = match gate.admit(&head, rule).await {
         Ok(admitted) => admitted,
         Err(error) => return error.into_response(),
     };
     head.extensions.insert(caller.clone());
-    let changes = gate.rule(&head).may_change() && !matches!(head.method, Method::GET | Method::HEAD);
+    let changes = rule.may_change() && !matches!(head.method, Method::GET | Method::HEAD);
     let (method, path) = (head.method.clone(), head.uri.path().to_owned());
     let mut response = next.run(Request::from_parts(head, body)).await;
     if changes {
@@ -145,8 +152,8 @@ pub async fn admit(State(gate): State<Gate>, request: Request, next: Next) -> Re
     response
 }
 
-/// What the operations ask for.
-struct Rules(HashMap<(String, String), Rule>);
+/// What the operations ask for, by their paths and methods.
+struct Rules(HashMap<String, BTreeMap<String, Rule>>);
 
 /// What an operation asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,18 +171,27 @@ impl Rules {
     /// Reads what the operations of `document` say under `security`.
     fn of(document: &utoipa::openapi::OpenApi) -> Self {
         let document = serde_json::to_value(document).unwrap_or_default();
-        let mut rules = HashMap::new();
-        for (path, methods) in document["paths"].as_object().into_iter().flatten() {
-            for (method, operation) in methods.as_object().into_iter().flatten() {
-                rules.insert((method.to_uppercase(), route_of(path).to_owned()), Rule::of(operation));
-            }
-        }
-        Self(rules)
+        let of_path = |(path, methods): (&String, &Value)| {
+            let operations = methods.as_object().into_iter().flatten();
+            let rules = operations.map(|(method, operation)| (method.to_uppercase(), Rule::of(operation)));
+            (path.clone(), rules.collect())
+        };
+        Self(document["paths"].as_object().into_iter().flatten().map(of_path).collect())
     }
 
-    fn find(&self, method: &Method, route: &str) -> &Rule {
-        let method = if *method == Method::HEAD { "GET" } else { method.as_str() };
-        self.0.get(&(method.to_owned(), route.to_owned())).unwrap_or(&CLOSED)
+    /// The rule of the operation `method` at `path`, which the router has found at `route`.
+    ///
+    /// # Errors
+    /// [`Error::NoRoute`] and [`Error::MethodNotAllowed`]: what is not described is not there.
+    fn find(&self, method: &Method, route: &str, path: &str) -> Result<&Rule, Error> {
+        let no_route = || Error::NoRoute { path: path.to_owned() };
+        let rules = self.0.get(&*described(route, path)).ok_or_else(no_route)?;
+        let name = if *method == Method::HEAD { "GET" } else { method.as_str() };
+        rules.get(name).ok_or_else(|| {
+            let head = rules.contains_key("GET").then_some("HEAD");
+            let allow = rules.keys().map(String::as_str).chain(head).collect::<Vec<_>>().join(", ");
+            Error::MethodNotAllowed { method: method.clone(), path: path.to_owned(), allow: Some(allow) }
+        })
     }
 }
 
@@ -216,18 +232,34 @@ mod tests {
     #[test]
     fn every_operation_says_who_may_call_it() {
         let Rules(rules) = Rules::of(&documented().into_openapi());
-        assert!(rules.len() > 20);
-        for (operation, rule) in &rules {
-            assert_ne!(rule, &CLOSED, "{operation:?} names no scope");
+        let rules =
+            || rules.iter().flat_map(|(path, rules)| rules.iter().map(move |(method, rule)| (method, path, rule)));
+        assert!(rules().count() > 20);
+        for (method, path, rule) in rules() {
+            assert_ne!(rule, &CLOSED, "{method} {path} names no scope");
         }
-        let open: Vec<_> = rules.iter().filter(|(_, rule)| **rule == Rule::Open).map(|((_, path), _)| path).collect();
+        let open: Vec<_> = rules().filter(|(.., rule)| **rule == Rule::Open).map(|(_, path, _)| path).collect();
         assert!(open.iter().all(|path| !path.contains('{')), "{open:?}: what is open to all belongs to nobody");
     }
 
     #[test]
-    fn what_is_not_described_is_closed() {
-        let rules = Rules(HashMap::new());
-        assert_eq!(rules.find(&Method::GET, "/secret"), &CLOSED);
+    fn what_is_not_described_is_not_there() {
+        let rules = Rules::of(&documented().into_openapi());
+        let find = |method, route, path| {
+            rules.find(&method, route, path).map(drop).map_err(|error| match error {
+                Error::MethodNotAllowed { allow, .. } => allow.unwrap_or_default(),
+                error => error.to_string(),
+            })
+        };
+        assert_eq!(find(Method::GET, "/secret", "/secret"), Err("there is nothing at /secret".to_owned()));
+        assert_eq!(find(Method::HEAD, "/livez", "/livez"), Ok(()));
+        assert_eq!(find(Method::PUT, "/livez", "/livez"), Err("GET, HEAD".to_owned()));
+        let model = "/v1/models/{name}";
+        assert_eq!(find(Method::GET, model, "/v1/models/x"), Ok(()));
+        assert_eq!(find(Method::POST, model, "/v1/models/x"), Err("GET, HEAD".to_owned()));
+        assert_eq!(find(Method::POST, model, "/v1/models/x:predict"), Ok(()));
+        assert_eq!(find(Method::GET, model, "/v1/models/x:predict"), Err("POST".to_owned()));
+        assert!(find(Method::POST, model, "/v1/models/x:classify").unwrap_err().contains("nothing at"));
         assert!(CLOSED.check(&Scopes::all()).is_err());
     }
 

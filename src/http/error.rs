@@ -26,7 +26,7 @@ pub enum Error {
     NoRoute { path: String },
     /// 405: the route has other methods; the header `Allow` lists them. `None`: it is there already.
     #[error("{method} is not allowed at {path}")]
-    MethodNotAllowed { method: Method, path: String, allow: Option<&'static str> },
+    MethodNotAllowed { method: Method, path: String, allow: Option<String> },
     /// 401: no key, or none that is in force.
     #[error("{reason}")]
     Unauthenticated { reason: &'static str },
@@ -311,8 +311,8 @@ impl IntoResponse for Error {
         let codings = matches!(self, Self::UnknownCoding { .. }).then(|| HeaderValue::from_static("gzip, deflate"));
         let types =
             matches!(self, Self::UnsupportedMediaType { .. }).then(|| HeaderValue::from_static("application/json"));
-        let allow = match self {
-            Self::MethodNotAllowed { allow, .. } => allow.map(HeaderValue::from_static),
+        let allow = match &self {
+            Self::MethodNotAllowed { allow: Some(allow), .. } => HeaderValue::try_from(allow).ok(),
             _ => None,
         };
         let mut response = problem::response(self.status(), self.into_fault());

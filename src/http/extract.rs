@@ -7,7 +7,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Unexpected, Visitor};
 
 use super::{Error, body};
 
@@ -89,5 +89,91 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
 
     fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
         T::deserialize(MapAccessDeserializer::new(members))
+    }
+}
+
+/// An integer; also one that is written with a fraction of zero, as JSON Schema has it.
+///
+/// # Errors
+/// For every other value, and for one that `T` does not hold.
+pub fn whole<'de, T: TryFrom<i64>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Whole::deserialize(deserializer).map(|Whole(value)| value)
+}
+
+/// [`whole`], or `null`.
+///
+/// # Errors
+/// As [`whole`].
+pub fn optional_whole<'de, T: TryFrom<i64>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.map(|Whole(value)| value))
+}
+
+struct Whole<T>(T);
+
+impl<'de, T: TryFrom<i64>> Deserialize<'de> for Whole<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(WholeVisitor(PhantomData)).map(Self)
+    }
+}
+
+struct WholeVisitor<T>(PhantomData<T>);
+
+impl<T: TryFrom<i64>> Visitor<'_> for WholeVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an integer in its range")
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<T, E> {
+        T::try_from(value).map_err(|_| E::invalid_value(Unexpected::Signed(value), &self))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<T, E> {
+        let signed = i64::try_from(value).map_err(|_| E::invalid_value(Unexpected::Unsigned(value), &self))?;
+        self.visit_i64(signed)
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<T, E> {
+        /// Up to here every integer is a float.
+        const MAX: f64 = 9_007_199_254_740_992.0;
+        if value.fract() != 0.0 || value.abs() > MAX {
+            return Err(E::invalid_type(Unexpected::Float(value), &self));
+        }
+        self.visit_i64(value as i64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Numbers {
+        #[serde(deserialize_with = "whole")]
+        signed: i64,
+        #[serde(default, deserialize_with = "optional_whole")]
+        unsigned: Option<u64>,
+    }
+
+    fn read(json: &str) -> Result<Numbers, String> {
+        parse_json(json.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn whole_numbers_are_read_however_they_are_written() {
+        assert_eq!(read(r#"{"signed": -2.0, "unsigned": 1e3}"#), Ok(Numbers { signed: -2, unsigned: Some(1000) }));
+        assert_eq!(read(r#"{"signed": 7, "unsigned": null}"#), Ok(Numbers { signed: 7, unsigned: None }));
+        for wrong in ["1.5", "1e300", "9223372036854775808", "\"1\"", "null", "true"] {
+            assert!(read(&format!(r#"{{"signed": {wrong}}}"#)).is_err(), "{wrong}");
+        }
+        assert!(
+            read(r#"{"signed": 1, "unsigned": -1}"#).unwrap_err().contains("unsigned: invalid value: integer `-1`")
+        );
+    }
+
+    #[test]
+    fn an_object_is_no_array_of_its_members() {
+        assert!(read("[1, 2]").unwrap_err().contains("invalid type: sequence, expected an object"));
     }
 }

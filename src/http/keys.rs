@@ -46,12 +46,13 @@ impl From<KeyRecord> for Key {
 #[serde(deny_unknown_fields)]
 struct KeyRequest {
     /// For people; at most 200 characters.
-    #[schema(min_length = 1, max_length = 200, pattern = r"^\P{Cc}+$")]
+    #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     name: String,
     /// What it is to allow.
     #[schema(value_type = Vec<Scope>, min_items = 1)]
     scopes: Scopes,
     /// Days until it expires; left out: never.
+    #[serde(default, deserialize_with = "extract::optional_whole")]
     #[schema(minimum = 1, maximum = 36_500)]
     valid_days: Option<i64>,
 }

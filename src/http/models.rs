@@ -207,7 +207,7 @@ async fn get_model(app: App, extract::Path(name): extract::Path<Name>) -> Result
 #[serde(deny_unknown_fields)]
 struct ModelPatch {
     /// The version to serve when none is named; it must exist.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given_whole")]
     #[schema(value_type = i64, required = false)]
     default_version: Option<i64>,
     #[serde(default, deserialize_with = "given")]
@@ -218,6 +218,11 @@ struct ModelPatch {
 /// Reads a member that is there: null is one of its values, or none that it takes.
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
+}
+
+/// The same of a whole number.
+fn given_whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    extract::whole(deserializer).map(Some)
 }
 
 /// Changes a model: which version is served by default, and its metadata.

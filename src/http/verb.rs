@@ -1,81 +1,62 @@
 //! Verbs behind the last parameter of a path, as in `/v1/models/{name}:predict`.
 //!
-//! The router takes a whole segment as a parameter, so a path with a verb is routed like the one without it, and the
-//! handler finds the verb at the end of its parameter. The API's description has the path as clients write it.
+//! The router takes a whole segment as a parameter, so a path with a verb is routed like the one without it. The API's
+//! description has the path as clients write it, and [`access`](super::access) lets nothing through that is not described: the
+//! handler of a path with a verb meets no other, and takes the verb off its parameter.
 
-use axum::http::{Method, Uri};
+use std::borrow::Cow;
+
 use utoipa::openapi::{ComponentsBuilder, OpenApiBuilder};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
-use super::{Api, Error};
+use super::Api;
 
-/// The route of the path that is described as `path`.
-pub fn route_of(path: &str) -> &str {
-    path.find("}:").map_or(path, |end| &path[..=end])
-}
-
-/// A handler whose path has a verb, on its route, which it shares with that of the path without one.
+/// A handler whose path has a verb, on its route.
 pub fn routed((schemas, paths, handler): UtoipaMethodRouter<Api>) -> OpenApiRouter<Api> {
     let routes: Vec<String> = paths.paths.keys().map(|path| route_of(path).to_owned()).collect();
     let components = ComponentsBuilder::new().schemas_from_iter(schemas).build();
     let document = OpenApiBuilder::new().paths(paths).components(Some(components)).build();
-    let handler = handler.fallback(async |method: Method, uri: Uri| refusal(&method, &uri));
     routes.iter().fold(OpenApiRouter::with_openapi(document), |router, route| router.route(route, handler.clone()))
 }
 
-/// `segment`, the last of a request's path, without the `verb` that its operation has.
-///
-/// # Errors
-/// [`Error::MethodNotAllowed`] where it is for the other operation of its route, with [`PREDICT`] or without a verb;
-/// [`Error::NoRoute`] for every other verb.
-pub fn noun<'a>(segment: &'a str, verb: Option<&str>, (method, uri): (&Method, &Uri)) -> Result<&'a str, Error> {
-    let (noun, found) = split(segment);
-    if found == verb { Ok(noun) } else { Err(refusal(method, uri)) }
+/// The route of what is described as `path`.
+fn route_of(path: &str) -> &str {
+    path.find("}:").map_or(path, |end| &path[..=end])
 }
 
-fn split(segment: &str) -> (&str, Option<&str>) {
-    match segment.rsplit_once(':') {
-        Some((noun, verb)) => (noun, Some(verb)),
-        None => (segment, None),
+/// How what is at `path`, which has this `route`, would be described. No parameter has a colon inside.
+pub fn described<'a>(route: &'a str, path: &str) -> Cow<'a, str> {
+    match path.rsplit('/').next().and_then(|segment| segment.rsplit_once(':')) {
+        Some((_, verb)) if route.ends_with('}') => format!("{route}:{verb}").into(),
+        _ => route.into(),
     }
 }
 
-/// Why a request is refused whose method and verb do not belong together.
-fn refusal(method: &Method, uri: &Uri) -> Error {
-    let path = uri.path().to_owned();
-    let not_allowed = |allow, path| Error::MethodNotAllowed { method: method.clone(), path, allow: Some(allow) };
-    match split(uri.path()).1 {
-        None => not_allowed("GET,HEAD", path),
-        Some(PREDICT) => not_allowed("POST", path),
-        Some(_) => Error::NoRoute { path },
-    }
+/// The parameter in `segment`, without the verb behind it.
+pub fn noun(segment: &str) -> &str {
+    segment.rsplit_once(':').map_or(segment, |(noun, _)| noun)
 }
-
-/// The one verb that there is.
-pub const PREDICT: &str = "predict";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn verbs_are_part_of_the_last_parameter() {
-        assert_eq!(route_of("/v1/models/{name}:predict"), "/v1/models/{name}");
-        assert_eq!(route_of("/v1/models/{name}/versions/{version}:predict"), "/v1/models/{name}/versions/{version}");
-        assert_eq!(route_of("/v1/models/{name}"), "/v1/models/{name}");
+    fn a_path_with_a_verb_is_routed_as_the_one_without() {
+        let route = "/v1/models/{name}/versions/{version}";
+        for (path, at) in [
+            (route.to_owned(), "/v1/models/x/versions/1"),
+            (format!("{route}:predict"), "/v1/models/x/versions/1:predict"),
+        ] {
+            assert_eq!(route_of(&path), route);
+            assert_eq!(described(route, at), path);
+        }
+        assert_eq!(described("/v1/models/{name}/metadata", "/v1/models/x:y/metadata"), "/v1/models/{name}/metadata");
+        assert_eq!(described("/livez", "/livez"), "/livez");
     }
 
     #[test]
-    fn a_segment_is_for_the_operation_whose_verb_it_has() {
-        let of = |segment: &'static str, verb| {
-            let uri: Uri = format!("/v1/models/{segment}").parse().unwrap();
-            noun(segment, verb, (&Method::GET, &uri)).map_err(|error| error.status().as_u16())
-        };
-        assert_eq!(of("x:predict", Some(PREDICT)), Ok("x"));
-        assert_eq!(of("x", None), Ok("x"));
-        assert_eq!(of("x:predict", None), Err(405));
-        assert_eq!(of("x", Some(PREDICT)), Err(405));
-        assert_eq!(of("x:classify", Some(PREDICT)), Err(404));
-        assert_eq!(of("x:classify", None), Err(404));
+    fn a_verb_is_taken_off() {
+        assert_eq!((noun("x:predict"), noun("x"), noun("x:y:predict")), ("x", "x", "x:y"));
     }
 }

@@ -84,6 +84,16 @@ fn every_operation_is_closed_without_a_key_and_to_too_narrow_ones() {
 }
 
 #[test]
+fn methods_that_are_not_there_are_told_whoever_asks() {
+    let app = TestApp::locked();
+    for path in ["/livez", "/api/v1/models", "/v2/models/digits/infer"] {
+        let answer = app.send("PUT", path, &[], Some(b""));
+        assert!(answer.header("allow").is_some(), "{path}");
+        answer.expect_problem(405, "method_not_allowed", "PUT");
+    }
+}
+
+#[test]
 fn a_foreign_key_finds_nothing_and_changes_nothing() {
     let (app, owner, owned) = with_owner();
     let stranger = app.with_key(&app.key("stranger", &Scope::ALL, None));

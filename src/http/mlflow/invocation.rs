@@ -25,6 +25,7 @@ struct Body {
 /// Samples to predict for, in one of four forms. Other members, `params` among them, are without effect.
 #[derive(ToSchema)]
 #[serde(untagged)]
+#[schema(example = json!({"dataframe_split": {"columns": ["width", "height"], "data": [[1.0, 2.0], [3.0, 4.0]]}}))]
 #[allow(dead_code, reason = "it only describes requests")]
 pub enum InvocationRequest {
     /// A data frame.

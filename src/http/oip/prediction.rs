@@ -15,6 +15,7 @@ use super::tensor::{Parameters, RequestInput};
 
 /// A prediction to make.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({"inputs": [{"name": "input", "shape": [2, 2], "datatype": "FP32", "data": [1.0, 2.0, 3.0, 4.0]}]}))]
 pub struct InferRequest {
     /// Comes back in the answer.
     id: Option<String>,

@@ -61,11 +61,13 @@ struct LoadRequest {
 #[serde(deny_unknown_fields)]
 struct LoadParameters {
     /// The version, a decimal number.
+    #[schema(pattern = "^[0-9]{1,18}$")]
     version: Option<String>,
     /// How its weights are to be held until it is unloaded.
     #[schema(inline)]
     residency: Option<Residency>,
     /// What the residency `auto` may spend on them, in bytes.
+    #[serde(default, deserialize_with = "extract::optional_whole")]
     memory_budget_bytes: Option<u64>,
     /// Of Triton's clients: models that are steps of others, which there are none of here.
     #[allow(dead_code, reason = "accepted and without effect")]

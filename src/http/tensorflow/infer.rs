@@ -14,13 +14,13 @@ use crate::http::predict::{
     Rows, Together, VersionPath, predict, read_json,
 };
 use crate::http::problem::Failures;
-use crate::http::verb::{self, PREDICT};
+use crate::http::verb::routed;
 use crate::http::{Api, Error, extract};
 
-use super::{Parameters, SIGNATURE, target};
+use super::{Parameters, SIGNATURE};
 
 pub fn router() -> OpenApiRouter<Api> {
-    verb::routed(routes!(predict_default)).merge(verb::routed(routes!(predict_version)))
+    routed(routes!(predict_default)).merge(routed(routes!(predict_version)))
 }
 
 /// A prediction to make.
@@ -35,6 +35,7 @@ struct Body {
 /// out where there is only one.
 #[derive(ToSchema)]
 #[serde(untagged)]
+#[schema(example = json!({"instances": [[1.0, 2.0], [3.0, 4.0]]}))]
 #[allow(dead_code, reason = "it only describes requests")]
 enum PredictRequest {
     /// In rows.
@@ -185,6 +186,5 @@ async fn predict_version(
 }
 
 async fn answer(app: &App, limits: &Limits, path: &Parameters, request: Request) -> Result<Answer, Error> {
-    let target = target(path, Some(PREDICT), (request.method(), request.uri()))?;
-    predict::<Form>(app, limits, &target, request).await
+    predict::<Form>(app, limits, &path.target()?, request).await
 }

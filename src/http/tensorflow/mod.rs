@@ -11,11 +11,11 @@ mod infer;
 mod metadata;
 mod status;
 
-use axum::http::{Method, Uri};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::predict::Target;
-use super::{Api, Error, verb};
+use super::verb::noun;
+use super::{Api, Error};
 
 pub fn router() -> OpenApiRouter<Api> {
     infer::router().merge(status::router()).merge(metadata::router())
@@ -24,21 +24,22 @@ pub fn router() -> OpenApiRouter<Api> {
 /// The one signature of a model.
 const SIGNATURE: &str = "serving_default";
 
-/// What is asked for by the parameters of a path that end in `verb`.
-///
-/// # Errors
-/// Those of [`verb::noun`]; [`Error::Name`]; [`Error::InvalidParameter`] for a version that is no number.
-fn target(path: &Parameters, verb: Option<&str>, head: (&Method, &Uri)) -> Result<Target, Error> {
-    let last = path.version.as_ref().unwrap_or(&path.name);
-    let noun = verb::noun(last, verb, head)?;
-    let Some(version) = &path.version else { return Ok(Target { name: noun.parse()?, version: None }) };
-    let number = noun.parse().map_err(|_| Error::InvalidParameter(format!("the version `{version}` is no number")))?;
-    Ok(Target { name: path.name.parse()?, version: Some(number) })
-}
-
 /// The parameters of a path; the last may have a verb behind it.
 #[derive(Debug, serde::Deserialize)]
 struct Parameters {
     name: String,
     version: Option<String>,
+}
+
+impl Parameters {
+    /// What is asked.
+    ///
+    /// # Errors
+    /// [`Error::Name`]; [`Error::InvalidParameter`] for a version that is no number.
+    fn target(&self) -> Result<Target, Error> {
+        let Some(version) = &self.version else { return Ok(Target { name: noun(&self.name).parse()?, version: None }) };
+        let not_a_number = |_| Error::InvalidParameter(format!("the version `{}` is no number", noun(version)));
+        let number = noun(version).parse().map_err(not_a_number)?;
+        Ok(Target { name: self.name.parse()?, version: Some(number) })
+    }
 }

@@ -1,19 +1,16 @@
 //! The state of versions.
 
 use axum::Json;
-use axum::http::{Method, Uri};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
-use crate::http::predict::{ModelPath, VersionPath, fault_of, with_versions};
+use crate::http::predict::{ModelPath, Target, VersionPath, fault_of, with_versions};
 use crate::http::problem::Failures;
 use crate::http::{Api, Error, extract};
 use crate::storage::ModelRecord;
-
-use super::{Parameters, target};
 
 pub fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::new().routes(routes!(model_status)).routes(routes!(version_status))
@@ -70,13 +67,7 @@ impl ModelStatus {
     params(ModelPath),
     responses((status = OK, description = "The versions", body = ModelStatus), Failures)
 )]
-async fn model_status(
-    app: App,
-    method: Method,
-    uri: Uri,
-    extract::Path(path): extract::Path<Parameters>,
-) -> Result<Json<ModelStatus>, Error> {
-    let target = target(&path, None, (&method, &uri))?;
+async fn model_status(app: App, extract::Path(target): extract::Path<Target>) -> Result<Json<ModelStatus>, Error> {
     let (model, versions) = with_versions(&app, &target.name).await?;
     Ok(Json(ModelStatus::new(&model, versions.into_iter())))
 }
@@ -90,12 +81,7 @@ async fn model_status(
     params(VersionPath),
     responses((status = OK, description = "The version", body = ModelStatus), Failures)
 )]
-async fn version_status(
-    app: App,
-    method: Method,
-    uri: Uri,
-    extract::Path(path): extract::Path<Parameters>,
-) -> Result<Json<ModelStatus>, Error> {
-    let (model, version) = target(&path, None, (&method, &uri))?.find(&app).await?;
+async fn version_status(app: App, extract::Path(target): extract::Path<Target>) -> Result<Json<ModelStatus>, Error> {
+    let (model, version) = target.find(&app).await?;
     Ok(Json(ModelStatus::new(&model, std::iter::once(version))))
 }

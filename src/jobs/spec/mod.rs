@@ -199,7 +199,9 @@ impl utoipa::PartialSchema for JobSpec {
     fn schema() -> RefOr<Schema> {
         let kinds = JobKind::ALL.map(|kind| Ref::from_schema_name(kind.spec_name()));
         let one_of = kinds.into_iter().fold(OneOfBuilder::new(), OneOfBuilder::item);
-        one_of.discriminator(Some(Discriminator::new("kind"))).description(Some("A job to queue.")).into()
+        let place = |kind: JobKind| (kind.as_str(), format!("#/components/schemas/{}", kind.spec_name()));
+        let discriminator = Discriminator::with_mapping("kind", JobKind::ALL.map(place));
+        one_of.discriminator(Some(discriminator)).description(Some("A job to queue.")).into()
     }
 }
 
