@@ -186,8 +186,8 @@ impl Rules {
     fn find(&self, method: &Method, route: &str, path: &str) -> Result<&Rule, Error> {
         let no_route = || Error::NoRoute { path: path.to_owned() };
         let rules = self.0.get(&*described(route, path)).ok_or_else(no_route)?;
-        let name = if *method == Method::HEAD { "GET" } else { method.as_str() };
-        rules.get(name).ok_or_else(|| {
+        let head_of_get = if *method == Method::HEAD { rules.get("GET") } else { None };
+        rules.get(method.as_str()).or(head_of_get).ok_or_else(|| {
             let head = rules.contains_key("GET").then_some("HEAD");
             let allow = rules.keys().map(String::as_str).chain(head).collect::<Vec<_>>().join(", ");
             Error::MethodNotAllowed { method: method.clone(), path: path.to_owned(), allow: Some(allow) }

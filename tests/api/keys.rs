@@ -14,10 +14,19 @@ use crate::harness::{TestApp, wait_until};
 struct Owned {
     job: String,
     webhook: String,
+    upload: String,
 }
 
+/// What every request for an upload in parts has, and one that appends a part.
+const UPLOAD_HEADERS: [(&str, &str); 4] = [
+    ("tus-resumable", "1.0.0"),
+    ("upload-length", "10"),
+    ("upload-offset", "0"),
+    ("content-type", "application/offset+octet-stream"),
+];
+
 /// A service that asks for keys, and a client of tenant `owner` who may do everything and has the digits network, its data,
-/// a job and a webhook.
+/// a job, a webhook and an unfinished upload.
 fn with_owner() -> (TestApp, Client, Owned) {
     let app = TestApp::locked();
     let owner = app.with_key(&app.key("owner", &Scope::ALL, None));
@@ -26,7 +35,9 @@ fn with_owner() -> (TestApp, Client, Owned) {
     let job = owner.run_job(&fixtures::evaluation_job());
     let webhook = owner.post_json("/api/v1/webhooks", &json!({"url": "https://example.com/"})).expect(201).json();
     let id_of = |made: &Value| made["id"].as_str().unwrap().to_owned();
-    let owned = Owned { job: id_of(&job), webhook: id_of(&webhook) };
+    let upload = owner.send("POST", "/api/v1/uploads", &UPLOAD_HEADERS, None).expect(201);
+    let upload = upload.header("location").unwrap().rsplit('/').next().unwrap().to_owned();
+    let owned = Owned { job: id_of(&job), webhook: id_of(&webhook), upload };
     (app, owner, owned)
 }
 
@@ -40,7 +51,7 @@ fn operations(app: &TestApp, owned: &Owned) -> Vec<(String, String, Vec<String>)
             ("{name}", "digits"),
             ("{number}", "0"),
             ("{version}", "0"),
-            ("{id}", &*owned.job),
+            ("{id}", if path.contains("/uploads/") { &*owned.upload } else { &*owned.job }),
             ("{webhook}", &*owned.webhook),
             ("{delivery}", &*owned.job),
         ];
@@ -61,7 +72,20 @@ fn operations(app: &TestApp, owned: &Owned) -> Vec<(String, String, Vec<String>)
 
 fn call(client: &Client, method: &str, path: &str) -> Answer {
     let body = matches!(method, "POST" | "PATCH").then_some(&b"{}"[..]);
-    client.send(method, path, &[], body)
+    client.send(method, path, headers_of(path), body)
+}
+
+fn headers_of(path: &str) -> &'static [(&'static str, &'static str)] {
+    if path.contains("/uploads") { &UPLOAD_HEADERS } else { &[] }
+}
+
+/// As [`Answer::expect_problem`], but of a `HEAD`, whose answer says no more than its status.
+#[track_caller]
+fn expect_problem(answer: &Answer, method: &str, (status, code, fault): (u16, &str, &str)) {
+    match method {
+        "HEAD" => assert_eq!((answer.status, answer.body.len()), (status, 0)),
+        _ => answer.expect_problem(status, code, fault),
+    }
 }
 
 #[test]
@@ -75,10 +99,10 @@ fn every_operation_is_closed_without_a_key_and_to_too_narrow_ones() {
         }
         let answer = call(&app, &method, &path);
         assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"weightpress\""), "{method} {path}");
-        answer.expect_problem(401, "unauthenticated", "a key is needed");
+        expect_problem(&answer, &method, (401, "unauthenticated", "a key is needed"));
         let others: Vec<Scope> = Scope::ALL.into_iter().filter(|scope| !scopes.contains(&scope.to_string())).collect();
         let narrow = app.with_key(&app.key("owner", &others, None));
-        call(&narrow, &method, &path).expect_problem(403, "forbidden", &scopes[0]);
+        expect_problem(&call(&narrow, &method, &path), &method, (403, "forbidden", &scopes[0]));
     }
     assert_eq!(owner.get("/api/v1/models/digits").expect(200).json(), before);
 }
@@ -103,7 +127,8 @@ fn a_foreign_key_finds_nothing_and_changes_nothing() {
     };
     let before = seen(&owner);
     for (method, path, scopes) in operations(&app, &owned) {
-        let is_of_somebody = ["digits", &owned.job, &owned.webhook].iter().any(|owned| path.contains(owned));
+        let is_of_somebody =
+            ["digits", &owned.job, &owned.webhook, &owned.upload].iter().any(|owned| path.contains(owned));
         if !is_of_somebody || scopes.is_empty() {
             continue;
         }
@@ -114,8 +139,8 @@ fn a_foreign_key_finds_nothing_and_changes_nothing() {
             ("POST", _) => Some(String::new()),
             _ => None,
         };
-        let answer = stranger.send(&method, &path, &[], body.as_deref().map(str::as_bytes));
-        answer.expect_problem(404, "not_found", "there is no");
+        let answer = stranger.send(&method, &path, headers_of(&path), body.as_deref().map(str::as_bytes));
+        expect_problem(&answer, &method, (404, "not_found", "there is no"));
     }
     for list in ["models", "datasets", "jobs", "webhooks"] {
         assert_eq!(stranger.get(&format!("/api/v1/{list}")).expect(200).json()["items"], json!([]), "{list}");
@@ -123,6 +148,8 @@ fn a_foreign_key_finds_nothing_and_changes_nothing() {
     let asked = fixtures::evaluation_job();
     stranger.post_json("/api/v1/jobs", &asked).expect_problem(404, "not_found", "digits");
     assert_eq!(seen(&owner), before);
+    let upload = owner.send("HEAD", &format!("/api/v1/uploads/{}", owned.upload), &UPLOAD_HEADERS, None).expect(200);
+    assert_eq!(upload.header("upload-offset"), Some("0"));
 }
 
 #[test]
