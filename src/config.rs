@@ -108,7 +108,7 @@ pub struct ConfigArgs {
     #[arg(long, env = unless_empty("WEIGHTPRESS_CHILD_JOB_SECONDS"), value_name = "SECONDS")]
     pub child_job_seconds: Option<u64>,
 
-    /// How long an upload, a load or a prediction may take in a child process, in seconds [default: 300].
+    /// How long an upload, a load or a prediction may take in a child process, in seconds [default: 120].
     #[arg(long, env = unless_empty("WEIGHTPRESS_CHILD_REQUEST_SECONDS"), value_name = "SECONDS")]
     pub child_request_seconds: Option<u64>,
     /// Largest tensor that a graph may make while it is loaded or runs; all values at once may take four times as much
@@ -301,7 +301,7 @@ impl ConfigArgs {
             }),
             child_memory_bytes: self.child_memory_bytes.or(file.child_memory_bytes).map_or(8 << 30, |size| size.0),
             child_job_seconds: self.child_job_seconds.or(file.child_job_seconds).unwrap_or(86_400),
-            child_request_seconds: self.child_request_seconds.or(file.child_request_seconds).unwrap_or(300),
+            child_request_seconds: self.child_request_seconds.or(file.child_request_seconds).unwrap_or(120),
             allowed_hosts: self.allowed_hosts.or(file.allowed_hosts).unwrap_or_default(),
             cors_origins: self.cors_origins.or(file.cors_origins).unwrap_or_default(),
             webhook_allow: self.webhook_allow.or(file.webhook_allow).unwrap_or_default().into(),

@@ -207,12 +207,12 @@ mod otlp {
     /// # Errors
     /// Where the environment asks for it.
     pub fn layer<S: Subscriber>() -> Result<Option<impl Layer<S>>, Box<dyn std::error::Error + Send + Sync>> {
-        match std::env::var_os("OTEL_EXPORTER_OTLP_ENDPOINT") {
-            Some(value) if !value.is_empty() => {
-                Err("OTEL_EXPORTER_OTLP_ENDPOINT needs the feature otlp, and this program was built without it".into())
+        for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] {
+            if std::env::var_os(name).is_some_and(|value| !value.is_empty()) {
+                return Err(format!("{name} needs the feature otlp, and this program was built without it").into());
             }
-            _ => Ok(None::<Identity>),
         }
+        Ok(None::<Identity>)
     }
 
     /// Nothing is left.

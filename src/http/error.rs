@@ -255,6 +255,7 @@ fn infer_kind(error: &InferError) -> (StatusCode, &'static str) {
         InferFault::Run => (StatusCode::UNPROCESSABLE_ENTITY, "prediction_failed"),
         InferFault::Size => (StatusCode::UNPROCESSABLE_ENTITY, "prediction_too_large"),
         InferFault::Graph => (StatusCode::UNPROCESSABLE_ENTITY, "not_predictable"),
+        InferFault::Machine => (StatusCode::SERVICE_UNAVAILABLE, "interrupted"),
         InferFault::Limits => (StatusCode::UNPROCESSABLE_ENTITY, Refusal::LimitsExceeded.as_str()),
     }
 }
@@ -267,6 +268,7 @@ fn store_kind(error: &StoreError) -> (StatusCode, &'static str) {
         StoreError::NameReused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
         StoreError::StorageQuota { .. } => (StatusCode::FORBIDDEN, "quota_exceeded"),
         StoreError::WebhookQuota { .. } => (StatusCode::FORBIDDEN, "quota_exceeded"),
+        StoreError::PartQuota { .. } => (StatusCode::FORBIDDEN, "quota_exceeded"),
         StoreError::UploadQuota { .. } => (StatusCode::FORBIDDEN, "quota_exceeded"),
         StoreError::UploadIncomplete { .. } => (StatusCode::CONFLICT, "upload_incomplete"),
         StoreError::NoObjectStore => (StatusCode::UNPROCESSABLE_ENTITY, "no_object_store"),

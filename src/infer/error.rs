@@ -88,6 +88,8 @@ pub enum Fault {
     File,
     /// What a load or a prediction took.
     Limits,
+    /// The machine; it may work another time.
+    Machine,
 }
 
 impl InferError {

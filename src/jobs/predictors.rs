@@ -123,9 +123,10 @@ struct Slot {
 }
 
 impl Slot {
-    /// Bytes of the weights; 0 while they are being loaded.
+    /// Bytes of the weights, and of the process that holds them if it is not this one; 0 while they are being loaded.
     fn bytes(&self) -> u64 {
-        self.cell.get().map_or(0, |loaded| loaded.predictor.weights_resident_bytes())
+        let bytes = |loaded: &Loaded| loaded.predictor.weights_resident_bytes() + loaded.predictor.overhead_bytes();
+        self.cell.get().map_or(0, bytes)
     }
 }
 
@@ -196,7 +197,9 @@ impl Predictors {
 
     /// The predictor of a version, if it is in memory now.
     pub fn loaded(&self, model: &ModelRecord, version: i64) -> Option<Loaded> {
-        self.shelf().slots.get(&(model.id.clone(), version)).and_then(|slot| slot.cell.get().cloned())
+        let shelf = self.shelf();
+        let loaded = shelf.slots.get(&(model.id.clone(), version))?.cell.get()?;
+        (!loaded.predictor.is_over()).then(|| loaded.clone())
     }
 
     /// Loads a version anew, to be held as `holding` says until it is unloaded.

@@ -5,17 +5,20 @@ use crate::model::Port;
 
 use super::isolation::ChildPredictor;
 
+/// What a child takes beside weights, in bytes: a round figure above what one of a small network was seen to take.
+const CHILD_BYTES: u64 = 32 << 20;
+
 /// Runs a version's graph, wherever it is held. As [`Predictor`].
 pub struct Serving(Place);
 
 enum Place {
-    Here(Predictor),
+    Here(Box<Predictor>),
     Child(ChildPredictor),
 }
 
 impl From<Predictor> for Serving {
     fn from(predictor: Predictor) -> Self {
-        Self(Place::Here(predictor))
+        Self(Place::Here(Box::new(predictor)))
     }
 }
 
@@ -66,6 +69,14 @@ impl Serving {
         match &self.0 {
             Place::Here(predictor) => predictor.weights(),
             Place::Child(predictor) => predictor.weights(),
+        }
+    }
+
+    /// What it takes beside its weights, in bytes: a process, its threads and the engine.
+    pub(super) fn overhead_bytes(&self) -> u64 {
+        match &self.0 {
+            Place::Here(_) => 0,
+            Place::Child(_) => CHILD_BYTES,
         }
     }
 

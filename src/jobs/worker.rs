@@ -1,8 +1,10 @@
 //! Workers: each claims a job, runs it, and keeps its lease alive until it is done, lost, cancelled or handed back.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
@@ -50,7 +52,16 @@ impl Workers {
                 settings: settings.clone(),
                 stop: stop.clone(),
             };
-            tasks.spawn(async move { worker.run().await });
+            tasks.spawn(async move {
+                // Work that panics is caught where it is done; this is for what surrounds it.
+                while AssertUnwindSafe(worker.run()).catch_unwind().await.is_err() {
+                    tracing::error!(
+                        worker = worker.name,
+                        "a worker panicked; its job is taken up when the lease is over"
+                    );
+                    sleep_or_stop(worker.settings.lease, &worker.stop).await;
+                }
+            });
         }
         tasks.spawn(reap(jobs.clone(), settings.clone(), stop.clone()));
         tasks.spawn(listening::listen(jobs.clone(), stop.clone()));

@@ -17,12 +17,12 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMultipart};
 use tempfile::TempPath;
-use tokio::io::AsyncWriteExt;
+use tokio::sync::Semaphore;
+use tokio_util::io::ReaderStream;
 use uuid::Uuid;
 
 use super::copies::Copies;
@@ -41,6 +41,14 @@ const UPLOADS: &str = "uploads";
 const IMPORTS: &str = "imports";
 /// Held by the process that stages beside it.
 const LOCK_FILE: &str = "lock";
+/// Larger files are sent to an object store in parts of this size, in bytes.
+const PART_BYTES: usize = 8 << 20;
+/// So many at a time.
+const PARTS_AT_A_TIME: usize = 4;
+/// Size of the chunks in which a file is read to be sent, in bytes.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Uploads that are put together, and files that are imported, at a time: each is written to disk once more.
+const COPIES_AT_A_TIME: usize = 4;
 /// An object without a row that is younger than this is left alone: its row may be on its way.
 const GRACE: Duration = Duration::from_secs(3600);
 
@@ -152,6 +160,7 @@ struct Inner {
     staging: String,
     /// Locked as long as this process lives, so that nobody sweeps its staging folder.
     _lock: File,
+    copying: Semaphore,
 }
 
 impl Blobs {
@@ -162,7 +171,7 @@ impl Blobs {
         std::fs::create_dir_all(&folder)?;
         let lock = File::create(folder.join(LOCK_FILE))?;
         lock.lock()?;
-        Ok(Self { inner: Arc::new(Inner { home, staging, _lock: lock }) })
+        Ok(Self { inner: Arc::new(Inner { home, staging, _lock: lock, copying: Semaphore::new(COPIES_AT_A_TIME) }) })
     }
 
     fn home(&self) -> &Home {
@@ -269,17 +278,25 @@ impl Blobs {
 
     /// Writes a file to the object store, whole or not at all.
     async fn send_as(&self, path: &Path, key: Key) -> Result<(), StoreError> {
-        let mut file = tokio::fs::File::open(path).await?;
-        let mut object = BufWriter::new(Arc::clone(&self.home().objects), key);
-        let sent = async {
-            tokio::io::copy(&mut file, &mut object).await?;
-            object.shutdown().await
-        };
-        if let Err(error) = sent.await {
-            // What it left is no object yet; stores drop it by their own rules if this fails too.
-            let _aborted = object.abort().await;
-            return Err(error.into());
+        let objects = &self.home().objects;
+        if tokio::fs::metadata(path).await?.len() <= PART_BYTES as u64 {
+            objects.put(&key, tokio::fs::read(path).await?.into()).await?;
+            return Ok(());
         }
+        let mut chunks = ReaderStream::with_capacity(tokio::fs::File::open(path).await?, CHUNK_BYTES);
+        let mut object = WriteMultipart::new_with_chunk_size(objects.put_multipart(&key).await?, PART_BYTES);
+        while let Some(chunk) = chunks.next().await {
+            let sent = async { Ok::<_, StoreError>((chunk?, object.wait_for_capacity(PARTS_AT_A_TIME).await?)) };
+            match sent.await {
+                Ok((chunk, ())) => object.put(chunk),
+                Err(error) => {
+                    // What it left is no object yet; stores drop it by their own rules if this fails too.
+                    let _aborted = object.abort().await;
+                    return Err(error);
+                }
+            }
+        }
+        object.finish().await?;
         Ok(())
     }
 
@@ -331,6 +348,7 @@ impl Blobs {
 
     /// Puts the parts of an upload together.
     pub(super) async fn join_parts(&self, upload: &UploadId, parts: &[String]) -> Result<StagedBlob, StoreError> {
+        let _turn = self.inner.copying.acquire().await.map_err(std::io::Error::other)?;
         let mut file = self.upload().await?;
         for part in parts {
             self.append_object(&Key::from(format!("{UPLOADS}/{upload}/{part}")), &mut file).await?;
@@ -347,7 +365,19 @@ impl Blobs {
                 Err(error) => return Err(error.into()),
             }
         }
+        if self.home().copies.is_none() {
+            // An object store knows no folders. One that is not empty has got another part.
+            let _removed = tokio::fs::remove_dir(self.root().join(UPLOADS).join(upload.as_str())).await;
+        }
         Ok(())
+    }
+
+    /// Removes a part of an upload that nobody counts.
+    pub(super) async fn remove_part(&self, upload: &UploadId, part: &str) -> Result<(), StoreError> {
+        match self.home().objects.delete(&Key::from(format!("{UPLOADS}/{upload}/{part}"))).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The uploads that have parts.
@@ -369,6 +399,7 @@ impl Blobs {
             Err(object_store::Error::NotFound { .. }) => return Err(absent()),
             Err(error) => return Err(error.into()),
         }
+        let _turn = self.inner.copying.acquire().await.map_err(std::io::Error::other)?;
         let mut file = self.upload().await?;
         self.append_object(&key, &mut file).await?;
         match file.size_bytes() > limit_bytes {

@@ -33,6 +33,9 @@ pub enum StoreError {
     /// The tenant has as many unfinished uploads as it may have.
     #[error("there are {max_uploads} unfinished uploads, as many as there may be")]
     UploadQuota { max_uploads: i64 },
+    /// An upload in too many parts.
+    #[error("the upload has {max_parts} parts, as many as there may be; send larger ones")]
+    PartQuota { max_parts: i64 },
     /// An upload of which a part is still to come.
     #[error("{received_bytes} of the {size_bytes} bytes of upload {upload} were received")]
     UploadIncomplete { upload: String, received_bytes: i64, size_bytes: i64 },

@@ -69,6 +69,9 @@ use ownership::Opening;
 use served::Served;
 use uploads::PartRecord;
 
+/// Blobs that are deleted while others wait to publish.
+const DELETED_AT_A_TIME: usize = 16;
+
 /// A part of a list: at most `limit` entries, those that follow `after` (the key of the last entry seen).
 ///
 /// Ask for one more than will be shown to learn whether there are more.
@@ -160,7 +163,8 @@ impl Storage {
         let home = Home::open(blobs)?;
         home.pair_with(&store).await?;
         let storage = Self { store, blobs: Blobs::open(home)? };
-        if storage.clear().await? {
+        // With an object store others may have folders of their own.
+        if storage.clear().await? && blobs.objects.is_none() {
             storage.store.expire_leases_of_this_machine().await?;
         }
         drop(opening);
@@ -254,12 +258,19 @@ impl Storage {
         part: StagedBlob,
         first_byte: i64,
     ) -> Result<Option<UploadRecord>, StoreError> {
+        if part.size_bytes == 0 {
+            let upload = self.store.upload(id).await?;
+            return Ok((upload.received_bytes == first_byte).then_some(upload));
+        }
+        self.store.check_parts(id).await?;
         let size_bytes = i64::try_from(part.size_bytes).unwrap_or(i64::MAX);
         let part = PartRecord { size_bytes, part: self.blobs.keep_part(id, part).await? };
-        match self.store.append_part(id, first_byte, &part).await? {
-            true => self.store.upload(id).await.map(Some),
-            // Nobody counts it, and it goes with the others.
-            false => Ok(None),
+        match self.store.append_part(id, first_byte, &part).await {
+            Ok(true) => self.store.upload(id).await.map(Some),
+            uncounted => {
+                self.blobs.remove_part(id, &part.part).await?;
+                uncounted.map(|_| None)
+            }
         }
     }
 
@@ -389,10 +400,13 @@ impl Storage {
         if hashes.is_empty() {
             return Ok(());
         }
-        let _gate = self.store.gate.close().await?;
-        for sha256 in hashes {
-            if !self.store.is_blob_wanted(sha256).await? {
-                self.blobs.remove(sha256).await?;
+        // A few at a time, so that nobody who publishes waits for long.
+        for hashes in hashes.chunks(DELETED_AT_A_TIME) {
+            let _gate = self.store.gate.close().await?;
+            for sha256 in hashes {
+                if !self.store.is_blob_wanted(sha256).await? {
+                    self.blobs.remove(sha256).await?;
+                }
             }
         }
         Ok(())

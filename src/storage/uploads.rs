@@ -6,6 +6,8 @@ use super::{Kind, Store, StoreError, Timestamp, UploadId};
 
 /// How long an upload is kept after its last part, in milliseconds.
 const KEPT_MS: i64 = 24 * 60 * 60 * 1000;
+/// Parts of an upload: each is an object and a row.
+const MAX_PARTS: i64 = 10_000;
 /// Unfinished uploads of a tenant.
 const MAX_UPLOADS: i64 = 100;
 
@@ -80,6 +82,13 @@ impl Store {
         found.ok_or_else(|| Kind::Upload.not_found(id.as_str()))
     }
 
+    /// Checks that another part may come.
+    pub(super) async fn check_parts(&self, id: &UploadId) -> Result<(), StoreError> {
+        const COUNT: &str = "SELECT COUNT(*) FROM upload_parts WHERE upload_id = $1";
+        let parts: i64 = read!(self, |pool| sqlx::query_scalar(COUNT).bind(id).fetch_one(pool).await?);
+        if parts >= MAX_PARTS { Err(StoreError::PartQuota { max_parts: MAX_PARTS }) } else { Ok(()) }
+    }
+
     /// Counts a part that is in its place, if it begins where the upload ends. Returns whether it does.
     pub(super) async fn append_part(
         &self,
@@ -95,7 +104,7 @@ impl Store {
         write!(self, |tx| {
             let advance = sqlx::query(ADVANCE).bind(&self.tenant).bind(id).bind(first_byte).bind(part.size_bytes);
             let advanced = advance.bind(KEPT_MS).execute(&mut *tx).await?.rows_affected() == 1;
-            if advanced && part.size_bytes > 0 {
+            if advanced {
                 let insert = sqlx::query(INSERT).bind(id).bind(first_byte).bind(part.size_bytes).bind(&part.part);
                 insert.execute(&mut *tx).await?;
             }

@@ -97,7 +97,10 @@ impl ChildPredictor {
         let slot = self.waiting.take_slot(answer);
         let outcome = self.run_in(slot, inputs, || {
             answered.recv_timeout(self.limits.time(Purpose::Request)).map_err(|error| match error {
-                RecvTimeoutError::Timeout => self.give_up(&fault::too_slow(self.limits.time(Purpose::Request))),
+                RecvTimeoutError::Timeout => {
+                    self.child().kill();
+                    self.give_up(&fault::too_slow(self.limits.time(Purpose::Request)))
+                }
                 RecvTimeoutError::Disconnected => self.died(),
             })
         });
@@ -111,7 +114,7 @@ impl ChildPredictor {
         inputs: &[(String, Array)],
         wait: impl FnOnce() -> Result<Result<Vec<Described>, Failure>, InferError>,
     ) -> Result<Vec<(String, Array)>, InferError> {
-        let failed = |error: std::io::Error| InferError::Run { reason: error.to_string() };
+        let failed = |error: std::io::Error| InferError::Elsewhere { fault: Fault::Machine, detail: error.to_string() };
         let inputs = write_arrays(&self.shared, slot, inputs).map_err(failed)?;
         self.child().send(&Request::Predict { slot, inputs }).map_err(|_| self.died())?;
         let outputs = wait()??;
@@ -127,7 +130,11 @@ impl ChildPredictor {
     /// Lets nobody else ask this child.
     fn give_up(&self, error: &ExecuteError) -> InferError {
         self.waiting.end();
-        InferError::Elsewhere { fault: Fault::Limits, detail: error.to_string() }
+        let fault = match error {
+            ExecuteError::Refused { .. } => Fault::Limits,
+            _ => Fault::Machine,
+        };
+        InferError::Elsewhere { fault, detail: error.to_string() }
     }
 
     fn child(&self) -> MutexGuard<'_, Child> {

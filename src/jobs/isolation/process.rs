@@ -47,6 +47,8 @@ impl Child {
             command.env("TMPDIR", folder);
         }
         let process = command.spawn()?;
+        // It holds the child's end of the socket, which must close with the child.
+        drop(command);
         let messages = Messages { reader: BufReader::new(ours), partial: Vec::new() };
         let mut child = Self { process, messages };
         let processor_seconds = time.map(|time| time.as_secs().max(1).saturating_mul(limits.threads as u64));
@@ -73,14 +75,22 @@ impl Child {
     /// What it died of, once it has; it is killed if it has not.
     pub(super) fn end(&mut self, limits: &Limits) -> ExecuteError {
         // It closes its end when it dies, and is a zombie a moment later.
-        for _ in 0..100 {
+        for _ in 0..20 {
             match self.process.try_wait() {
                 Ok(Some(status)) => return fault::of(status, limits),
                 Ok(None) => std::thread::sleep(Duration::from_millis(10)),
                 Err(error) => return ExecuteError::failed(error),
             }
         }
+        self.kill();
         ExecuteError::failed("a child process broke off")
+    }
+
+    /// Ends it, if it has not ended.
+    pub(super) fn kill(&mut self) {
+        // One that is dead already is none the worse for it.
+        _ = self.process.kill();
+        _ = self.process.wait();
     }
 
     /// A second end to receive from, while this one sends.
@@ -92,9 +102,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // One that is dead already is none the worse for it.
-        _ = self.process.kill();
-        _ = self.process.wait();
+        self.kill();
     }
 }
 

@@ -14,6 +14,7 @@ const MAX_OPEN_FILES: u64 = 512;
 /// # Errors
 /// When the system refuses a limit.
 pub(super) fn enter(limits: &Limits, processor_seconds: Option<u64>) -> std::io::Result<bool> {
+    die_with_parent()?;
     let has_network = !leave_network();
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     setrlimit(Resource::RLIMIT_NOFILE, MAX_OPEN_FILES, MAX_OPEN_FILES)?;
@@ -23,6 +24,17 @@ pub(super) fn enter(limits: &Limits, processor_seconds: Option<u64>) -> std::io:
         setrlimit(Resource::RLIMIT_CPU, seconds, seconds.saturating_add(1))?;
     }
     Ok(has_network)
+}
+
+/// Has the system kill this process when the thread that started it is gone: one that computes does not hear its parent hang up.
+#[cfg(target_os = "linux")]
+fn die_with_parent() -> std::io::Result<()> {
+    Ok(nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn die_with_parent() -> std::io::Result<()> {
+    Ok(())
 }
 
 /// Moves into a network of its own, with nothing in it; as root, or else as the root of a world of its own. False where the
