@@ -1,7 +1,7 @@
 //! How much memory a graph may take, asked before it is taken.
 //!
 //! tract allocates whatever a graph asks for: an Expand to a million million elements, while it folds constants as much as while
-//! it runs. So a graph passes four gates. [`guard`] wraps its operators before tract analyses them, and lets none be evaluated
+//! it runs. So a graph passes gates. [`guard::guard`] wraps its operators before tract analyses them, and lets none be evaluated
 //! whose output is too large, or not known. [`graph::check`] looks at the typed graph before and after each step of its
 //! optimization. [`Demand`] adds up, for the extents of a request, what each node of the optimized graph makes; and it holds up
 //! the nodes whose extents depend on values (Range, TopK, NonZero) until their inputs are there, and asks them then.
