@@ -49,12 +49,23 @@ struct KeyRequest {
     #[schema(min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     name: String,
     /// What it is to allow.
-    #[schema(value_type = Vec<Scope>, min_items = 1)]
+    #[schema(value_type = Vec<GrantedScope>, min_items = 1)]
     scopes: Scopes,
     /// Days until it expires; left out: never.
     #[serde(default, deserialize_with = "extract::optional_whole")]
     #[schema(minimum = 1, maximum = 36_500)]
     valid_days: Option<i64>,
+}
+
+/// What a key may be made for here, in the API's description: `metrics` is granted on the command line alone.
+#[derive(ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(dead_code, reason = "it only describes requests")]
+enum GrantedScope {
+    Read,
+    Write,
+    Predict,
+    Admin,
 }
 
 /// A key that was made.

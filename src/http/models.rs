@@ -113,6 +113,7 @@ pub struct UploadQuery {
     #[param(pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", example = "digits")]
     pub name: String,
     /// A finished upload in parts whose bytes to take; without a body.
+    #[param(value_type = Option<String>, format = "uuid")]
     pub upload: Option<UploadId>,
     /// A file to take from the object store, in the tenant's own folder there: `imports/TENANT/` and this; without a body.
     pub import: Option<String>,

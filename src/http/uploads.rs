@@ -77,7 +77,7 @@ pub fn part_router() -> OpenApiRouter<Api> {
 #[allow(dead_code, reason = "it only describes parameters")]
 struct TusHeaders {
     /// Version of the protocol: `1.0.0`.
-    #[param(rename = "Tus-Resumable")]
+    #[param(rename = "Tus-Resumable", pattern = r"^1\.0\.0$")]
     tus_resumable: String,
 }
 
@@ -165,7 +165,7 @@ async fn begin_upload(app: App, headers: HeaderMap) -> Result<Response, Error> {
     path = "/api/v1/uploads/{id}",
     tag = "uploads",
     security(("key" = ["write"])),
-    params(("id" = UploadId, Path, description = "The upload's identifier"), TusHeaders),
+    params(("id" = inline(UploadId), Path, description = "The upload's identifier"), TusHeaders),
     responses(
         (status = OK, description = "It is known", headers(
             ("upload-offset" = u64, description = "Bytes received"),
@@ -204,7 +204,7 @@ async fn show_upload(
     path = "/api/v1/uploads/{id}",
     tag = "uploads",
     security(("key" = ["write"])),
-    params(("id" = UploadId, Path, description = "The upload's identifier"), TusHeaders, PartHeaders),
+    params(("id" = inline(UploadId), Path, description = "The upload's identifier"), TusHeaders, PartHeaders),
     request_body(content((File = "application/offset+octet-stream"))),
     responses(
         (status = NO_CONTENT, description = "Appended", headers(
@@ -247,7 +247,7 @@ async fn append_part(
     path = "/api/v1/uploads/{id}",
     tag = "uploads",
     security(("key" = ["write"])),
-    params(("id" = UploadId, Path, description = "The upload's identifier"), TusHeaders),
+    params(("id" = inline(UploadId), Path, description = "The upload's identifier"), TusHeaders),
     responses((status = NO_CONTENT, description = "Deleted"), Failures)
 )]
 async fn delete_upload(

@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 
 use crate::http::Error;
 use crate::http::predict::{
-    Answer, Arrays, Asked, Columns, InRows, InputValues, OutputValues, Prediction, Rows, Together, read_json,
+    Answer, Arrays, Asked, Columns, InRows, InputValue, InputValues, OutputValues, Prediction, Rows, Together,
+    read_json,
 };
 
 use super::frame::{Frame, Records, Split};
@@ -33,7 +34,7 @@ pub enum InvocationRequest {
     /// A data frame, as an object for each row.
     Records {
         #[schema(min_items = 1)]
-        dataframe_records: Vec<BTreeMap<String, InputValues>>,
+        dataframe_records: Vec<BTreeMap<String, InputValue>>,
     },
     /// Tensors in rows.
     Rows {
@@ -58,7 +59,7 @@ pub struct SplitFrame {
     index: Option<Vec<serde_json::Value>>,
     /// Rows of cells, all of one length.
     #[schema(min_items = 1)]
-    data: Vec<Vec<InputValues>>,
+    data: Vec<Vec<InputValue>>,
 }
 
 /// What was predicted.

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::http::Error;
 use crate::http::content::OCTET_STREAM;
-use crate::http::predict::{Answer, Data, Flat};
+use crate::http::predict::{Answer, Flat, OutputValues};
 use crate::infer::{Array, ArrayData, Residency};
 
 use super::binary::JSON_LENGTH;
@@ -41,9 +41,9 @@ pub struct ResponseOutput {
     pub datatype: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters: Option<OutputParameters>,
-    /// Flat, in row-major order; absent where the elements are binary.
+    /// Flat, in row-major order, `null` for a NaN or an infinity; absent where the elements are binary.
     #[serde(serialize_with = "flat", skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Data>)]
+    #[schema(value_type = Option<Vec<OutputValues>>)]
     pub data: Option<ArrayData>,
     /// The elements that go behind the JSON.
     #[serde(skip)]

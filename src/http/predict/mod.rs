@@ -35,7 +35,7 @@ pub use self::data::{AtMost, Data, Element, Flat, Flattener, Nested};
 pub use self::envelope::CodingHeaders;
 pub use self::nested::{AsNested, InRows, Together};
 pub use self::rows::{Columns, MOST_COLUMNS, Rows};
-pub use self::schema::{InputValues, OutputValues};
+pub use self::schema::{InputValue, InputValues, OutputValues};
 pub use self::target::{ModelPath, Target, VersionPath, extents, fault_of, require_predictable, with_versions};
 pub use self::tensors::Tensors;
 
