@@ -144,7 +144,7 @@ def test_yaml_is_yaml_and_images_are_pinned(path):
 
 @pytest.mark.parametrize("path", DEPLOY + [ROOT / "docker-compose.yml", ROOT / "Dockerfile"], ids=name)
 def test_settings_that_are_named_exist(path, known_settings):
-    assert settings_in(path.read_text()) <= known_settings | {"WEIGHTPRESS_CACHE_BYTES"}
+    assert settings_in(path.read_text()) <= known_settings
 
 
 @pytest.mark.parametrize("manifest", list(manifests()))
