@@ -116,7 +116,9 @@ impl ChildPredictor {
     ) -> Result<Vec<(String, Array)>, InferError> {
         let failed = |error: std::io::Error| InferError::Elsewhere { fault: Fault::Machine, detail: error.to_string() };
         let inputs = write_arrays(&self.shared, slot, inputs).map_err(failed)?;
-        self.child().send(&Request::Predict { slot, inputs }).map_err(|_| self.died())?;
+        // A statement of its own, which ends the lock: finding out what the child died of takes it again.
+        let sent = self.child().send(&Request::Predict { slot, inputs });
+        sent.map_err(|_| self.died())?;
         let outputs = wait()??;
         read_arrays(&self.shared, slot, &outputs).map_err(failed)
     }
