@@ -1,5 +1,6 @@
 //! Workers: each claims a job, runs it, and keeps its lease alive until it is done, lost, cancelled or handed back.
 
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -210,15 +211,22 @@ impl Worker {
 
     /// Awaits work that cannot be cut short, and keeps the lease meanwhile unless it is lost.
     async fn while_alive<T>(&self, lease: &Lease, end: Option<End>, work: impl Future<Output = T>) -> T {
-        let mut work = std::pin::pin!(work);
+        if end == Some(End::Lost) {
+            return work.await;
+        }
+        // Side by side: a heartbeat may wait for the job's row, which the work has locked.
+        tokio::select! {
+            outcome = work => outcome,
+            never = self.beat(lease) => match never {},
+        }
+    }
+
+    /// Extends a lease for as long as this is awaited.
+    async fn beat(&self, lease: &Lease) -> Infallible {
         loop {
-            match tokio::time::timeout(self.heartbeat_interval(), &mut work).await {
-                Ok(outcome) => return outcome,
-                Err(_elapsed) if end == Some(End::Lost) => {}
-                Err(_elapsed) => {
-                    let _ = self.jobs.storage.store.heartbeat(lease, self.settings.lease, None).await;
-                }
-            }
+            tokio::time::sleep(self.heartbeat_interval()).await;
+            // Whoever works finds out by itself that the lease is lost.
+            let _ = self.jobs.storage.store.heartbeat(lease, self.settings.lease, None).await;
         }
     }
 

@@ -28,6 +28,8 @@ const FAULTS: usize = 6;
 const JOBS: usize = 30;
 /// Models that the jobs are spread over.
 const MODELS: usize = 5;
+/// How long a job may take, on average, while everything fails.
+const LONGEST_OF_A_JOB: Duration = Duration::from_secs(20);
 /// Longer than the lease of a second.
 const PAST_THE_LEASE: Duration = Duration::from_millis(1700);
 /// How long a database or a disk is away.
@@ -207,6 +209,8 @@ fn whatever_fails_no_job_is_lost_or_done_twice_and_versions_are_what_they_should
     let (is_over, faults) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
+            // Where a fault cannot be made, nobody waits for the next.
+            let _over = OnDrop(&is_over);
             let mut random = ChaCha8Rng::seed_from_u64(5);
             while !is_over.load(Ordering::SeqCst) {
                 fleet.fail(faults.load(Ordering::SeqCst), &mut random);
@@ -217,7 +221,10 @@ fn whatever_fails_no_job_is_lost_or_done_twice_and_versions_are_what_they_should
         let over = OnDrop(&is_over);
         (0..jobs).for_each(|number| post(&client, "/api/v1/jobs", spec(number).to_string().as_bytes()));
         // Faults go on until there was one of each kind and half of the jobs are through.
+        let deadline = Instant::now() + LONGEST_OF_A_JOB * u32::try_from(jobs).unwrap();
         while faults.load(Ordering::SeqCst) < FAULTS || finished(&client).is_none_or(|finished| finished < jobs / 2) {
+            assert!(!is_over.load(Ordering::SeqCst), "a fault could not be made");
+            assert!(Instant::now() < deadline, "{} of {jobs} jobs are done", finished(&client).unwrap_or_default());
             std::thread::sleep(Duration::from_millis(100));
         }
         drop(over);

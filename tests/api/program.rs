@@ -4,9 +4,14 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::harness::PostgresDatabase;
+
+/// How long a process may take to start, on a machine that does much else.
+const START_TIME: Duration = Duration::from_secs(120);
 
 /// A process of the program; killed when dropped.
 pub struct Process {
@@ -26,11 +31,21 @@ impl Process {
         command.env("WEIGHTPRESS_SWEEP_SECONDS", "1");
         let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut process = Self { child };
-        let mut lines = BufReader::new(process.child.stderr.take().unwrap()).lines();
-        let rest = lines.find_map(|line| line.unwrap().split_once(ready).map(|(_, rest)| rest.trim().to_owned()));
+        let lines = BufReader::new(process.child.stderr.take().unwrap()).lines();
+        let (tell, told) = mpsc::channel();
         // The pipe must not fill up.
-        std::thread::spawn(move || lines.for_each(drop));
-        (process, rest.unwrap_or_else(|| panic!("{args:?} ended before it said {ready:?}")))
+        std::thread::spawn(move || {
+            // Once the line was found, nobody listens any more.
+            lines.map_while(Result::ok).for_each(|line| drop(tell.send(line)));
+        });
+        let deadline = Instant::now() + START_TIME;
+        loop {
+            let line = told.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+            let line = line.unwrap_or_else(|error| panic!("{args:?} did not say {ready:?}: {error}"));
+            if let Some((_, rest)) = line.split_once(ready) {
+                return (process, rest.trim().to_owned());
+            }
+        }
     }
 
     /// A process that runs jobs, one at a time.
