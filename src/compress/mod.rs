@@ -33,7 +33,7 @@ use crate::model::ModelError;
 use crate::progress::Cancelled;
 use crate::quantize::QuantizeError;
 
-pub use adapt::{TrainingData, TrainingStore, can_finetune};
+pub use adapt::{TrainingData, TrainingStore, can_finetune, tuned_file};
 pub use estimate::{Estimate, LayerEstimate, estimate};
 #[cfg(feature = "service")]
 pub use methods::{MethodDescription, Methods, PresetDescription, methods};

@@ -144,6 +144,9 @@ struct JobQuery {
     /// Only jobs of this kind.
     #[param(inline)]
     kind: Option<JobKind>,
+    /// Only trials of this search; they are not listed else, unless their kind is asked for.
+    #[param(value_type = Option<JobId>)]
+    parent: Option<String>,
     /// Only jobs of the model with this name.
     #[param(value_type = Option<Name>)]
     model: Option<Name>,
@@ -168,13 +171,14 @@ async fn list_jobs(
     app: App,
     uri: Uri,
     extract::Query(page): extract::Query<PageQuery>,
-    extract::Query(JobQuery { status, kind, model }): extract::Query<JobQuery>,
+    extract::Query(JobQuery { status, kind, parent, model }): extract::Query<JobQuery>,
     MetadataQuery(metadata): MetadataQuery,
 ) -> Result<ListResponse<Job>, Error> {
     if let Some(after) = &page.after {
         parse_id(after)?;
     }
-    let filter = JobFilter { state: status, kind, model: model.map(|name| name.to_string()), metadata };
+    let parent = parent.as_deref().map(parse_id).transpose()?;
+    let filter = JobFilter { state: status, kind, parent, model: model.map(|name| name.to_string()), metadata };
     let jobs = app.storage.store.jobs(&filter, &page.to_page()?).await?;
     let items = jobs.into_iter().map(Job::from).collect();
     ListResponse::new(&uri, &page, items, |job| job.id.to_string())

@@ -14,6 +14,7 @@ mod progress;
 mod serving;
 mod shown;
 mod spec;
+mod spread;
 mod stages;
 mod statistics;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use serving::Serving;
 pub use shown::Job;
 pub use spec::{
     BenchmarkSpec, CompressSpec, EvaluateSpec, EvaluationSpec, JobKind, JobResult, JobSpec, SearchJob, SearchSpec,
+    TrialResult, TrialSpec,
 };
 pub use stages::STAGES;
 pub use statistics::{Statistics, Stopwatch, Tallies, Times};
@@ -118,10 +120,16 @@ impl Jobs {
             max_attempts: self.max_attempts.into(),
             request,
             traceparent: TraceParent::current().map(|context| context.to_string()),
+            parent: None,
         };
-        let queued = self.storage.store.enqueue(&job).await?;
-        metrics::counter!("weightpress_jobs_submitted_total", "kind" => spec.kind().as_str()).increment(1);
-        tracing::info!(job = %queued.id, kind = spec.kind().as_str(), model = spec.model(), "job queued");
+        Ok(self.enqueue(&job).await?)
+    }
+
+    /// Queues a job that is checked.
+    async fn enqueue(&self, job: &NewJob) -> Result<JobRecord, StoreError> {
+        let queued = self.storage.store.enqueue(job).await?;
+        metrics::counter!("weightpress_jobs_submitted_total", "kind" => job.kind.as_str()).increment(1);
+        tracing::info!(job = %queued.id, kind = job.kind.as_str(), model = job.model, "job queued");
         self.changes.announce(&queued.id);
         self.changes.queued.notify_one();
         Ok(queued)
@@ -140,6 +148,18 @@ impl Jobs {
         if holds_nul(&to_json(spec)) {
             let detail = "the job holds the character NUL, which no name has".to_owned();
             return Err(SubmitError::Invalid { refusal: Refusal::InvalidText, detail });
+        }
+        match spec {
+            JobSpec::Trial(_) => {
+                let detail =
+                    "kind: a trial is queued by its search, whose `parallel` says how many at a time".to_owned();
+                return Err(SubmitError::Invalid { refusal: Refusal::InvalidSettings, detail });
+            }
+            JobSpec::Search(search) => search
+                .job
+                .check()
+                .map_err(|detail| SubmitError::Invalid { refusal: Refusal::InvalidSettings, detail })?,
+            _ => {}
         }
         let files = self.storage.blobs.checkout();
         let check = work::check(&self.storage, &files, spec, self.executor.threads()).await?;

@@ -6,19 +6,22 @@ use utoipa::ToSchema;
 
 use crate::storage::{Failure, JobId, JobRecord, JobState, Metadata, NewMetric, Timestamp};
 
-use super::{JobKind, JobResult, JobSpec};
+use super::spec::ShownSpec;
+use super::{JobKind, JobResult};
 
 /// A job.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Job {
     pub id: JobId,
+    /// The search that it is a trial of.
+    parent: Option<JobId>,
     kind: JobKind,
     status: JobState,
     /// The model's name.
     model: String,
     progress: JobProgress,
     /// What was asked for.
-    #[schema(value_type = JobSpec)]
+    #[schema(value_type = ShownSpec)]
     spec: Value,
     /// What users note about it.
     metadata: Metadata,
@@ -78,6 +81,7 @@ impl From<JobRecord> for Job {
                 remaining_seconds: job.remaining_seconds.filter(|_| job.state == JobState::Running),
             },
             id: job.id,
+            parent: job.parent_id,
             kind: job.kind,
             status: job.state,
             model: job.model,

@@ -12,6 +12,7 @@ pub const STAGES: &[&str] = &[
     "finetune",
     "prune",
     "quantize",
+    "search",
     "threshold",
     "units",
     "write",

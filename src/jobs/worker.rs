@@ -15,7 +15,7 @@ use crate::trace::TraceParent;
 
 use super::progress::JobProgress;
 use super::work::{self, Done};
-use super::{ExecuteError, Jobs, listening};
+use super::{ExecuteError, Jobs, listening, spread};
 
 /// Progress is written at most this often.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
@@ -137,6 +137,7 @@ enum End {
     Lost,
 }
 
+#[derive(Clone)]
 struct Worker {
     /// For people who look at the queue.
     name: String,
@@ -147,11 +148,18 @@ struct Worker {
 
 impl Worker {
     async fn run(&self) {
+        let mut searches = JoinSet::new();
         while !self.stop.is_cancelled() {
             match self.jobs.storage.store.claim(&self.name, self.settings.lease).await {
                 Ok(Some(job)) => {
                     let span = span_of(&job);
-                    self.work_on(job).instrument(span).await;
+                    // It waits for others, who need this worker.
+                    if spread::is_spread(&job) {
+                        let worker = self.clone();
+                        searches.spawn(async move { worker.work_on(job).await }.instrument(span));
+                    } else {
+                        self.work_on(job).instrument(span).await;
+                    }
                 }
                 Ok(None) => self.idle().await,
                 Err(error) => {
@@ -159,7 +167,9 @@ impl Worker {
                     sleep_or_stop(self.settings.idle_poll, &self.stop).await;
                 }
             }
+            while searches.try_join_next().is_some() {}
         }
+        while searches.join_next().await.is_some() {}
     }
 
     async fn idle(&self) {
@@ -179,7 +189,12 @@ impl Worker {
         let lease = job.lease();
         let storage = self.jobs.storage.for_tenant(&job.tenant_id);
         let progress = Arc::new(JobProgress::new());
-        let work = work::execute(&storage, &self.jobs.executor, &job, progress.clone());
+        let work = async {
+            match spread::is_spread(&job) {
+                true => spread::run(&self.jobs.for_tenant(&job.tenant_id), &job, progress.clone()).await,
+                false => work::execute(&storage, &self.jobs.executor, &job, progress.clone()).await,
+            }
+        };
         let mut work = std::pin::pin!(work.instrument(tracing::info_span!("work")));
         let (outcome, end) = tokio::select! {
             outcome = &mut work => (outcome, None),
@@ -197,6 +212,11 @@ impl Worker {
                 count_finished(&job);
                 if job.state.is_final() {
                     storage.blobs.remove_work_folder(&job.id).await;
+                    if spread::is_spread(&job)
+                        && let Err(error) = storage.end_trials(&job.id).await
+                    {
+                        tracing::warn!(job = %job.id, %error, "what its trials left stays until the next sweep");
+                    }
                 }
             }
             Err(StoreError::LeaseLost { .. }) => tracing::warn!(job = %job.id, attempt = job.attempt, "lease lost"),
@@ -204,6 +224,9 @@ impl Worker {
             Err(error) => tracing::error!(job = %job.id, %error, "the end of a job could not be stored"),
         }
         self.jobs.changes.announce(&job.id);
+        if let Some(search) = &job.parent_id {
+            self.jobs.changes.announce(search);
+        }
         if storage.store.job(&job.id).await.is_ok_and(|job| job.state == JobState::Queued) {
             self.jobs.changes.queued.notify_one();
         }

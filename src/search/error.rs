@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::{Outcome, Trial};
 use crate::compress::{CompressError, RecipeError};
 use crate::evaluate::{EvaluateError, Metric};
 use crate::infer::InferError;
@@ -69,4 +70,15 @@ pub enum SearchError {
     /// A model could not be compressed for a reason that no recipe mends.
     #[error(transparent)]
     Compress(#[from] CompressError),
+}
+
+impl SearchError {
+    /// That none of `trials` was measured.
+    pub(crate) fn no_trial(trials: &[Trial]) -> Self {
+        let reason = trials.iter().find_map(|trial| match &trial.outcome {
+            Outcome::Failed { reason } => Some(reason.clone()),
+            Outcome::Measured(_) => None,
+        });
+        Self::NoTrial { reason: reason.unwrap_or_default() }
+    }
 }

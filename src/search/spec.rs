@@ -65,7 +65,7 @@ impl Default for SearchBudget {
 }
 
 /// The bound that a trial must keep.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) enum Bound {
     /// The value of the metric must not be worse than this; the smallest artifact wins.
     Quality { metric: Metric, worst: f64 },

@@ -73,6 +73,12 @@ pub struct Point {
 }
 
 impl Trial {
+    /// One that is still to be made.
+    pub fn of(number: usize, proposal: Proposal) -> Self {
+        let Proposal { stage, from, recipe } = proposal;
+        Self { number, stage, from, recipe, outcome: Outcome::Failed { reason: String::new() }, seconds: 0.0 }
+    }
+
     /// Size and quality, where it was measured.
     pub fn point(&self) -> Option<&Point> {
         match &self.outcome {
@@ -88,9 +94,14 @@ impl Trial {
 }
 
 /// A trial to make.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Proposal {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
+pub struct Proposal {
+    /// What part of the search it belongs to.
     pub stage: TrialStage,
+    /// The trial whose fine-tuned weights it starts from; the upload when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<usize>,
+    /// What is to be done.
     pub recipe: Recipe,
 }

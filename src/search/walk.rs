@@ -7,6 +7,7 @@
 //! fewer values. What comes next follows from the trials so far, so a search that was cut off goes
 //! on where it was.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::SearchError;
@@ -30,7 +31,7 @@ const RESOLUTION: f64 = 1.15;
 const LEVELS: [u64; 4] = [15, 7, 5, 3];
 
 /// What the walk knows of model and data.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Facts {
     /// There is a training split.
     pub calibrates: bool,

@@ -67,6 +67,7 @@ pub(super) const EXCEEDED: &str = "SELECT max_stored_bytes FROM tenants WHERE id
 pub(super) const DELETE_UNREFERENCED: &str = "DELETE FROM blobs WHERE tenant_id = $1 AND sha256 = $2 \
      AND NOT EXISTS (SELECT 1 FROM versions v WHERE v.tenant_id = blobs.tenant_id AND v.sha256 = blobs.sha256) \
      AND NOT EXISTS (SELECT 1 FROM datasets d WHERE d.tenant_id = blobs.tenant_id AND d.sha256 = blobs.sha256) \
+     AND NOT EXISTS (SELECT 1 FROM job_blobs j WHERE j.tenant_id = blobs.tenant_id AND j.sha256 = blobs.sha256) \
      RETURNING sha256";
 
 impl Store {

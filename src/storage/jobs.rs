@@ -53,6 +53,8 @@ impl JobState {
 pub struct JobRecord {
     pub id: JobId,
     pub tenant_id: TenantId,
+    /// The search that it is a trial of.
+    pub parent_id: Option<JobId>,
     pub kind: JobKind,
     pub state: JobState,
     /// A higher one is claimed first.
@@ -149,6 +151,8 @@ pub enum EventKind {
 pub struct JobFilter {
     pub state: Option<JobState>,
     pub kind: Option<JobKind>,
+    /// Jobs that are parts of this one; without it, and without a kind, those that are parts of none.
+    pub parent: Option<JobId>,
     /// A model's name.
     pub model: Option<String>,
     /// Pairs that they all have.
@@ -159,12 +163,13 @@ pub struct JobFilter {
 macro_rules! list_jobs {
     ($result:literal) => {
         concat!(
-            "SELECT id, tenant_id, kind, state, priority, spec, metadata, model_id, model, fraction, stage, message, ",
+            "SELECT id, tenant_id, parent_id, kind, state, priority, spec, metadata, model_id, model, fraction, stage, message, ",
             "remaining_seconds, attempt, ",
             "max_attempts, failure, run_at, lease_until, created_at, started_at, finished_at, traceparent, ",
             $result,
             " AS result FROM jobs WHERE tenant_id = $1 AND ($2 IS NULL OR id < $2) ",
-            "AND ($3 IS NULL OR state = $3) AND ($4 IS NULL OR kind = $4) AND ($5 IS NULL OR model = $5)"
+            "AND ($3 IS NULL OR state = $3) AND ($4 IS NULL OR kind = $4) AND ($5 IS NULL OR model = $5) ",
+            "AND (parent_id = $6 OR $6 IS NULL AND (parent_id IS NULL OR $4 IS NOT NULL))"
         )
     };
 }
@@ -197,7 +202,7 @@ impl Store {
             Database::Sqlite { .. } => list_jobs!("json_remove(result, '$.report')"),
             Database::Postgres(_) => list_jobs!("result - 'report'"),
         };
-        let sql = format!("{jobs}{} ORDER BY id DESC LIMIT $6", filter.metadata.condition(PAIRS, 7));
+        let sql = format!("{jobs}{} ORDER BY id DESC LIMIT $7", filter.metadata.condition(PAIRS, 8));
         Ok(read!(self, |pool| {
             let listed = sqlx::query_as(AssertSqlSafe(sql))
                 .bind(&self.tenant)
@@ -205,6 +210,7 @@ impl Store {
                 .bind(filter.state)
                 .bind(filter.kind)
                 .bind(&filter.model)
+                .bind(&filter.parent)
                 .bind(page.limit);
             let pairs = filter.metadata.iter();
             pairs.fold(listed, |listed, (key, value)| listed.bind(key).bind(value)).fetch_all(pool).await?

@@ -48,6 +48,12 @@ impl Metadata {
     /// Most characters of a value.
     const MAX_VALUE: usize = 512;
 
+    /// None at all.
+    pub fn none() -> &'static Self {
+        static NONE: Metadata = Metadata(BTreeMap::new());
+        &NONE
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

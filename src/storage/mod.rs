@@ -28,6 +28,7 @@ mod retention;
 mod served;
 mod tenants;
 mod timestamp;
+mod trials;
 mod upload;
 mod uploads;
 mod versions;
@@ -61,6 +62,8 @@ pub use upload::Upload;
 pub use uploads::UploadRecord;
 pub use versions::{LayerRecord, Making, MetricRecord, NewMetric, VersionRecord};
 pub use webhooks::{NewWebhook, Notice, Notices, WebhookChange, WebhookRecord};
+
+use crate::jobs::JobResult;
 
 use blobs::Home;
 use database::{Database, read};
@@ -141,7 +144,8 @@ impl Store {
 struct Published<'a> {
     sha256: String,
     size_bytes: i64,
-    _gate: Passed<'a>,
+    /// Who passes once may publish several: passing again would wait for those who wait for the first to leave.
+    _gate: Arc<Passed<'a>>,
 }
 
 /// The database and the blobs together. Clones share both.
@@ -245,6 +249,42 @@ impl Storage {
             self.remove_unwanted(&[sha256]).await?;
         }
         finished
+    }
+
+    /// Ends a trial with what it found out, and keeps the files that it made until its search is over.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`], also where the search is over; nothing is left behind then.
+    pub async fn finish_trial(
+        &self,
+        held: &Lease,
+        files: Vec<StagedBlob>,
+        result: &JobResult,
+    ) -> Result<JobRecord, StoreError> {
+        let hashes: Vec<String> = files.iter().map(|file| file.sha256().to_owned()).collect();
+        for file in &files {
+            self.blobs.send(file).await?;
+        }
+        let gate = Arc::new(self.store.gate.pass().await?);
+        let mut published = Vec::new();
+        for file in files {
+            published.push(self.settle(file, &gate).await?);
+        }
+        let finished = self.store.finish_trial(held, result, &published).await;
+        drop((published, gate));
+        if finished.is_err() {
+            self.remove_unwanted(&hashes).await?;
+        }
+        finished
+    }
+
+    /// Ends the trials of a search that is over, and forgets the files that they made.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what is left goes with the next sweep.
+    pub async fn end_trials(&self, search: &JobId) -> Result<(), StoreError> {
+        self.store.cancel_trials(search).await?;
+        self.remove_unwanted(&self.store.release_trials(search).await?).await
     }
 
     /// Appends a staged part to an upload, if it begins where the upload ends. Returns the upload with it, or nothing where it
@@ -366,6 +406,9 @@ impl Storage {
                 self.blobs.remove_parts(&upload).await?;
             }
         }
+        for (tenant, search) in self.store.searches_to_clear().await? {
+            self.for_tenant(&tenant).end_trials(&search).await?;
+        }
         for job in self.blobs.work_folders()? {
             if !self.store.is_unfinished(&job).await? {
                 self.blobs.remove_work_folder(&job).await;
@@ -376,11 +419,16 @@ impl Storage {
 
     /// Puts a staged file where blobs are. Its row must be inserted before the result is dropped.
     async fn publish(&self, file: StagedBlob) -> Result<Published<'_>, StoreError> {
-        let (sha256, size_bytes) = (file.sha256.clone(), i64::try_from(file.size_bytes).unwrap_or(i64::MAX));
         self.blobs.send(&file).await?;
-        let gate = self.store.gate.pass().await?;
+        let gate = Arc::new(self.store.gate.pass().await?);
+        self.settle(file, &gate).await
+    }
+
+    /// As [`Storage::publish`], of a file that was sent, inside the gate.
+    async fn settle<'a>(&self, file: StagedBlob, gate: &Arc<Passed<'a>>) -> Result<Published<'a>, StoreError> {
+        let (sha256, size_bytes) = (file.sha256.clone(), i64::try_from(file.size_bytes).unwrap_or(i64::MAX));
         self.blobs.settle(file).await?;
-        Ok(Published { sha256, size_bytes, _gate: gate })
+        Ok(Published { sha256, size_bytes, _gate: gate.clone() })
     }
 
     /// A violated uniqueness means that the name is taken, by which bytes is for the caller to see; false then.

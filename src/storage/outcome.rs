@@ -33,7 +33,7 @@ impl Compression {
 }
 
 /// Ends a job as succeeded; the model it is about. No row means that the lease is lost, or that a cancel came first.
-const SUCCEED: &str = "UPDATE jobs SET state = 'succeeded', result = $3, fraction = 1, message = '', lease_until = NULL, \
+pub(super) const SUCCEED: &str = "UPDATE jobs SET state = 'succeeded', result = $3, fraction = 1, message = '', lease_until = NULL, \
      finished_at = (SELECT now_ms FROM clock) \
      WHERE id = $1 AND attempt = $2 AND state = 'running' RETURNING *";
 
@@ -182,11 +182,11 @@ impl Compression {
             NewMetric { version, ..metric.clone() }
         };
         JobResult {
-            version: number,
+            version: Some(number),
             report: Some(self.report.clone()),
             search: self.search.clone(),
-            benchmark: None,
             metrics: self.metrics.iter().map(numbered).collect(),
+            ..JobResult::default()
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct NewJob {
     pub request: Option<NamedRequest>,
     /// The trace of that request, as a W3C `traceparent`.
     pub traceparent: Option<String>,
+    /// Of a trial, the lease of its search, which must be held.
+    pub parent: Option<Lease>,
 }
 
 /// The right to work on a job, until it runs out.
@@ -82,7 +84,19 @@ macro_rules! append_event {
     }};
 }
 
-pub(super) use append_event;
+/// Fails a transaction unless the lease is held, and the job not asked to stop; until it ends, it stays so.
+macro_rules! hold {
+    ($store:expr, $tx:ident, $lease:expr) => {
+        let held = sqlx::query($crate::storage::queue::HOLD).bind(&$lease.job).bind($lease.attempt);
+        if held.execute(&mut *$tx).await?.rows_affected() == 0 {
+            return Err($lease.lost());
+        }
+    };
+}
+
+pub(super) use {append_event, hold};
+
+pub(super) const HOLD: &str = "UPDATE jobs SET attempt = attempt WHERE id = $1 AND attempt = $2 AND state = 'running'";
 
 pub(super) const APPEND_EVENT: &str = "INSERT INTO job_events (tenant_id, job_id, seq, kind, attempt, data, at) \
      SELECT tenant_id, id, (SELECT COALESCE(MAX(seq), 0) + 1 FROM job_events WHERE job_id = $1), $2, attempt, $3, \
@@ -103,17 +117,17 @@ impl Store {
     /// uniqueness: [`Store::made_by`] has what it made.
     pub async fn enqueue(&self, job: &NewJob) -> Result<JobRecord, StoreError> {
         const SQL: &str = "INSERT INTO jobs (id, tenant_id, kind, state, priority, spec, model_id, model, dataset_id, \
-             max_attempts, metadata, traceparent, run_at, created_at) \
-             SELECT $1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $11, now_ms, now_ms FROM clock RETURNING *";
+             max_attempts, metadata, traceparent, parent_id, run_at, created_at) \
+             SELECT $1, $2, $3, 'queued', $4, $5, $6, $7, $8, $9, $10, $11, $12, now_ms, now_ms FROM clock RETURNING *";
         const INSERT_DATASET: &str = "INSERT INTO job_datasets (tenant_id, job_id, dataset_id) VALUES ($1, $2, $3)";
         // Locks the tenant's row, so that no two jobs take the last place.
         const BOUND: &str = "UPDATE tenants SET name = name WHERE id = $1 AND max_unfinished_jobs IS NOT NULL \
              RETURNING max_unfinished_jobs";
-        const UNFINISHED: &str =
-            "SELECT COUNT(*) FROM jobs WHERE tenant_id = $1 AND state IN ('queued', 'running', 'cancelling')";
+        const UNFINISHED: &str = "SELECT COUNT(*) FROM jobs WHERE tenant_id = $1 AND state IN ('queued', 'running', 'cancelling') \
+             AND parent_id IS NULL";
         write!(self, |tx| {
             let bound: Option<i64> = sqlx::query_scalar(BOUND).bind(&self.tenant).fetch_optional(&mut *tx).await?;
-            if let Some(max_jobs) = bound {
+            if let (Some(max_jobs), None) = (bound, &job.parent) {
                 let jobs: i64 = sqlx::query_scalar(UNFINISHED).bind(&self.tenant).fetch_one(&mut *tx).await?;
                 if jobs >= max_jobs {
                     return Err(StoreError::JobQuota { max_jobs });
@@ -122,6 +136,9 @@ impl Store {
             let model: Option<ModelId> =
                 sqlx::query_scalar(LOCK_MODEL).bind(&self.tenant).bind(&job.model).fetch_optional(&mut *tx).await?;
             let model = model.ok_or_else(|| Kind::Model.not_found(&job.model))?;
+            if let Some(parent) = &job.parent {
+                hold!(self, tx, parent);
+            }
             let mut datasets: Vec<DatasetId> = Vec::new();
             // By name, so that two jobs which read the same datasets lock them in the same order.
             for name in &job.datasets {
@@ -141,6 +158,7 @@ impl Store {
                 .bind(job.max_attempts)
                 .bind(Json(&job.metadata))
                 .bind(&job.traceparent)
+                .bind(job.parent.as_ref().map(|parent| &parent.job))
                 .fetch_one(&mut *tx)
                 .await?;
             insert_pairs!(self, tx, INSERT_OF_JOB, &queued.id, &job.metadata);

@@ -29,6 +29,7 @@ impl Store {
             "DELETE FROM jobs WHERE id IN (SELECT j.id FROM jobs j WHERE j.has_events = false \
              AND j.finished_at < (SELECT now_ms FROM clock) - $1 \
              AND NOT EXISTS (SELECT 1 FROM webhook_deliveries d WHERE d.job_id = j.id AND d.state = 'pending') \
+             AND NOT EXISTS (SELECT 1 FROM job_blobs b WHERE b.job_id = j.id) \
              ORDER BY j.finished_at LIMIT $2",
             ")"
         );

@@ -227,8 +227,8 @@ fn prune_frozen(tasks: &[Task], pruned: &Parameters, parameters: &mut Parameters
 /// The parameters of the upload, or of an earlier compression.
 fn starting(network: &Network, data: &TrainingData) -> Result<Parameters, CompressError> {
     let mut parameters = Parameters::of(network);
-    let Some(folder) = &data.start else { return Ok(parameters) };
-    for (name, (_, values)) in tuned::load(folder).map_err(ModelError::from)? {
+    let Some(file) = &data.start else { return Ok(parameters) };
+    for (name, (_, values)) in tuned::load(file).map_err(ModelError::from)? {
         parameters.set(&name, Values::Free { values, mask: None })?;
     }
     Ok(parameters)

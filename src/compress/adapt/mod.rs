@@ -16,7 +16,7 @@ mod tests;
 mod tuned;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::layer::{Prepared, Task};
 use super::pipeline::Job;
@@ -35,10 +35,18 @@ pub struct TrainingData<'a> {
     /// A folder of its own for checkpoints, from which a compression that was cut off goes on, and for the fine-tuned weights;
     /// none: nothing is kept.
     pub folder: Option<PathBuf>,
-    /// The folder of an earlier compression of the same model, whose fine-tuned weights take the place of the upload's.
+    /// The fine-tuned weights of an earlier compression of the same model, which take the place of the upload's.
     pub start: Option<PathBuf>,
     /// What compressions of one model on the same data have in common.
     pub store: TrainingStore,
+}
+
+/// The file of fine-tuned weights, as they are before they are shared: float32 tensors by name.
+const TUNED: &str = "tuned.safetensors";
+
+/// Where a compression leaves its fine-tuned weights, whose folder is [`TrainingData::folder`], if it trains any.
+pub fn tuned_file(folder: &Path) -> PathBuf {
+    folder.join(TUNED)
 }
 
 /// What compressions of one model on the same data have in common: what every layer loses at every setting, and outputs of

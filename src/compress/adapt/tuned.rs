@@ -9,9 +9,6 @@ use safetensors::{SafeTensors, serialize};
 
 use crate::artifact::staged::Staged;
 
-/// The file of the weights as they are before they are shared: float32 tensors by name.
-const TUNED: &str = "tuned.safetensors";
-
 /// Values by the names of their tensors.
 pub(super) type TensorValues = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
@@ -27,12 +24,12 @@ pub(super) fn save(folder: &Path, tensors: &TensorValues) -> io::Result<()> {
     };
     let views: HashMap<String, TensorView> = tensors.iter().map(view).collect::<io::Result<_>>()?;
     let bytes = serialize(views, None).map_err(io::Error::other)?;
-    save_checkpoint(folder, TUNED, &bytes)
+    save_checkpoint(folder, super::TUNED, &bytes)
 }
 
 /// Reads the weights of an earlier compression.
-pub(super) fn load(folder: &Path) -> io::Result<TensorValues> {
-    let bytes = std::fs::read(folder.join(TUNED))?;
+pub(super) fn load(file: &Path) -> io::Result<TensorValues> {
+    let bytes = std::fs::read(file)?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(io::Error::other)?;
     let values = |(name, view): (String, TensorView)| {
         let floats = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();

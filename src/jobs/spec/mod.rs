@@ -18,7 +18,7 @@ use crate::infer::Residency;
 use crate::search::SearchReport;
 use crate::storage::{Metadata, NewMetric};
 
-pub use search::{SearchJob, SearchSpec};
+pub use search::{SearchJob, SearchSpec, TrialResult, TrialSpec};
 
 /// A job to queue.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -32,6 +32,8 @@ pub enum JobSpec {
     Benchmark(BenchmarkSpec),
     /// Searches for the smallest version within an allowed loss.
     Search(SearchSpec),
+    /// One trial of a search; searches queue them, nobody else.
+    Trial(TrialSpec),
 }
 
 /// Kinds of jobs.
@@ -42,11 +44,14 @@ pub enum JobKind {
     Evaluate,
     Benchmark,
     Search,
+    Trial,
 }
 
 impl JobKind {
+    /// Those that clients may ask for.
+    const ASKED_FOR: [Self; 4] = [Self::Compress, Self::Evaluate, Self::Benchmark, Self::Search];
     /// All of them.
-    const ALL: [Self; 4] = [Self::Compress, Self::Evaluate, Self::Benchmark, Self::Search];
+    const ALL: [Self; 5] = [Self::Compress, Self::Evaluate, Self::Benchmark, Self::Search, Self::Trial];
 
     /// The name of its specification in the description of the API.
     fn spec_name(self) -> &'static str {
@@ -55,6 +60,7 @@ impl JobKind {
             Self::Evaluate => "EvaluateSpec",
             Self::Benchmark => "BenchmarkSpec",
             Self::Search => "SearchSpec",
+            Self::Trial => "TrialSpec",
         }
     }
 
@@ -65,6 +71,7 @@ impl JobKind {
             Self::Evaluate => "evaluate",
             Self::Benchmark => "benchmark",
             Self::Search => "search",
+            Self::Trial => "trial",
         }
     }
 }
@@ -186,6 +193,7 @@ impl<'de> Deserialize<'de> for JobSpec {
             JobKind::Evaluate => members_of(members).map(Self::Evaluate),
             JobKind::Benchmark => members_of(members).map(Self::Benchmark),
             JobKind::Search => members_of(members).map(Self::Search),
+            JobKind::Trial => members_of(members).map(Self::Trial),
         }
     }
 }
@@ -197,12 +205,32 @@ fn members_of<T: DeserializeOwned, E: serde::de::Error>(members: Map<String, Val
 
 impl utoipa::PartialSchema for JobSpec {
     fn schema() -> RefOr<Schema> {
-        let kinds = JobKind::ALL.map(|kind| Ref::from_schema_name(kind.spec_name()));
-        let one_of = kinds.into_iter().fold(OneOfBuilder::new(), OneOfBuilder::item);
-        let place = |kind: JobKind| (kind.as_str(), format!("#/components/schemas/{}", kind.spec_name()));
-        let discriminator = Discriminator::with_mapping("kind", JobKind::ALL.map(place));
-        one_of.discriminator(Some(discriminator)).description(Some("A job to queue.")).into()
+        one_of(&JobKind::ASKED_FOR, "A job to queue.")
     }
+}
+
+/// Stands for the schema of what a job was asked to do: as [`JobSpec`], and that of a trial.
+pub enum ShownSpec {}
+
+impl utoipa::PartialSchema for ShownSpec {
+    fn schema() -> RefOr<Schema> {
+        one_of(&JobKind::ALL, "What a job was asked to do.")
+    }
+}
+
+impl ToSchema for ShownSpec {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        JobSpec::schemas(schemas);
+    }
+}
+
+/// The schema of a job of one of `kinds`.
+fn one_of(kinds: &[JobKind], description: &str) -> RefOr<Schema> {
+    let schemas = kinds.iter().map(|kind| Ref::from_schema_name(kind.spec_name()));
+    let one_of = schemas.fold(OneOfBuilder::new(), OneOfBuilder::item);
+    let place = |kind: &JobKind| (kind.as_str(), format!("#/components/schemas/{}", kind.spec_name()));
+    let discriminator = Discriminator::with_mapping("kind", kinds.iter().map(place));
+    one_of.discriminator(Some(discriminator)).description(Some(description)).into()
 }
 
 impl ToSchema for JobSpec {
@@ -213,6 +241,7 @@ impl ToSchema for JobSpec {
                 JobKind::Evaluate => with_members::<EvaluateSpec>(schemas),
                 JobKind::Benchmark => with_members::<BenchmarkSpec>(schemas),
                 JobKind::Search => with_members::<SearchSpec>(schemas),
+                JobKind::Trial => with_members::<TrialSpec>(schemas),
             };
             schemas.push((kind.spec_name().to_owned(), with_kind(of_members, kind)));
         }
@@ -242,6 +271,7 @@ impl JobSpec {
             Self::Evaluate(_) => JobKind::Evaluate,
             Self::Benchmark(_) => JobKind::Benchmark,
             Self::Search(_) => JobKind::Search,
+            Self::Trial(_) => JobKind::Trial,
         }
     }
 
@@ -252,6 +282,7 @@ impl JobSpec {
             Self::Evaluate(spec) => &spec.model,
             Self::Benchmark(spec) => &spec.model,
             Self::Search(spec) => &spec.job.model,
+            Self::Trial(spec) => &spec.model,
         }
     }
 
@@ -261,7 +292,7 @@ impl JobSpec {
             Self::Compress(spec) => spec.evaluation.as_ref(),
             Self::Evaluate(spec) => Some(&spec.evaluation),
             Self::Benchmark(spec) => spec.evaluation.as_ref(),
-            Self::Search(_) => None,
+            Self::Search(_) | Self::Trial(_) => None,
         }
     }
 
@@ -270,7 +301,7 @@ impl JobSpec {
         match self {
             Self::Compress(spec) => spec.data.as_ref(),
             Self::Search(spec) => Some(&spec.job.data),
-            Self::Evaluate(_) | Self::Benchmark(_) => None,
+            Self::Evaluate(_) | Self::Benchmark(_) | Self::Trial(_) => None,
         }
     }
 
@@ -287,6 +318,7 @@ impl JobSpec {
             Self::Evaluate(spec) => spec.priority,
             Self::Benchmark(spec) => spec.priority,
             Self::Search(spec) => spec.job.priority,
+            Self::Trial(spec) => spec.priority,
         }
     }
 
@@ -297,6 +329,7 @@ impl JobSpec {
             Self::Evaluate(spec) => &spec.metadata,
             Self::Benchmark(spec) => &spec.metadata,
             Self::Search(spec) => &spec.job.metadata,
+            Self::Trial(_) => Metadata::none(),
         }
     }
 }
@@ -313,16 +346,20 @@ pub struct EvaluationSpec {
 }
 
 /// What a job that succeeded produced.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobResult {
-    /// The version that was made, or measured.
-    pub version: i64,
+    /// The version that was made, or measured; absent of a trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<i64>,
     /// Sizes, of a compression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<Report>,
     /// Trials, front and choice, of a search.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<SearchReport>,
+    /// What came of a trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialResult>,
     /// Times and memory, of a benchmark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub benchmark: Option<BenchmarkReport>,

@@ -7,8 +7,8 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::members_of;
 use crate::evaluate::DataSplits;
-use crate::search::Search;
-use crate::storage::Metadata;
+use crate::search::{Outcome, Proposal, Search};
+use crate::storage::{JobId, Metadata};
 
 /// Searches for the smallest version within an allowed loss, or for the best one within a size. The members of the search
 /// stand beside those of the job.
@@ -31,6 +31,11 @@ pub struct SearchJob {
     /// Makes the version that is chosen the model's default, if it keeps the bound.
     #[serde(default)]
     pub make_default: bool,
+    /// Trials that are made at the same time: of more than one, each is a job of its own, which any worker may take. Some of them
+    /// then turn out to be needless, and trials share nothing that was measured for another.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[schema(minimum = 1, maximum = 64, default = 1)]
+    pub parallel: usize,
     /// A higher one is claimed first.
     #[serde(default)]
     pub priority: i32,
@@ -40,7 +45,58 @@ pub struct SearchJob {
 }
 
 /// The names of the members of [`SearchJob`].
-const JOB_MEMBERS: [&str; 5] = ["model", "data", "make_default", "priority", "metadata"];
+const JOB_MEMBERS: [&str; 6] = ["model", "data", "make_default", "parallel", "priority", "metadata"];
+/// Most trials of a search at the same time.
+const MAX_PARALLEL: usize = 64;
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(number: &usize) -> bool {
+    *number == 1
+}
+
+impl SearchJob {
+    /// Checks what the members of the search do not say.
+    pub(in crate::jobs) fn check(&self) -> Result<(), String> {
+        match self.parallel {
+            1..=MAX_PARALLEL => Ok(()),
+            found => Err(format!("parallel must be from 1 to {MAX_PARALLEL}, not {found}")),
+        }
+    }
+}
+
+/// One trial of a search whose trials are jobs of their own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TrialSpec {
+    /// The model's name.
+    pub model: String,
+    /// The job that searches.
+    pub search: JobId,
+    /// Its number in the search.
+    pub number: usize,
+    #[serde(flatten)]
+    pub proposal: Proposal,
+    /// A higher one is claimed first.
+    #[serde(default)]
+    pub priority: i32,
+}
+
+/// What a trial came to, for its search.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TrialResult {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Time of the work: compressing and measuring.
+    pub seconds: f64,
+    /// SHA-256 of the artifact, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<String>,
+    /// SHA-256 of the fine-tuned weights, where it trained any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuned: Option<String>,
+}
 
 /// By hand, since flattened members cannot be told from unknown ones.
 impl<'de> Deserialize<'de> for SearchSpec {

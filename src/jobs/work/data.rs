@@ -15,7 +15,7 @@ use super::evaluate::refused_or_failed;
 
 /// The files of the datasets that a job names, by what they are for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct SplitFiles {
+pub(in crate::jobs) struct SplitFiles {
     splits: DataSplits,
     /// By the name of the dataset.
     files: BTreeMap<String, PathBuf>,
@@ -29,7 +29,11 @@ pub(super) struct SplitFile {
 
 impl SplitFiles {
     /// Has them in `checkout`.
-    pub(super) async fn find(storage: &Storage, checkout: &Checkout, splits: &DataSplits) -> Result<Self, StoreError> {
+    pub(in crate::jobs) async fn find(
+        storage: &Storage,
+        checkout: &Checkout,
+        splits: &DataSplits,
+    ) -> Result<Self, StoreError> {
         let mut files = BTreeMap::new();
         for name in splits.maps().map(|map| map.dataset.clone().unwrap_or_default()) {
             let dataset = storage.store.dataset(&name).await?;

@@ -8,6 +8,7 @@ mod data;
 mod evaluate;
 mod inspect;
 mod search;
+mod trial;
 
 use std::sync::Arc;
 
@@ -21,14 +22,17 @@ use crate::storage::{Checkout, Compression, JobRecord, Lease, Storage, StoreErro
 pub use inspect::{InspectDataset, InspectModel};
 
 pub(super) use check::Check;
+pub(super) use data::SplitFiles;
+pub(super) use search::refused_or_failed as search_failed;
+pub(super) use trial::{ConcludeSearch, PlanSearch};
 
 use super::progress::JobProgress;
-use super::{BenchmarkSpec, EvaluationSpec, ExecuteError, Executor, JobResult, JobSpec, Refusal, Work};
+use super::{BenchmarkSpec, EvaluationSpec, ExecuteError, Executor, JobResult, JobSpec, Refusal, TrialResult, Work};
 use benchmark::{Benchmark, VersionFile};
 use compress::Compress;
-use data::SplitFiles;
 use evaluate::{Evaluate, Measurement};
 use search::SearchWork;
+use trial::MakeTrial;
 
 /// What there is to check of a job before it is queued, with its files in `files`, on a machine that gives it so many threads.
 pub(super) async fn check(
@@ -39,7 +43,7 @@ pub(super) async fn check(
 ) -> Result<Check, StoreError> {
     let model = storage.store.model(spec.model()).await?;
     let versions = match spec {
-        JobSpec::Compress(_) | JobSpec::Search(_) => vec![],
+        JobSpec::Compress(_) | JobSpec::Search(_) | JobSpec::Trial(_) => vec![],
         JobSpec::Evaluate(spec) => vec![spec.version.unwrap_or(model.default_version)],
         JobSpec::Benchmark(spec) => vec![spec.baseline, spec.version.unwrap_or(model.default_version)],
     };
@@ -58,7 +62,7 @@ pub(super) async fn check(
     let mut check = Check { model: path, data, measurement, threads, ..Check::default() };
     match spec {
         JobSpec::Compress(spec) => check.recipe = Some(spec.recipe.clone()),
-        JobSpec::Evaluate(_) => {}
+        JobSpec::Evaluate(_) | JobSpec::Trial(_) => {}
         JobSpec::Benchmark(spec) => {
             let version = Some(spec.version.unwrap_or(model.default_version));
             check.benchmark = Some(BenchmarkSpec { version, ..spec.clone() });
@@ -117,13 +121,7 @@ pub(super) async fn execute(
                 measurement: measurement(storage, &files, &spec.evaluation).await.map_err(gone_or_failed)?,
             };
             let metrics = executor.execute_job(work, progress).await?;
-            Ok(Done::Measured(Box::new(JobResult {
-                version: number,
-                report: None,
-                search: None,
-                benchmark: None,
-                metrics,
-            })))
+            Ok(Done::Measured(Box::new(JobResult { version: Some(number), metrics, ..JobResult::default() })))
         }
         JobSpec::Benchmark(spec) => {
             let number = spec.version.unwrap_or(model.default_version);
@@ -139,11 +137,10 @@ pub(super) async fn execute(
                 Benchmark { baseline: file(spec.baseline).await?, version: file(number).await?, measurement, spec };
             let (benchmark, metrics) = executor.execute_job(work, progress).await?;
             Ok(Done::Measured(Box::new(JobResult {
-                version: number,
-                report: None,
-                search: None,
+                version: Some(number),
                 benchmark: Some(benchmark),
                 metrics,
+                ..JobResult::default()
             })))
         }
         JobSpec::Search(spec) => {
@@ -162,6 +159,7 @@ pub(super) async fn execute(
             let compression = Compression { recipe, report, search: Some(search), metrics, make_default };
             Ok(Done::Compressed { file: out, compression: Box::new(compression) })
         }
+        JobSpec::Trial(spec) => trial::execute(storage, executor, (job, &spec), (upload, &files), progress).await,
     }
 }
 
@@ -182,13 +180,33 @@ pub(super) fn run_named(name: &str, work: Value, progress: &dyn Progress) -> Res
             }
         };
     }
-    of_these!(Benchmark, Check, Compress, Evaluate, InspectDataset, InspectModel, SearchWork)
+    of_these!(
+        Benchmark,
+        Check,
+        Compress,
+        Evaluate,
+        ConcludeSearch,
+        InspectDataset,
+        InspectModel,
+        MakeTrial,
+        PlanSearch,
+        SearchWork
+    )
 }
 
 /// The work of a job that is done, not stored yet.
 pub(super) enum Done {
-    Compressed { file: TempPath, compression: Box<Compression> },
+    Compressed {
+        file: TempPath,
+        compression: Box<Compression>,
+    },
     Measured(Box<JobResult>),
+    /// A trial, with its artifact and its fine-tuned weights.
+    Tried {
+        artifact: Option<TempPath>,
+        tuned: Option<TempPath>,
+        result: Box<JobResult>,
+    },
 }
 
 impl Done {
@@ -198,7 +216,7 @@ impl Done {
             Self::Compressed { compression, .. } => {
                 compression.search.as_ref().is_some_and(|search| search.ended == SearchEnd::Cancelled)
             }
-            Self::Measured(_) => false,
+            Self::Measured(_) | Self::Tried { .. } => false,
         }
     }
 
@@ -214,6 +232,19 @@ impl Done {
                 Ok(finished)
             }
             Self::Measured(result) => storage.store.finish_evaluation(lease, &result).await,
+            Self::Tried { artifact, tuned, mut result } => {
+                let mut files = Vec::new();
+                let mut adopt = async |file: Option<TempPath>| -> Result<Option<String>, StoreError> {
+                    let Some(file) = file else { return Ok(None) };
+                    let file = storage.blobs.adopt(file).await?;
+                    let sha256 = file.sha256().to_owned();
+                    files.push(file);
+                    Ok(Some(sha256))
+                };
+                let (artifact, tuned) = (adopt(artifact).await?, adopt(tuned).await?);
+                result.trial = result.trial.map(|trial| TrialResult { artifact, tuned, ..trial });
+                storage.finish_trial(lease, files, &result).await
+            }
         }
     }
 }
@@ -225,7 +256,7 @@ async fn measurement(storage: &Storage, files: &Checkout, spec: &EvaluationSpec)
 }
 
 /// What was named may have been deleted since the job was queued: that is final. Any other failure may pass.
-fn gone_or_failed(error: StoreError) -> ExecuteError {
+pub(super) fn gone_or_failed(error: StoreError) -> ExecuteError {
     match error {
         StoreError::NotFound { .. } => Refusal::NotFound.because(error),
         error => ExecuteError::failed(error),

@@ -12,7 +12,7 @@ use crate::progress::Progress;
 use crate::search::{self, Found, Search, SearchData, SearchError, SearchReport};
 use crate::storage::{Compression, NewMetric};
 
-use super::data::SplitFiles;
+use super::data::{SplitFile, SplitFiles};
 use super::inspect::open_model;
 use super::{compress, evaluate};
 
@@ -35,18 +35,43 @@ impl Work for SearchWork {
     fn run(&self, progress: &dyn Progress) -> Result<Self::Answer, ExecuteError> {
         progress.check().map_err(|_| ExecuteError::Cancelled)?;
         let model = open_model(&self.model)?;
-        let (train, test) = (self.data.open(Split::Train)?, self.data.open(Split::Test)?);
-        let none = || Refusal::DataMismatch.because(SearchError::NoValidation);
-        let validation = self.data.open(Split::Validation)?.ok_or_else(none)?;
-        let data = SearchData {
-            train: train.as_ref().map(|file| file.data()),
-            validation: validation.data(),
-            test: test.as_ref().map(|file| file.data()),
-        };
-        let found = search::run(&model, &self.search, data, &self.folder, progress, &mut |_| {});
+        let splits = Splits::open(&self.data)?;
+        let found = search::run(&model, &self.search, splits.data(), &self.folder, progress, &mut |_| {});
         let Found { search, report, artifact } = found.map_err(refused_or_failed)?;
         staged::copy(&artifact, &self.out).map_err(ExecuteError::failed)?;
-        let metrics = match (&search.test, &test) {
+        let metrics = splits.metrics(&search);
+        Ok((search, report, metrics))
+    }
+}
+
+/// The splits of a search, as open files.
+pub(super) struct Splits {
+    train: Option<SplitFile>,
+    validation: SplitFile,
+    test: Option<SplitFile>,
+}
+
+impl Splits {
+    pub(super) fn open(files: &SplitFiles) -> Result<Self, ExecuteError> {
+        let none = || Refusal::DataMismatch.because(SearchError::NoValidation);
+        Ok(Self {
+            train: files.open(Split::Train)?,
+            validation: files.open(Split::Validation)?.ok_or_else(none)?,
+            test: files.open(Split::Test)?,
+        })
+    }
+
+    pub(super) fn data(&self) -> SearchData<'_> {
+        SearchData {
+            train: self.train.as_ref().map(SplitFile::data),
+            validation: self.validation.data(),
+            test: self.test.as_ref().map(SplitFile::data),
+        }
+    }
+
+    /// What the search measured of version 0 and of the version it chose.
+    pub(super) fn metrics(&self, search: &SearchReport) -> Vec<NewMetric> {
+        match (&search.test, &self.test) {
             (Some(measured), Some(file)) => {
                 let row = |version, value: &MetricValue| NewMetric {
                     version,
@@ -65,7 +90,7 @@ impl Work for SearchWork {
                     version,
                     name: search.metric.name().to_owned(),
                     value,
-                    dataset: validation.name(),
+                    dataset: self.validation.name(),
                     split: Some("validation".to_owned()),
                     samples: i64::try_from(search.validation_samples).unwrap_or(i64::MAX),
                 };
@@ -73,13 +98,12 @@ impl Work for SearchWork {
                 let chosen = chosen.and_then(|trial| Some(trial.point()?.value));
                 vec![row(0, search.original), row(Compression::NEW, chosen)]
             }
-        };
-        Ok((search, report, metrics))
+        }
     }
 }
 
 /// Tells the user's faults from the machine's.
-pub(super) fn refused_or_failed(error: SearchError) -> ExecuteError {
+pub(in crate::jobs) fn refused_or_failed(error: SearchError) -> ExecuteError {
     match error {
         SearchError::Cancelled(_) => ExecuteError::Cancelled,
         SearchError::Io(_) => ExecuteError::failed(error),
