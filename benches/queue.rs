@@ -89,6 +89,7 @@ fn new_job() -> NewJob {
         max_attempts: 3,
         request: None,
         traceparent: None,
+        parent: None,
     }
 }
 

@@ -99,7 +99,7 @@ impl Trials {
             return Err(ExecuteError::failed("a search has a part that is no trial"));
         };
         self.jobs.push((spec.number, job.id.clone()));
-        let mut trial = Trial::of(spec.number, spec.proposal.clone());
+        let mut trial = Trial::of(spec.number, spec.proposal());
         match job.state {
             JobState::Succeeded => {
                 let result = job.result.unwrap_or_default()["trial"].take();
@@ -113,7 +113,7 @@ impl Trials {
                 self.finished.push(trial);
             }
             JobState::Cancelled => {}
-            JobState::Queued | JobState::Running | JobState::Cancelling => self.running.push((job, spec.proposal)),
+            JobState::Queued | JobState::Running | JobState::Cancelling => self.running.push((job, spec.proposal())),
         }
         Ok(())
     }
@@ -181,7 +181,12 @@ impl Spread<'_> {
         let free = most.saturating_sub(working.len() + waiting.len() - needless.count());
         let is_new = |proposal: &&Proposal| trials.running.iter().all(|(_, running)| running != *proposal);
         for (index, proposal) in wanted.iter().filter(is_new).take(free).enumerate() {
-            self.queue(trials.jobs.len() + 1 + index, proposal).await.map_err(ExecuteError::failed)?;
+            match self.queue(trials.jobs.len() + 1 + index, proposal).await {
+                Ok(_) => {}
+                // Somebody asked the search to stop, or another worker has it: this one hears of it soon.
+                Err(StoreError::LeaseLost { .. }) => break,
+                Err(error) => return Err(ExecuteError::failed(error)),
+            }
         }
         Ok(None)
     }
@@ -192,7 +197,9 @@ impl Spread<'_> {
             model: job.model.clone(),
             search: self.job.id.clone(),
             number,
-            proposal: proposal.clone(),
+            stage: proposal.stage,
+            from: proposal.from,
+            recipe: proposal.recipe.clone(),
             priority: job.priority,
         };
         let spec = JobSpec::Trial(spec);

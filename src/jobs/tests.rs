@@ -16,12 +16,12 @@ use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(600);
 
-fn config(folder: &TempDir) -> Config {
+pub(super) fn config(folder: &TempDir) -> Config {
     let args = ConfigArgs { data_dir: Some(folder.path().to_owned()), threads: Some(2), ..ConfigArgs::default() };
     args.resolve().expect("settings")
 }
 
-async fn start(config: Config) -> App {
+pub(super) async fn start(config: Config) -> App {
     App::start(config, telemetry::metrics().expect("a recorder")).await.expect("an app")
 }
 
@@ -36,14 +36,14 @@ async fn stage(app: &App, file: &Path) -> StagedBlob {
 }
 
 /// A service with the example network and its data.
-async fn with_mnist(app: &App) {
+pub(super) async fn with_mnist(app: &App) {
     let model = stage(app, &example("lenet300.onnx")).await;
     app.add_model("lenet300", Default::default(), model).await.expect("a model");
     let dataset = stage(app, &example("mnist.npz")).await;
     app.add_dataset("mnist", dataset).await.expect("a dataset");
 }
 
-fn spec(value: Value) -> JobSpec {
+pub(super) fn spec(value: Value) -> JobSpec {
     serde_json::from_value(value).expect("a spec")
 }
 
@@ -52,7 +52,7 @@ fn evaluation(array: &str) -> Value {
         "inputs": {"input": {"array": array, "scale": 1.0 / 255.0}}, "target": {"array": "y", "kind": "class"}}})
 }
 
-fn compression() -> Value {
+pub(super) fn compression() -> Value {
     json!({"kind": "compress", "model": "lenet300", "make_default": true, "recipe": {
         "prune": {"criterion": "magnitude", "sparsity": 0.5}, "quantize": {"method": "cws", "levels": 16}}})
 }

@@ -351,3 +351,25 @@ fn count_finished(job: &JobRecord) {
         metrics::histogram!("weightpress_job_duration_seconds", &labels).record(finished.since(started));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::jobs::tests::{compression, config, spec, start, with_mnist};
+
+    #[tokio::test]
+    async fn work_that_locks_its_job_for_longer_than_a_heartbeat_comes_to_its_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let app = start(crate::config::Config { workers: 0, ..config(&folder) }).await;
+        with_mnist(&app).await;
+        app.jobs.submit(&spec(compression())).await.expect("a job");
+        let (brief, soon) = (Duration::from_millis(60), Duration::from_secs(20));
+        let settings = WorkerSettings { workers: 1, lease: brief, backoff: brief, idle_poll: brief };
+        let worker = Worker { name: "w".into(), jobs: app.jobs.clone(), settings, stop: CancellationToken::new() };
+        let store = &app.storage.store;
+        let lease = store.claim("w", soon).await.expect("a queue").expect("a job").lease();
+        let work = worker.while_alive(&lease, None, store.lock_job(&lease, 5 * brief));
+        tokio::time::timeout(soon, work).await.expect("no deadlock").expect("a transaction");
+        app.shutdown().await;
+    }
+}

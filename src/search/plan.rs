@@ -111,3 +111,62 @@ impl Plan {
         format!("trial {number}{}", best.unwrap_or_default())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::search::TrialStage;
+
+    fn plan(search: serde_json::Value) -> Plan {
+        let search: Search = serde_json::from_value(search).unwrap();
+        let bound = search.bound(Metric::Accuracy, 0.95);
+        let facts = Facts { calibrates: true, finetunes: true, layer_bytes: 1_000_000, skipped_bytes: 0 };
+        Plan { search, bound, value: Some(0.95), samples: 100, facts }
+    }
+
+    /// A trial that ended as `kept` says.
+    fn ended(plan: &Plan, number: usize, proposal: Proposal, kept: bool) -> Trial {
+        Trial { number, ..plan.suppose(proposal, kept) }
+    }
+
+    #[test]
+    fn what_comes_next_either_way_is_made_ahead() {
+        let plan = plan(json!({"max_drop": 0.01}));
+        let first = plan.next(&[]).unwrap().unwrap();
+        let ahead = plan.ahead(&[], std::slice::from_ref(&first), 4).unwrap();
+        assert_eq!(ahead.len(), 4);
+        let all: Vec<&Proposal> = std::iter::once(&first).chain(&ahead).collect();
+        assert!(all.iter().enumerate().all(|(i, one)| !all[..i].contains(one)), "{all:?}");
+        for kept in [true, false] {
+            let next = plan.next(&[ended(&plan, 1, first.clone(), kept)]).unwrap().unwrap();
+            assert!(ahead.contains(&next), "{kept}");
+        }
+    }
+
+    #[test]
+    fn nothing_ahead_starts_from_weights_that_are_not_there() {
+        let recipe = json!({"prune": {"sparsity": 0}, "quantize": {"levels": 7}, "finetune": {"epochs": 2}});
+        let space = json!({"sparsity": [0.5, 0.8], "levels": [3, 7], "exhaustive": true});
+        let plan = plan(json!({"max_drop": 0.01, "recipe": recipe, "space": space}));
+        let first = plan.next(&[]).unwrap().unwrap();
+        let ahead = plan.ahead(&[], std::slice::from_ref(&first), 3).unwrap();
+        assert!(
+            ahead.iter().all(|proposal| proposal.stage == TrialStage::Grid && proposal.from.is_none()),
+            "{ahead:?}"
+        );
+        let trials = [ended(&plan, 1, first, true)];
+        let next = plan.next(&trials).unwrap().unwrap();
+        let ahead = plan.ahead(&trials, std::slice::from_ref(&next), 3).unwrap();
+        assert!(ahead.iter().chain([&next]).any(|proposal| proposal.from == Some(1)), "{ahead:?}");
+    }
+
+    #[test]
+    fn the_budget_ends_a_search() {
+        let plan = plan(json!({"max_drop": 0.01, "budget": {"trials": 1}}));
+        let first = plan.next(&[]).unwrap().unwrap();
+        assert_eq!(plan.exhausted(&[]), None);
+        assert_eq!(plan.exhausted(&[ended(&plan, 1, first, true)]), Some(SearchEnd::Trials));
+    }
+}

@@ -95,7 +95,6 @@ impl Trial {
 
 /// A trial to make.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 pub struct Proposal {
     /// What part of the search it belongs to.
     pub stage: TrialStage,

@@ -414,6 +414,17 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+impl Store {
+    /// Keeps a job's row locked for a while, as those do who end it.
+    pub(crate) async fn lock_job(&self, held: &Lease, time: Duration) -> Result<(), StoreError> {
+        write!(self, |tx| {
+            hold!(self, tx, held);
+            tokio::time::sleep(time).await;
+        })
+    }
+}
+
 impl Lease {
     /// The error of one who reports with a lease that is over.
     pub(super) fn lost(&self) -> StoreError {

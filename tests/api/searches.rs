@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::fixtures::{DIGITS, DIGITS_DATA};
 use crate::harness::{PostgresDatabase, TestApp, wait_until};
-use crate::program::Program;
+use crate::program::{Process, Program};
 
 /// The digits by what they are for: 150 each to train, to select by and to report on.
 fn data() -> Value {
@@ -52,6 +52,90 @@ fn the_smallest_trial_within_the_bound_becomes_a_version_measured_on_the_test_sp
     let drops = found["test"]["drops"].as_array().unwrap();
     let drop = drops.iter().find(|drop| drop["metric"] == "accuracy").unwrap();
     assert!(drop["low"].as_f64() <= drop["drop"].as_f64() && drop["drop"].as_f64() <= drop["high"].as_f64());
+}
+
+/// Files of blobs, staged or published.
+fn blobs(app: &TestApp) -> usize {
+    app.contents().iter().filter(|entry| entry.contains("sha256/") || entry.contains("staging/")).count()
+}
+
+#[test]
+fn trials_as_jobs_of_their_own_find_what_a_search_alone_finds() {
+    let app = TestApp::start_with(|config| config.workers = 3);
+    app.upload_model("digits", DIGITS).expect(201);
+    app.upload_dataset("digits", DIGITS_DATA).expect(201);
+    let space = json!({"sparsity": [0.3, 0.5, 0.7, 0.9], "levels": [7, 31], "exhaustive": true});
+    let alone = app.run_job(&search(0.02, space.clone()));
+    let before = blobs(&app);
+    let mut spec = search(0.02, space);
+    spec["parallel"] = json!(3);
+    let job = app.run_job(&spec);
+    assert_eq!(job["status"], "succeeded", "{job}");
+    let found = &job["result"]["search"];
+    assert_eq!((&found["ended"], &found["is_within_bound"]), (&json!("complete"), &json!(true)), "{found}");
+    assert_eq!(trials(&job).len(), 8);
+    let versions = [1, 2].map(|v| app.get(&format!("/api/v1/models/digits/versions/{v}")).expect(200).json());
+    assert_eq!(versions[0]["sha256"], versions[1]["sha256"]);
+    assert_eq!(job["result"]["metrics"][1]["value"], alone["result"]["metrics"][1]["value"]);
+    let chosen = |job: &Value| {
+        let number = &job["result"]["search"]["chosen"];
+        trials(job).iter().find(|trial| trial["number"] == *number).unwrap()["recipe"].clone()
+    };
+    assert_eq!(chosen(&job), chosen(&alone));
+
+    // Every trial is a job, which is not in the way of others.
+    let list = |query: &str| app.get(&format!("/api/v1/jobs?limit=1000{query}")).expect(200).json()["items"].clone();
+    let jobs = list(&format!("&parent={}", job["id"].as_str().unwrap()));
+    let jobs = jobs.as_array().unwrap();
+    assert_eq!(jobs.len(), 8);
+    assert!(jobs.iter().all(|trial| trial["status"] == "succeeded" && trial["parent"] == job["id"]), "{jobs:?}");
+    assert_eq!(list("&kind=trial").as_array().unwrap().len(), 8);
+    assert_eq!(list("").as_array().unwrap().len(), 2);
+    assert!(app.contents().iter().all(|entry| !entry.contains("/work/")), "{:?}", app.contents());
+    wait_until("the files of the trials are gone", || blobs(&app) == before);
+}
+
+#[test]
+fn trials_as_jobs_of_their_own_start_from_each_others_weights() {
+    let app = TestApp::start_with(|config| config.workers = 2);
+    app.upload_model("digits", DIGITS).expect(201);
+    app.upload_dataset("digits", DIGITS_DATA).expect(201);
+    let mut spec = search(0.03, json!({"sparsity": [0.5, 0.8], "levels": [3, 7], "exhaustive": true}));
+    spec["recipe"] = json!({"prune": {"sparsity": 0}, "quantize": {"levels": 7}, "finetune": {"epochs": 2}});
+    spec["parallel"] = json!(4);
+    let job = app.run_job(&spec);
+    assert_eq!(job["status"], "succeeded", "{job}");
+    let trials = trials(&job);
+    assert_eq!(trials.len(), 4);
+    assert!(trials.iter().all(|trial| trial["outcome"]["state"] == "measured"), "{trials:?}");
+    let shared: Vec<&Value> = trials.iter().filter(|trial| trial["stage"] == "shared").collect();
+    assert_eq!(shared.len(), 2, "each sparsity is trained once");
+    assert!(shared.iter().all(|trial| trial["from"].is_number()));
+}
+
+#[test]
+fn a_cancelled_search_in_parallel_keeps_what_it_found_and_stops_its_trials() {
+    let app = TestApp::start_with(|config| config.workers = 2);
+    app.upload_model("digits", DIGITS).expect(201);
+    app.upload_dataset("digits", DIGITS_DATA).expect(201);
+    let mut spec = long_search();
+    spec["parallel"] = json!(4);
+    let job = app.post_json("/api/v1/jobs", &spec).expect(202).json();
+    let url = job["urls"]["self"].as_str().unwrap();
+    wait_until("some trials are made", || {
+        app.get(url).expect(200).json()["progress"]["fraction"].as_f64() > Some(0.005)
+    });
+    app.post(job["urls"]["cancel"].as_str().unwrap(), b"").expect(200);
+    let job = app.wait_for_job(job["id"].as_str().unwrap());
+    assert_eq!(
+        (&job["status"], &job["result"]["search"]["ended"]),
+        (&json!("cancelled"), &json!("cancelled")),
+        "{job}"
+    );
+    let trials = app.get(&format!("/api/v1/jobs?limit=1000&parent={}", job["id"].as_str().unwrap())).expect(200).json();
+    let is_over = |trial: &Value| ["succeeded", "cancelled"].contains(&trial["status"].as_str().unwrap());
+    assert!(trials["items"].as_array().unwrap().iter().all(is_over), "{trials}");
+    app.get("/api/v1/models/digits/versions/1").expect(200);
 }
 
 #[test]
@@ -104,6 +188,7 @@ fn searches_that_make_no_sense_are_refused_with_their_fault() {
         app.post_json("/api/v1/jobs", &spec).expect_problem(422, code, fault);
     };
     refuse(&|spec| spec["max_size_bytes"] = json!(9), "invalid_settings", "found max_drop, max_size_bytes");
+    refuse(&|spec| spec["parallel"] = json!(0), "invalid_settings", "parallel must be from 1 to 64, not 0");
     refuse(&|spec| spec["data"] = json!({"dataset": "digits"}), "data_mismatch", "no validation split");
     refuse(&|spec| spec["data"]["test"]["range"] = json!([300, 500]), "data_mismatch", "there are 450");
     refuse(
@@ -187,5 +272,40 @@ fn a_killed_search_goes_on_without_repeating_a_trial() {
     for (line, trial) in before[1..].iter().zip(trials(&ended)) {
         let Ok(line) = serde_json::from_str::<Value>(line) else { break };
         assert_eq!(&line, trial);
+    }
+}
+
+#[test]
+fn a_search_in_parallel_whose_workers_are_killed_goes_on_without_repeating_a_trial() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let database = PostgresDatabase::create();
+    let server = Program::start_at("127.0.0.1:0", &["--workers", "0"], data_dir.path(), database.as_ref());
+    let workers = || [(); 2].map(|()| Process::worker(data_dir.path(), database.as_ref()));
+    let first = workers();
+    let client = &server.client;
+    client.upload_model("digits", DIGITS).expect(201);
+    client.upload_dataset("digits", DIGITS_DATA).expect(201);
+    let mut spec = long_search();
+    (spec["budget"], spec["parallel"]) = (json!({"trials": 40}), json!(3));
+    let job = client.post_json("/api/v1/jobs", &spec).expect(202).json();
+    let finished = || {
+        let list = client.get(&format!("/api/v1/jobs?status=succeeded&parent={}", job["id"].as_str().unwrap()));
+        list.expect(200).json()["items"].as_array().unwrap().clone()
+    };
+    wait_until("some trials", || finished().len() > 5);
+    drop(first);
+    let before = finished();
+
+    let _others = workers();
+    let ended = client.wait_for_job(job["id"].as_str().unwrap());
+    assert_eq!(ended["status"], "succeeded", "{ended}");
+    assert_eq!(trials(&ended).len(), 40);
+    assert!(ended["attempt"].as_i64().unwrap() > 1);
+    for trial in &before {
+        // Times are part of a trial, so one that was made again would differ.
+        let same = |made: &&Value| made["number"] == trial["spec"]["number"];
+        let made = trials(&ended).iter().find(same).unwrap();
+        let result = &trial["result"]["trial"];
+        assert_eq!((&made["outcome"], &made["seconds"]), (&result["outcome"], &result["seconds"]));
     }
 }

@@ -6,8 +6,9 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::members_of;
+use crate::compress::Recipe;
 use crate::evaluate::DataSplits;
-use crate::search::{Outcome, Proposal, Search};
+use crate::search::{Outcome, Proposal, Search, TrialStage};
 use crate::storage::{JobId, Metadata};
 
 /// Searches for the smallest version within an allowed loss, or for the best one within a size. The members of the search
@@ -69,6 +70,7 @@ impl SearchJob {
 
 /// One trial of a search whose trials are jobs of their own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct TrialSpec {
     /// The model's name.
     pub model: String,
@@ -76,11 +78,23 @@ pub struct TrialSpec {
     pub search: JobId,
     /// Its number in the search.
     pub number: usize,
-    #[serde(flatten)]
-    pub proposal: Proposal,
+    /// What part of the search it belongs to.
+    pub stage: TrialStage,
+    /// The trial whose fine-tuned weights it starts from; the upload when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<usize>,
+    /// What is to be done.
+    pub recipe: Recipe,
     /// A higher one is claimed first.
     #[serde(default)]
     pub priority: i32,
+}
+
+impl TrialSpec {
+    /// What its search proposed.
+    pub(in crate::jobs) fn proposal(&self) -> Proposal {
+        Proposal { stage: self.stage, from: self.from, recipe: self.recipe.clone() }
+    }
 }
 
 /// What a trial came to, for its search.

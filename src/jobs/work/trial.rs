@@ -108,7 +108,7 @@ pub(super) async fn execute(
         JobSpec::Search(of) if !search.state.is_final() => of,
         _ => return Err(over()),
     };
-    let start = match spec.proposal.from {
+    let start = match spec.from {
         Some(number) => Some(tuned_by(storage, files, spec, number).await?),
         None => None,
     };
@@ -120,7 +120,7 @@ pub(super) async fn execute(
         plan,
         data,
         number: spec.number,
-        proposal: spec.proposal.clone(),
+        proposal: spec.proposal(),
         files: TrialFiles { artifact: artifact.to_path_buf(), training: training.clone(), start },
     };
     let (trial, report) = executor.execute_job(work, progress).await?;

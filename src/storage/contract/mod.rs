@@ -14,6 +14,7 @@ mod records;
 mod retention;
 mod schema;
 mod tenants;
+mod trials;
 mod webhooks;
 
 use std::path::{Path, PathBuf};
@@ -130,6 +131,7 @@ fn new_job(model: &str) -> NewJob {
         max_attempts: 3,
         request: None,
         traceparent: None,
+        parent: None,
     }
 }
 
@@ -143,7 +145,7 @@ fn evaluation_result() -> JobResult {
         split: Some("test".to_owned()),
         samples: 4,
     };
-    JobResult { version: 0, report: None, benchmark: None, metrics: vec![metric], search: None }
+    JobResult { version: Some(0), metrics: vec![metric], ..JobResult::default() }
 }
 
 /// The kinds of a job's events, which must count up from 1.

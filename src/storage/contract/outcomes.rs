@@ -99,10 +99,10 @@ async fn a_compression_adds_version_layers_metrics_and_default_together() {
         let job = storage.finish_compression(&lease, file, &done).await.expect("the holder of the lease");
 
         let result: JobResult = serde_json::from_value(job.result.unwrap_or(Value::Null)).expect("a result");
-        assert_eq!((result.version, result.report.as_ref()), (1, Some(&done.report)));
+        assert_eq!((result.version, result.report.as_ref()), (Some(1), Some(&done.report)));
         let listed = storage.store.jobs(&JobFilter::default(), &Page { after: None, limit: 9 }).await.expect("jobs");
         let listed: JobResult = serde_json::from_value(listed[0].result.clone().expect("a result")).expect("a result");
-        assert_eq!((listed.version, listed.report, listed.metrics), (1, None, result.metrics.clone()));
+        assert_eq!((listed.version, listed.report, listed.metrics), (Some(1), None, result.metrics.clone()));
         assert_eq!(result.metrics.iter().map(|metric| metric.version).collect::<Vec<_>>(), [0, 1]);
         let model = storage.store.model("net").await.expect("the model");
         assert_eq!(model.default_version, 1);
