@@ -6,10 +6,10 @@
 FOLDER holds `models/` and `datasets/` as docs/how-small.md describes them. Convolutions and embeddings are frozen and not
 compressed, so psi is of the dense layers. Weights are pruned (by the criterion `obs`) and rounded to the shared values (with
 feedback) by what 1,800 samples give each layer; then the shared values (where nothing is shared, the weights that are left) and the
-biases are trained on means of samples, which the upload answers. Methods that differ in nothing but the quantiser are one search over all of their settings (`weightpress
-search`, exhaustive). For each published row the smallest
-psi is taken whose MSE on the validation split is no worse than the published MSE, and measured on the test split. Trials stay in
-target/deepdta_tables, so a run that is cut off goes on. Needs Python 3.9 and nothing else.
+biases are trained on means of samples, which the upload answers. Methods share searches (`weightpress search`, exhaustive), which
+measure once what their trials have in common. For each published row the smallest psi is taken whose MSE on the validation split is
+no worse than the published MSE, and measured on the test split. Trials stay in target/deepdta_tables, so a run that is cut off goes
+on. Needs Python 3.9 and nothing else.
 
 Published: Marinò, Ghidoli, Frasca, Malchiodi, "Compression strategies and space-conscious representations for deep neural
 networks", ICPR 2020 (Pr, CWS, PWS, Pr-CWS, Pr-PWS); Marinò, Petrini, Malchiodi, Frasca, "Deep neural networks compression: a
@@ -18,6 +18,7 @@ psi with no loss, and the best quality).
 """
 
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -29,47 +30,62 @@ WORK = ROOT / "target/deepdta_tables"
 # The upload's MSE on the validation split, times 1.02.
 NEAR_UPLOAD = 1.02
 
-# method: family, quantiser, published (MSE, psi) rows
+# method: whether it prunes, whether all layers share their values, quantiser, published (MSE, psi) rows
 PUBLISHED = {
-    "Pr": ("pruned", None, [(0.2425, 0.2)]),
-    "CWS": ("per-layer", "cws", [(0.2840, 0.063)]),
-    "PWS": ("per-layer", "pws", [(0.2567, 0.237)]),
-    "Pr-CWS": ("pruned-per-layer", "cws", [(0.2367, 0.079)]),
-    "Pr-PWS": ("pruned-per-layer", "pws", [(0.2671, 0.060)]),
-    "uCWS": ("unified", "cws", [(0.2321, 0.1211)]),
-    "uPWS": ("unified", "pws", [(0.2581, 0.1217)]),
-    "uUQ": ("unified", "uq", [(0.2244, 0.0959)]),
-    "uECSQ": ("unified", "ecsq", [(0.2309, 0.1059)]),
-    "Pr-uCWS": ("pruned-unified", "cws", [(0.3037, 0.0268), (0.2218, 0.0795)]),
-    "Pr-uPWS": ("pruned-unified", "pws", [(0.3187, 0.0159), (0.2269, 0.0875)]),
-    "Pr-uUQ": ("pruned-unified", "uq", [(0.2383, 0.0365), (0.2203, 0.0675)]),
-    "Pr-uECSQ": ("pruned-unified", "ecsq", [(0.3127, 0.0271), (0.2199, 0.0887)]),
+    "Pr": (True, False, None, [(0.2425, 0.2)]),
+    "CWS": (False, False, "cws", [(0.2840, 0.063)]),
+    "PWS": (False, False, "pws", [(0.2567, 0.237)]),
+    "Pr-CWS": (True, False, "cws", [(0.2367, 0.079)]),
+    "Pr-PWS": (True, False, "pws", [(0.2671, 0.060)]),
+    "uCWS": (False, True, "cws", [(0.2321, 0.1211)]),
+    "uPWS": (False, True, "pws", [(0.2581, 0.1217)]),
+    "uUQ": (False, True, "uq", [(0.2244, 0.0959)]),
+    "uECSQ": (False, True, "ecsq", [(0.2309, 0.1059)]),
+    "Pr-uCWS": (True, True, "cws", [(0.3037, 0.0268), (0.2218, 0.0795)]),
+    "Pr-uPWS": (True, True, "pws", [(0.3187, 0.0159), (0.2269, 0.0875)]),
+    "Pr-uUQ": (True, True, "uq", [(0.2383, 0.0365), (0.2203, 0.0675)]),
+    "Pr-uECSQ": (True, True, "ecsq", [(0.3127, 0.0271), (0.2199, 0.0887)]),
 }
-SPARSITY = {"pruned": [0.85, 0.9], "pruned-per-layer": [0.8, 0.9], "pruned-unified": [0.8, 0.9, 0.95]}
-LEVELS = {"per-layer": [2, 7], "unified": [3, 4], "pruned-per-layer": [7], "pruned-unified": [7]}
+
+# search: whether all layers share their values, and the space
+SEARCHES = {
+    "pruned": (False, {"sparsity": [0.85, 0.9]}),
+    "per-layer": (False, {"levels": [2, 7], "methods": ["cws", "pws"]}),
+    "pruned-per-layer": (False, {"sparsity": [0.8, 0.9], "levels": [7], "methods": ["cws", "pws"]}),
+    "unified": (True, {"levels": [3, 4], "methods": ["cws", "pws"]}),
+    # Steps of one width need many values to reach over all layers, of which few are frequent.
+    "unified-steps": (True, {"levels": [15, 31], "methods": ["uq", "ecsq"]}),
+    "pruned-unified": (True, {"sparsity": [0.8, 0.9, 0.95], "levels": [7], "methods": ["cws", "pws", "ecsq"]}),
+    "pruned-unified-steps": (True, {"sparsity": [0.9, 0.95], "levels": [15, 31], "methods": ["uq", "ecsq"]}),
+    "pruned-unified-many": (True, {"sparsity": [0.8], "levels": [31], "methods": ["cws", "pws", "ecsq"]}),
+    "pruned-unified-sparse": (True, {"sparsity": [0.97, 0.98], "levels": [3, 7], "methods": ["pws"]}),
+}
 
 
-def search_of(family):
-    """The common recipe and the space of a family of methods."""
-    prunes, unifies = "pruned" in family, "unified" in family
+def searches_of(prunes, unifies, quantizer):
+    """The names of the searches that try a method."""
+    return [
+        name for name, (is_unified, space) in SEARCHES.items()
+        if ("sparsity" in space, is_unified) == (prunes, unifies) and quantizer in space.get("methods", [None])
+    ]
+
+
+def recipe_of(unifies, space):
+    """What the trials of a search have in common."""
     recipe = {
         "by_op": {"Conv": {"skip": True}, "Gather": {"skip": True}},
         "encode": {"plain": "f16"},
         "calibrate": {"samples": 1800},
     }
-    space = {"exhaustive": True}
-    if prunes:
+    if "sparsity" in space:
         recipe["prune"] = {"criterion": "obs", "scope": "global"}
-        space["sparsity"] = SPARSITY[family]
     training = {"batch": 128, "mixup": True, "label_weight": 0}
-    if family == "pruned":
+    if "methods" not in space:
         recipe["finetune"] = {"epochs": 4, "sharing_epochs": 0, "gradual": 0, "learning_rate": 3e-4, **training}
-        return recipe, space
+        return recipe
     recipe["quantize"] = {"codebook": "unified" if unifies else "per_layer", "rounding": "feedback"}
     recipe["finetune"] = {"epochs": 0, "sharing_epochs": 4, "sharing_learning_rate": 6e-4, **training}
-    space["levels"] = LEVELS[family]
-    space["methods"] = ["cws", "pws", "uq", "ecsq"] if unifies else ["cws", "pws"]
-    return recipe, space
+    return recipe
 
 
 def data(folder):
@@ -89,18 +105,22 @@ def run(*arguments):
     return done.stdout
 
 
-def search(family, work, model, folder):
-    """The trials of a family of methods."""
-    recipe, space = search_of(family)
+def search(name, model, folder):
+    """The trials of a search, each with the file of its artifact."""
+    unifies, space = SEARCHES[name]
+    work = WORK / name
     work.mkdir(parents=True, exist_ok=True)
-    (work / "recipe.json").write_text(json.dumps(recipe))
-    trials = len(space.get("sparsity", [0])) * len(space.get("levels", [0])) * len(space.get("methods", [0]))
+    (work / "recipe.json").write_text(json.dumps(recipe_of(unifies, space)))
+    trials = math.prod(len(settings) for settings in space.values())
     printed = run(
         "search", model, "-o", str(work / "chosen.wp"), *data(folder), "--max-relative-drop", str(NEAR_UPLOAD - 1),
-        "--space", json.dumps(space), "--recipe", str(work / "recipe.json"), "--trials", str(trials),
-        "--work", str(work / "trials"), "--json",
+        "--space", json.dumps({"exhaustive": True, **space}), "--recipe", str(work / "recipe.json"),
+        "--trials", str(trials), "--work", str(work / "trials"), "--json",
     )
-    return json.loads(printed)["search"]
+    found = json.loads(printed)["search"]
+    for trial in found["trials"]:
+        trial["artifact"] = str(work / "trials" / f"{trial['number']}.wp")
+    return found
 
 
 def main():
@@ -109,28 +129,28 @@ def main():
     methods = sys.argv[2:] or list(PUBLISHED)
     print("| method | published MSE | psi | ours: psi | of published | MSE validation | MSE test | at 1.02 x the upload: psi | MSE test |")
     print("|---|---|---|---|---|---|---|---|---|")
-    searches = {}
+    found = {}
     for method in methods:
-        family, quantizer, rows = PUBLISHED[method]
-        work = WORK / family
-        if family not in searches:
-            searches[family] = search(family, work, model, folder)
-        found = searches[family]
-        measured = [
-            trial for trial in found["trials"]
-            if trial["outcome"]["state"] == "measured"
-            and quantizer in (None, (trial["recipe"].get("quantize") or {}).get("method"))
-        ]
+        prunes, unifies, quantizer, rows = PUBLISHED[method]
+        measured = []
+        for name in searches_of(prunes, unifies, quantizer):
+            if name not in found:
+                found[name] = search(name, model, folder)
+            original = found[name]["original"]
+            for trial in found[name]["trials"]:
+                method_of_trial = (trial["recipe"].get("quantize") or {}).get("method")
+                if trial["outcome"]["state"] == "measured" and quantizer in (None, method_of_trial):
+                    measured.append(trial)
 
         def best(worst):
             kept = [trial for trial in measured if trial["outcome"]["value"] <= worst]
             return min(kept, key=lambda trial: trial["outcome"]["psi"], default=None)
 
         def on_test(trial):
-            artifact = str(work / "trials" / f"{trial['number']}.wp")
-            return json.loads(run("evaluate", artifact, *data(folder), "--split", "test", "--json"))["metrics"][0]["value"]
+            printed = run("evaluate", trial["artifact"], *data(folder), "--split", "test", "--json")
+            return json.loads(printed)["metrics"][0]["value"]
 
-        near = best(found["original"] * NEAR_UPLOAD)
+        near = best(original * NEAR_UPLOAD)
         near = f"{near['outcome']['psi']:.4f} | {on_test(near):.4f}" if near else "- | -"
         for mse, psi in rows:
             trial = best(mse)

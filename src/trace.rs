@@ -24,7 +24,7 @@ tokio::task_local! {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceParent(String);
 
-/// Text that is no context of version 00.
+/// Text that holds no context of version 00.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a W3C traceparent")]
 pub struct InvalidTraceParent;
@@ -37,14 +37,18 @@ impl FromStr for TraceParent {
             part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
         };
         match text.split('-').collect::<Vec<_>>()[..] {
-            ["00", trace, span, flags]
-                if is_id(trace, 32)
+            // A later version may say more behind what this one says.
+            [version, trace, span, flags, ref more @ ..]
+                if is_id(version, 2)
+                    && version != "ff"
+                    && (version != "00" || more.is_empty())
+                    && is_id(trace, 32)
                     && is_id(span, 16)
                     && is_id(flags, 2)
                     && trace.bytes().any(|byte| byte != b'0')
                     && span.bytes().any(|byte| byte != b'0') =>
             {
-                Ok(Self(text.to_owned()))
+                Ok(Self(format!("00-{trace}-{span}-{flags}")))
             }
             _ => Err(InvalidTraceParent),
         }
@@ -230,18 +234,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contexts_are_those_of_version_00() {
+    fn contexts_are_those_of_version_00_and_what_later_ones_share_with_it() {
         let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let context: TraceParent = text.parse().unwrap();
         assert_eq!((context.as_str(), context.trace_id()), (text, "4bf92f3577b34da6a3ce929d0e0e4736"));
+        for later in [text.replacen("00", "01", 1), format!("{}-more", text.replacen("00", "cc", 1))] {
+            assert_eq!(later.parse().as_ref(), Ok(&context), "{later}");
+        }
         for wrong in [
             "",
             "00",
-            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
             "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
             "00-4bf92f3577b34da6a3ce929d0e0e473é-00f067aa0ba902b7-01",
         ] {
             assert_eq!(wrong.parse::<TraceParent>(), Err(InvalidTraceParent), "{wrong}");

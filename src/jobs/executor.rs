@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::progress::{Progress, Silent};
+use crate::progress::{CancelFlag, Progress};
 
 use super::isolation::{Limits, Purpose};
 
@@ -144,7 +144,10 @@ impl Executor {
     /// [`ExecuteError`].
     pub async fn execute<W: Work>(&self, work: W) -> Result<W::Answer, ExecuteError> {
         let isolation = self.isolation;
-        self.run(move || perform(isolation, &work, Purpose::Request, &Silent)).await?
+        // Work whose caller goes away is not done to its end.
+        let caller = Caller::default();
+        let gone = caller.0.clone();
+        self.run(move || perform(isolation, &work, Purpose::Request, &*gone)).await?
     }
 
     /// Does the work of a queued job.
@@ -158,6 +161,16 @@ impl Executor {
     ) -> Result<W::Answer, ExecuteError> {
         let isolation = self.isolation;
         self.jobs.run(move || perform(isolation, &work, Purpose::Job, &*progress)).await?
+    }
+}
+
+/// Somebody who waits for work; tells when it goes away.
+#[derive(Default)]
+struct Caller(Arc<CancelFlag>);
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.0.cancel();
     }
 }
 

@@ -107,7 +107,7 @@ impl std::fmt::Debug for Loaded {
 
 type Key = (ModelId, i64);
 
-/// Who is loaded or being loaded.
+/// Who is loaded or being loaded. What is taken out is dropped once the shelf is free again: a process may end with it.
 #[derive(Debug, Default)]
 struct Shelf {
     slots: HashMap<Key, Slot>,
@@ -131,31 +131,30 @@ impl Slot {
 }
 
 impl Shelf {
-    /// The slot of `key`, marked as used now.
-    fn slot(&mut self, key: &Key) -> Arc<OnceCell<Loaded>> {
+    /// The slot of `key`, marked as used now, and the one that it takes the place of, if its predictor is over.
+    fn slot(&mut self, key: &Key) -> (Arc<OnceCell<Loaded>>, Option<Slot>) {
         self.clock += 1;
-        if self.slots.get(key).is_some_and(|slot| slot.cell.get().is_some_and(|loaded| loaded.predictor.is_over())) {
-            self.slots.remove(key);
-        }
+        let is_over = |slot: &Slot| slot.cell.get().is_some_and(|loaded| loaded.predictor.is_over());
+        let over = if self.slots.get(key).is_some_and(is_over) { self.slots.remove(key) } else { None };
         let slot = self.slots.entry(key.clone()).or_default();
         slot.last_used = self.clock;
-        slot.cell.clone()
+        (slot.cell.clone(), over)
     }
 
     fn resident_bytes(&self) -> u64 {
         self.slots.values().map(Slot::bytes).sum()
     }
 
-    /// Drops the least recently used until the budget holds, never `keep`.
-    fn make_room(&mut self, budget_bytes: u64, keep: &Key) {
+    /// Takes out the least recently used until the budget holds, never `keep`.
+    fn make_room(&mut self, budget_bytes: u64, keep: &Key) -> Vec<Slot> {
+        let mut evicted = Vec::new();
         while self.resident_bytes() > budget_bytes {
             let idle = self.slots.iter().filter(|(key, slot)| *key != keep && slot.bytes() > 0);
-            let Some(oldest) = idle.min_by_key(|(_, slot)| slot.last_used).map(|(key, _)| key.clone()) else {
-                return;
-            };
-            self.slots.remove(&oldest);
+            let Some(oldest) = idle.min_by_key(|(_, slot)| slot.last_used).map(|(key, _)| key.clone()) else { break };
+            evicted.extend(self.slots.remove(&oldest));
             metrics::counter!("weightpress_predictors_evicted_total").increment(1);
         }
+        evicted
     }
 }
 
@@ -171,11 +170,13 @@ impl Predictors {
     /// [`LoadError`].
     pub async fn get(&self, model: &ModelRecord, version: i64) -> Result<Loaded, LoadError> {
         let key = (model.id.clone(), version);
-        let cell = self.shelf().slot(&key);
+        let (cell, over) = self.shelf().slot(&key);
+        drop(over);
         match cell.get_or_try_init(|| self.load(model, version)).await {
             Ok(loaded) => {
                 let loaded = loaded.clone();
-                self.shelf().make_room(self.settings.budget_bytes, &key);
+                let evicted = self.shelf().make_room(self.settings.budget_bytes, &key);
+                drop(evicted);
                 metrics::gauge!("weightpress_predictors_resident_bytes").set(self.resident_bytes() as f64);
                 Ok(loaded)
             }
@@ -232,7 +233,8 @@ impl Predictors {
     }
 
     fn drop_loaded(&self, model: &ModelRecord, version: Option<i64>) {
-        self.shelf().slots.retain(|key, _| !is_of(key, model, version));
+        let dropped: Vec<(Key, Slot)> = self.shelf().slots.extract_if(|key, _| is_of(key, model, version)).collect();
+        drop(dropped);
         metrics::gauge!("weightpress_predictors_resident_bytes").set(self.resident_bytes() as f64);
     }
 

@@ -60,9 +60,12 @@ pub(super) const LOCK: &str = "SELECT pg_advisory_xact_lock(8241)";
 pub(super) const INSERT: &str = "INSERT INTO blobs (tenant_id, sha256, size_bytes, created_at) \
      SELECT $1, $2, $3, now_ms FROM clock WHERE true ON CONFLICT (tenant_id, sha256) DO NOTHING";
 
-/// The bound of a tenant that stores more.
+/// The bound of a tenant that stores more, with room kept for the uploads in parts that it announced. One that is whole is about
+/// to become a blob.
 pub(super) const EXCEEDED: &str = "SELECT max_stored_bytes FROM tenants WHERE id = $1 AND max_stored_bytes < \
-     (SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) FROM blobs WHERE tenant_id = $1)";
+     (SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) FROM blobs WHERE tenant_id = $1) + \
+     (SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) FROM uploads \
+     WHERE tenant_id = $1 AND received_bytes < size_bytes)";
 
 pub(super) const DELETE_UNREFERENCED: &str = "DELETE FROM blobs WHERE tenant_id = $1 AND sha256 = $2 \
      AND NOT EXISTS (SELECT 1 FROM versions v WHERE v.tenant_id = blobs.tenant_id AND v.sha256 = blobs.sha256) \

@@ -28,7 +28,7 @@ pub(super) use predictor::ChildPredictor;
 
 /// How often a parent looks whether its child should stop.
 const TICK: Duration = Duration::from_millis(50);
-/// How long a child that was asked to stop may take for it.
+/// How long the child of a queued job that was asked to stop may take for it: it may have something to keep.
 const STOP_TIME: Duration = Duration::from_secs(30);
 
 /// What one child may have.
@@ -86,6 +86,7 @@ impl Limits {
             }
             if progress.is_cancelled() {
                 match asked_to_stop {
+                    None if purpose == Purpose::Request => return Err(ExecuteError::Cancelled),
                     None => {
                         asked_to_stop = Some(Instant::now());
                         // One that cannot hear is dead, which the next look tells.

@@ -15,6 +15,7 @@ mod retention;
 mod schema;
 mod tenants;
 mod trials;
+mod uploads;
 mod webhooks;
 
 use std::path::{Path, PathBuf};

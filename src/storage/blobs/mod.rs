@@ -1,23 +1,29 @@
 //! Blobs: bytes under their SHA-256, in a folder or in an object store.
 //!
 //! A blob is written to a staging file while it is hashed, forced to disk, and then put under its hash: renamed in the
-//! folder, or sent to the object store, of which the folder keeps [`Copies`]. Nothing is visible before it is whole. Its row in
+//! folder, or sent to the object store, of which the folder keeps copies. Nothing is visible before it is whole. Its row in
 //! the database comes last, so a blob without a row is an orphan, and a row without a blob cannot be: the database's `Gate`
 //! keeps the two together, whatever processes and machines share them.
 //!
 //! Each process stages in a folder of its own, which it keeps locked; the folders of processes that are gone are
 //! swept by whoever comes by.
 
+mod checkout;
+mod copies;
+mod home;
+mod objects;
+mod parts;
+mod upload;
+
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMultipart};
 use tempfile::TempPath;
@@ -25,9 +31,15 @@ use tokio::sync::Semaphore;
 use tokio_util::io::ReaderStream;
 use uuid::Uuid;
 
-use super::copies::Copies;
-use super::upload::{Upload, hash_file};
-use super::{JobId, Kind, S3Location, StoreError, UploadId};
+use super::{JobId, Kind, StoreError, UploadId};
+
+pub use checkout::Checkout;
+pub use home::{BlobSettings, ObjectHome, ObjectSettings};
+pub use objects::S3Location;
+pub use upload::Upload;
+
+pub(super) use home::Home;
+use upload::hash_file;
 
 /// Folder of what is not whole yet, inside the folder of blobs.
 const STAGING: &str = "staging";
@@ -35,10 +47,6 @@ const STAGING: &str = "staging";
 const PUBLISHED: &str = "sha256";
 /// Folder of what jobs keep until they are over, a folder for each.
 const WORK: &str = "work";
-/// Folder of parts of uploads, a folder for each.
-const UPLOADS: &str = "uploads";
-/// Folder of files that may be imported, a folder for each tenant; in an object store alone.
-const IMPORTS: &str = "imports";
 /// Held by the process that stages beside it.
 const LOCK_FILE: &str = "lock";
 /// Larger files are sent to an object store in parts of this size, in bytes.
@@ -51,101 +59,6 @@ const CHUNK_BYTES: usize = 256 << 10;
 const COPIES_AT_A_TIME: usize = 4;
 /// An object without a row that is younger than this is left alone: its row may be on its way.
 const GRACE: Duration = Duration::from_secs(3600);
-
-/// Where blobs are kept.
-#[derive(Debug, Clone)]
-pub struct BlobSettings {
-    /// Folder of staging files, of what jobs keep, and of the blobs, or of copies of them.
-    pub folder: PathBuf,
-    /// The object store that they live in instead.
-    pub objects: Option<ObjectSettings>,
-}
-
-/// An object store that blobs live in.
-#[derive(Debug, Clone)]
-pub struct ObjectSettings {
-    /// Which one.
-    pub store: ObjectHome,
-    /// How many bytes of copies the folder keeps.
-    pub max_copies_bytes: u64,
-}
-
-/// Which object store it is.
-#[derive(Debug, Clone)]
-pub enum ObjectHome {
-    /// A bucket.
-    S3(S3Location),
-    /// This one.
-    #[cfg(test)]
-    Given(Arc<dyn ObjectStore>),
-}
-
-impl std::fmt::Display for ObjectHome {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::S3(location) => location.fmt(f),
-            #[cfg(test)]
-            Self::Given(store) => store.fmt(f),
-        }
-    }
-}
-
-impl ObjectHome {
-    fn connect(&self) -> Result<Arc<dyn ObjectStore>, StoreError> {
-        match self {
-            Self::S3(location) => location.connect(),
-            #[cfg(test)]
-            Self::Given(store) => Ok(Arc::clone(store)),
-        }
-    }
-}
-
-impl BlobSettings {
-    /// All of it in `folder`.
-    pub fn folder(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), objects: None }
-    }
-}
-
-/// Where published blobs live: a folder or an object store.
-#[derive(Debug)]
-pub(super) struct Home {
-    pub(super) objects: Arc<dyn ObjectStore>,
-    /// The folder, in which the blobs themselves lie where there are no copies.
-    files: LocalFileSystem,
-    root: PathBuf,
-    copies: Option<Copies>,
-    /// For people.
-    place: String,
-}
-
-impl Home {
-    /// Opens what `settings` say; the folder must be there.
-    pub(super) fn open(settings: &BlobSettings) -> Result<Self, StoreError> {
-        let root = settings.folder.canonicalize()?;
-        std::fs::create_dir_all(root.join(PUBLISHED))?;
-        let files = LocalFileSystem::new_with_prefix(&root)?.with_fsync(true);
-        let (objects, copies, place): (Arc<dyn ObjectStore>, _, _) = match &settings.objects {
-            None => (Arc::new(files.clone()), None, root.display().to_string()),
-            Some(given) => {
-                let copies = Copies::new(root.join(PUBLISHED), given.max_copies_bytes);
-                (given.store.connect()?, Some(copies), given.store.to_string())
-            }
-        };
-        Ok(Self { objects, files, root, copies, place })
-    }
-
-    /// Whether it holds a blob.
-    pub(super) async fn is_any_published(&self) -> Result<bool, StoreError> {
-        Ok(self.objects.list(Some(&Key::from(PUBLISHED))).next().await.transpose()?.is_some())
-    }
-}
-
-impl std::fmt::Display for Home {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.place)
-    }
-}
 
 /// The blobs. Clones share them.
 #[derive(Debug, Clone)]
@@ -228,11 +141,6 @@ impl Blobs {
         }
         let found = self.home().objects.get_opts(&key_of(sha256), options).await;
         Ok(found.map_err(|error| missing(error, sha256))?.into_stream())
-    }
-
-    /// Hands out blobs as files.
-    pub fn checkout(&self) -> Checkout {
-        Checkout { blobs: self.clone(), links: Mutex::default() }
     }
 
     /// The folder.
@@ -321,114 +229,17 @@ impl Blobs {
             Err(object_store::Error::NotFound { .. }) => self.send(&blob).await?,
             Err(error) => return Err(error.into()),
         }
-        Ok(copies.add(&blob.sha256, blob.path())?)
+        Ok(copies.add(&blob.sha256, blob.path()).await?)
     }
 
     /// Deletes a blob whose row is gone, behind a closed gate.
     pub(super) async fn remove(&self, sha256: &str) -> Result<(), StoreError> {
         if let Some(copies) = &self.home().copies {
-            copies.remove(sha256)?;
+            copies.remove(sha256).await?;
         }
         match self.home().objects.delete(&key_of(sha256)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Keeps a staged file as a part of an upload. Returns its name there.
-    pub(super) async fn keep_part(&self, upload: &UploadId, part: StagedBlob) -> Result<String, StoreError> {
-        let name = Uuid::now_v7().to_string();
-        let key = Key::from(format!("{UPLOADS}/{upload}/{name}"));
-        match self.home().copies {
-            None => self.move_to(part, &key).await?,
-            Some(_) => self.send_as(part.path(), key).await?,
-        }
-        Ok(name)
-    }
-
-    /// Puts the parts of an upload together.
-    pub(super) async fn join_parts(&self, upload: &UploadId, parts: &[String]) -> Result<StagedBlob, StoreError> {
-        let _turn = self.inner.copying.acquire().await.map_err(std::io::Error::other)?;
-        let mut file = self.upload().await?;
-        for part in parts {
-            self.append_object(&Key::from(format!("{UPLOADS}/{upload}/{part}")), &mut file).await?;
-        }
-        file.finish().await
-    }
-
-    /// Removes the parts of an upload that is over.
-    pub(super) async fn remove_parts(&self, upload: &UploadId) -> Result<(), StoreError> {
-        let mut parts = self.home().objects.list(Some(&Key::from(format!("{UPLOADS}/{upload}"))));
-        while let Some(part) = parts.next().await {
-            match self.home().objects.delete(&part?.location).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        if self.home().copies.is_none() {
-            // An object store knows no folders. One that is not empty has got another part.
-            let _removed = tokio::fs::remove_dir(self.root().join(UPLOADS).join(upload.as_str())).await;
-        }
-        Ok(())
-    }
-
-    /// Removes a part of an upload that nobody counts.
-    pub(super) async fn remove_part(&self, upload: &UploadId, part: &str) -> Result<(), StoreError> {
-        match self.home().objects.delete(&Key::from(format!("{UPLOADS}/{upload}/{part}"))).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// The uploads that have parts.
-    pub(super) async fn uploads(&self) -> Result<Vec<UploadId>, StoreError> {
-        let found = self.home().objects.list_with_delimiter(Some(&Key::from(UPLOADS))).await?;
-        Ok(found.common_prefixes.iter().filter_map(|folder| folder.filename()?.parse().ok()).collect())
-    }
-
-    /// A staging copy of the file that a tenant put under `key` of its own folder of the object store.
-    pub(super) async fn import(&self, tenant: &str, key: &str, limit_bytes: u64) -> Result<StagedBlob, StoreError> {
-        if self.home().copies.is_none() {
-            return Err(StoreError::NoObjectStore);
-        }
-        let absent = || Kind::Import.not_found(key);
-        let key = Key::parse(format!("{IMPORTS}/{tenant}/{key}")).map_err(|_| absent())?;
-        match self.home().objects.head(&key).await {
-            Ok(found) if found.size > limit_bytes => return Err(StoreError::ImportTooLarge { limit_bytes }),
-            Ok(_) => {}
-            Err(object_store::Error::NotFound { .. }) => return Err(absent()),
-            Err(error) => return Err(error.into()),
-        }
-        let _turn = self.inner.copying.acquire().await.map_err(std::io::Error::other)?;
-        let mut file = self.upload().await?;
-        self.append_object(&key, &mut file).await?;
-        match file.size_bytes() > limit_bytes {
-            // It grew meanwhile.
-            true => Err(StoreError::ImportTooLarge { limit_bytes }),
-            false => file.finish().await,
-        }
-    }
-
-    /// Appends an object to a file.
-    async fn append_object(&self, key: &Key, file: &mut Upload) -> Result<(), StoreError> {
-        let mut chunks = self.home().objects.get(key).await?.into_stream();
-        while let Some(chunk) = chunks.next().await {
-            file.write(chunk?).await?;
-        }
-        Ok(())
-    }
-
-    /// Gets a blob from the object store as a staging file.
-    async fn fetch(&self, sha256: &str) -> Result<StagedBlob, StoreError> {
-        let mut file = self.upload().await?;
-        self.append_object(&key_of(sha256), &mut file).await.map_err(|error| match error {
-            StoreError::Blob(error) => missing(error, sha256),
-            error => error,
-        })?;
-        let file = file.finish().await?;
-        match file.sha256 == sha256 {
-            true => Ok(file),
-            false => Err(StoreError::BlobDamaged { sha256: sha256.to_owned(), found: file.sha256 }),
         }
     }
 
@@ -460,7 +271,7 @@ impl Blobs {
         let mut hashes = Vec::new();
         let mut newest = i64::MAX;
         if let Some(copies) = &self.home().copies {
-            hashes = copies.list()?;
+            hashes = copies.list().await?;
             let grace_began = SystemTime::now() - GRACE;
             let since_epoch = grace_began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             newest = i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX);
@@ -484,49 +295,13 @@ impl Blobs {
     }
 }
 
-/// Blobs as files, for the core, which reads files in place: they stay where they are while it lives.
-#[derive(Debug)]
-pub struct Checkout {
-    blobs: Blobs,
-    /// To copies, which may be dropped.
-    links: Mutex<Vec<TempPath>>,
-}
-
-impl Checkout {
-    /// Where the bytes of a blob lie, once they are here.
-    ///
-    /// # Errors
-    /// [`StoreError::BlobMissing`], [`StoreError::BlobDamaged`], [`StoreError::Blob`], [`StoreError::Io`]: from an object store
-    /// alone; in a folder it is for the reader to find out.
-    pub async fn path(&self, sha256: &str) -> Result<PathBuf, StoreError> {
-        let Some(copies) = &self.blobs.home().copies else {
-            return Ok(self.blobs.home().root.join(key_of(sha256).as_ref()));
-        };
-        let _turn = copies.turn(sha256).await;
-        let link = self.blobs.staging_path(&Uuid::now_v7().to_string());
-        if copies.link(sha256, &link)? {
-            self.keep(TempPath::try_from_path(&link)?);
-            return Ok(link);
-        }
-        let file = self.blobs.fetch(sha256).await?;
-        copies.add(sha256, file.path())?;
-        let path = file.path().to_owned();
-        self.keep(file.file);
-        Ok(path)
-    }
-
-    fn keep(&self, link: TempPath) {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).push(link);
-    }
-}
-
 /// Folders of 256 by the first byte, so that no folder grows without bound.
 fn key_of(sha256: &str) -> Key {
     Key::from(format!("{PUBLISHED}/{}", sharded(sha256)))
 }
 
 /// Where a blob lies inside the folder of what is published.
-pub(super) fn sharded(sha256: &str) -> String {
+fn sharded(sha256: &str) -> String {
     format!("{}/{sha256}", sha256.get(..2).unwrap_or_default())
 }
 
@@ -541,7 +316,7 @@ fn missing(error: object_store::Error, sha256: &str) -> StoreError {
 /// A whole file that is not a blob yet: it can be looked at, and vanishes when dropped.
 #[derive(Debug)]
 pub struct StagedBlob {
-    pub(super) file: TempPath,
+    file: TempPath,
     pub(super) sha256: String,
     pub(super) size_bytes: u64,
 }
