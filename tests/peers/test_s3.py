@@ -103,6 +103,38 @@ def test_processes_that_share_a_bucket(bucket, tmp_path):
         assert keys(bucket) == ["wp/owner"]
 
 
+def test_a_search_in_parallel_spreads_over_machines(bucket, tmp_path):
+    bucket, endpoint = bucket
+    database = tmp_path / "shared.db"
+    part = lambda first: {"dataset": "digits", "range": [first, first + 150]}
+    search = {
+        "kind": "search", "model": "digits", "metric": "accuracy", "max_drop": 0.5, "parallel": 4,
+        "data": {"train": part(0), "validation": part(150), "test": part(300)},
+        "space": {"sparsity": [0.3, 0.5, 0.7], "levels": [3, 7], "exhaustive": True},
+        # What was pruned alike is trained once, and shared anew by whoever comes by.
+        "recipe": {"prune": {"sparsity": 0}, "quantize": {"levels": 7}, "finetune": {"epochs": 2}},
+    }
+    with serve(endpoint, database, tmp_path / "one", "--workers", "0") as url:
+        ask(f"{url}/api/v1/models?name=digits", DIGITS)
+        ask(f"{url}/api/v1/datasets?name=digits", (FIXTURES / "digits_val.npz").read_bytes())
+        with contextlib.ExitStack() as workers:
+            for name in ["two", "three"]:
+                worker = program(["worker"], endpoint, database, tmp_path / name, "waiting for jobs")
+                workers.enter_context(worker)
+            job = ask(f"{url}/api/v1/jobs", json.dumps(search).encode(), Prefer="wait=60")
+        assert job["status"] == "succeeded", job
+        trials = job["result"]["search"]["trials"]
+        assert len(trials) == 6 and all(trial["outcome"]["state"] == "measured" for trial in trials), trials
+        assert [trial["stage"] for trial in trials].count("shared") == 3
+        jobs = ask(f"{url}/api/v1/jobs?parent={job['id']}")["items"]
+        events = [ask(f"{url}/api/v1/jobs/{trial['id']}/events")["items"] for trial in jobs]
+        makers = {event["data"]["worker"] for list_ in events for event in list_ if event["kind"] == "started"}
+        assert len(makers) == 2, "both machines took trials"
+        versions = ask(f"{url}/api/v1/models/digits")["versions"]
+        stored = [key for key in keys(bucket) if "sha256" in key]
+        assert len(stored) == len(versions) + 1, "the model's versions and the dataset"
+
+
 def test_uploads_in_parts_and_imports(bucket, tmp_path):
     bucket, endpoint = bucket
     tus = {"Tus-Resumable": "1.0.0"}
