@@ -1,9 +1,10 @@
-//! The executor: all CPU work on uploaded files goes through it, on rayon pools that the process owns, never on a
-//! thread of tokio.
+//! The executor: all CPU work on uploaded files goes through it, on rayon pools that the process owns; on a thread of tokio only
+//! what is over in a fraction of a millisecond ([`Executor::run_briefly`]).
 //!
 //! Work is a serialisable request with a serialisable answer, so that a child process can do it where the settings say so;
 //! what is done with a loaded version uses [`Executor::run`] with a closure.
 
+use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -125,6 +126,24 @@ impl Executor {
         self.requests.run(work).await
     }
 
+    /// As [`Executor::run`], for what is over in less time than it takes to wake another thread and to be woken by it: it is done
+    /// right here, if it may run at once.
+    ///
+    /// # Errors
+    /// Those of [`Executor::run`].
+    pub async fn run_briefly<T, F>(&self, work: F) -> Result<T, ExecuteError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        match self.requests.turns.clone().try_acquire_owned() {
+            Ok(_turn) if has_own_pool() => {
+                catch_unwind(AssertUnwindSafe(work)).map_err(|_panic| ExecuteError::Panicked)
+            }
+            _ => self.run(work).await,
+        }
+    }
+
     /// As [`Executor::run`], for what may take seconds before the first request can be answered, while others are.
     ///
     /// # Errors
@@ -162,6 +181,16 @@ impl Executor {
         let isolation = self.isolation;
         self.jobs.run(move || perform(isolation, &work, Purpose::Job, &*progress)).await?
     }
+}
+
+/// Whether this thread is a rayon pool of its own, so that what is parallel in brief work stays on it. It is from the first time
+/// on that somebody asks; the threads of tokio that do are few, and live as long as the process.
+fn has_own_pool() -> bool {
+    thread_local! {
+        static OWN: OnceCell<Option<ThreadPool>> = const { OnceCell::new() };
+    }
+    let start = || ThreadPoolBuilder::new().num_threads(1).use_current_thread().build().ok();
+    OWN.with(|own| own.get_or_init(start).is_some())
 }
 
 /// Somebody who waits for work; tells when it goes away.
@@ -354,6 +383,8 @@ impl ExecuteError {
 
 #[cfg(test)]
 mod tests {
+    use rayon::prelude::*;
+
     use super::*;
 
     #[derive(Serialize, Deserialize)]
@@ -458,6 +489,25 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(width().await, Ok(2));
+    }
+
+    #[tokio::test]
+    async fn brief_work_runs_right_here_on_one_thread_and_waits_for_its_turn_elsewhere() {
+        let executor = Executor::start(2).expect("pools");
+        let here = std::thread::current().id();
+        let place = || (std::thread::current().id(), rayon::current_num_threads());
+        for _ in 0..2 {
+            assert_eq!(executor.run_briefly(place).await, Ok((here, 1)));
+        }
+        let sum = || (0..1000_u32).into_par_iter().map(u64::from).sum::<u64>();
+        assert_eq!(executor.run_briefly(sum).await, Ok(499_500));
+        let panics = || -> () { panic!("the work fails on purpose") };
+        assert_eq!(executor.run_briefly(panics).await, Err(ExecuteError::Panicked));
+        let ends = [occupy(&executor).await, occupy(&executor).await];
+        let mut waiting = Box::pin(executor.run_briefly(place));
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        drop(ends);
+        assert!(waiting.await.is_ok_and(|(thread, _)| thread != here));
     }
 
     #[tokio::test]

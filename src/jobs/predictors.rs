@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
@@ -58,6 +59,11 @@ pub(crate) struct PredictorSettings {
     pub(crate) version_budget_bytes: Option<u64>,
 }
 
+/// A prediction that takes no longer may be made by the thread that read its request.
+const BRIEF: Duration = Duration::from_micros(200);
+/// Larger bodies may hold more than those before them did.
+const BRIEF_BODY_BYTES: usize = 64 << 10;
+
 /// What to load, and how to hold it; in any process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct LoadRequest {
@@ -97,6 +103,14 @@ pub struct Loaded {
     pub tallies: Arc<Tallies>,
     /// Requests may be run together: that was asked for, and each sample is answered for itself.
     pub(super) is_batched: bool,
+}
+
+impl Loaded {
+    /// Whether a prediction of so many bytes is over before another thread would be awake, as far as those before tell.
+    pub fn is_brief(&self, body_bytes: usize) -> bool {
+        let is_quick = self.tallies.expected().is_some_and(|time| time <= BRIEF);
+        is_quick && body_bytes <= BRIEF_BODY_BYTES && self.predictor.is_here()
+    }
 }
 
 impl std::fmt::Debug for Loaded {

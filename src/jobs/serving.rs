@@ -80,6 +80,11 @@ impl Serving {
         }
     }
 
+    /// Whether it is held in this process.
+    pub(super) fn is_here(&self) -> bool {
+        matches!(self.0, Place::Here(_))
+    }
+
     /// Whether it has to be loaded again: its child is gone.
     pub(super) fn is_over(&self) -> bool {
         match &self.0 {

@@ -18,6 +18,8 @@ pub struct Tallies {
     input: Tally,
     infer: Tally,
     output: Tally,
+    /// What reading, running and writing took of late: a mean in which the latest counts for an eighth. 0 before the first.
+    recent_ns: AtomicU64,
 }
 
 /// How often something was timed, and its time in all.
@@ -81,7 +83,17 @@ impl Tallies {
         self.input.add(stopwatch.input);
         self.infer.add(stopwatch.infer);
         self.output.add(stopwatch.output);
+        let work = u64::try_from((stopwatch.input + stopwatch.infer + stopwatch.output).as_nanos()).unwrap_or(u64::MAX);
+        let recent = self.recent_ns.load(Ordering::Relaxed);
+        // Of two that come at once, one may be lost: it is an estimate.
+        let mean = if recent == 0 { work } else { recent - recent / 8 + work / 8 };
+        self.recent_ns.store(mean, Ordering::Relaxed);
         self.touch();
+    }
+
+    /// About how long the next prediction takes, but for waiting; `None` before the first.
+    pub(super) fn expected(&self) -> Option<Duration> {
+        Some(self.recent_ns.load(Ordering::Relaxed)).filter(|ns| *ns > 0).map(Duration::from_nanos)
     }
 
     /// Counts a prediction that was refused, or failed.
@@ -188,5 +200,16 @@ mod tests {
         assert!(parts.iter().all(|part| part.count == 1));
         assert!(parts.iter().map(|part| part.ns).sum::<u64>() <= read.success.ns);
         assert!(read.last_ms > 1_700_000_000_000);
+    }
+
+    #[test]
+    fn what_is_expected_follows_what_was_seen_of_late() {
+        let tallies = Tallies::default();
+        assert_eq!(tallies.expected(), None);
+        let lasting = |ms| Stopwatch { infer: Duration::from_millis(ms), ..Stopwatch::start() };
+        tallies.succeeded(&lasting(8));
+        assert_eq!(tallies.expected(), Some(Duration::from_millis(8)));
+        (0..64).for_each(|_| tallies.succeeded(&lasting(80)));
+        assert!(tallies.expected().is_some_and(|time| time > Duration::from_millis(75)));
     }
 }

@@ -76,6 +76,11 @@ impl Envelope {
 }
 
 impl Sent {
+    /// Its bytes when it is not compressed.
+    pub fn size_bytes(&self) -> usize {
+        self.coding.map_or(self.body.len(), |(_, size_bytes)| size_bytes)
+    }
+
     /// The body, uncompressed; work for the executor.
     ///
     /// # Errors

@@ -144,6 +144,7 @@ async fn run<P: Prediction>(
         return answer;
     }
     let mut inner = *watch;
+    let is_brief = loaded.is_brief(sent.size_bytes());
     let work = move || -> Result<(Answer, Stopwatch), Error> {
         // Held until the work is done, also when the client has gone.
         let _share = share;
@@ -158,7 +159,10 @@ async fn run<P: Prediction>(
         inner.wrote();
         Ok((answer, inner))
     };
-    let (answer, inner) = app.executor.run(work).await??;
+    let (answer, inner) = match is_brief {
+        true => app.executor.run_briefly(work).await??,
+        false => app.executor.run(work).await??,
+    };
     *watch = inner;
     Ok(answer)
 }
