@@ -67,7 +67,7 @@ mod tests {
             [("b".to_owned(), (vec![2], vec![1.0, -0.0])), ("w".to_owned(), (vec![1, 3], vec![0.5, f32::MIN, 0.0]))]
                 .into();
         save(&folder, &tensors).unwrap();
-        assert_eq!(load(&folder).unwrap(), tensors);
+        assert_eq!(load(&super::super::tuned_file(&folder)).unwrap(), tensors);
         assert_eq!(load_checkpoint(&folder, "pruned").unwrap(), None);
         save_checkpoint(&folder, "pruned", b"state").unwrap();
         assert_eq!(load_checkpoint(&folder, "pruned").unwrap().as_deref(), Some(&b"state"[..]));

@@ -312,7 +312,7 @@ fn a_later_compression_starts_from_the_weights_of_an_earlier_one() {
     digits.compress(TUNED, &digits.data(Some(folder.path()), None)).unwrap();
     let more = r#"{"prune": {"sparsity": 0.9, "scope": "global"}, "encode": {"remove": false},
         "finetune": {"epochs": 2, "sharing_epochs": 0, "batch": 32}}"#;
-    let (report, _) = digits.compress(more, &digits.data(None, Some(folder.path()))).unwrap();
+    let (report, _) = digits.compress(more, &digits.data(None, Some(&tuned_file(folder.path())))).unwrap();
     assert!(report.training[0].sparsity >= 0.85, "it begins where the other ended: {}", report.training[0].sparsity);
     assert!((report.sparsity - 0.9).abs() < 1e-3);
 }
