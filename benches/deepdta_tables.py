@@ -52,13 +52,11 @@ SEARCHES = {
     "pruned": (False, {"sparsity": [0.85, 0.9]}),
     "per-layer": (False, {"levels": [2, 7], "methods": ["cws", "pws"]}),
     "pruned-per-layer": (False, {"sparsity": [0.8, 0.9], "levels": [7], "methods": ["cws", "pws"]}),
-    "unified": (True, {"levels": [3, 4], "methods": ["cws", "pws"]}),
-    # Steps of one width need many values to reach over all layers, of which few are frequent.
-    "unified-steps": (True, {"levels": [15, 31], "methods": ["uq", "ecsq"]}),
+    "unified": (True, {"levels": [3, 4], "methods": ["cws"]}),
+    # Layers differ in scale: values that are steps or quantiles of all of them reach only with many, of which few are frequent.
+    "unified-wide": (True, {"levels": [15, 31], "methods": ["pws", "uq", "ecsq"]}),
     "pruned-unified": (True, {"sparsity": [0.8, 0.9, 0.95], "levels": [7], "methods": ["cws", "pws", "ecsq"]}),
-    "pruned-unified-steps": (True, {"sparsity": [0.9, 0.95], "levels": [15, 31], "methods": ["uq", "ecsq"]}),
-    "pruned-unified-many": (True, {"sparsity": [0.8], "levels": [31], "methods": ["cws", "pws", "ecsq"]}),
-    "pruned-unified-sparse": (True, {"sparsity": [0.97, 0.98], "levels": [3, 7], "methods": ["pws"]}),
+    "pruned-unified-wide": (True, {"sparsity": [0.9, 0.95], "levels": [15, 31], "methods": ["pws", "uq"]}),
 }
 
 

@@ -47,7 +47,7 @@ pub struct Executor {
     requests: Pool,
     /// Versions that become ready to predict.
     loads: Pool,
-    /// Work of queued jobs; workers bound how much of it there is.
+    /// Work of queued jobs. Workers bound how much of it there is, but for the beginnings and the ends of searches in parallel.
     jobs: Pool,
     /// Of requests, waiting or running. One that finds none free is turned away.
     places: Arc<Semaphore>,

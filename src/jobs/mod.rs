@@ -185,7 +185,21 @@ impl Jobs {
         let job = self.storage.store.cancel(id).await?;
         self.changes.announce(id);
         self.changes.announce_cancel(id);
+        if job.state.is_final() {
+            self.end_trials(&job).await;
+        }
         Ok(job)
+    }
+
+    /// Stops what a job that is over, a search, has had queued, and clears it away.
+    async fn end_trials(&self, job: &JobRecord) {
+        if !spread::is_spread(job) {
+            return;
+        }
+        match self.storage.for_tenant(&job.tenant_id).end_trials(&job.id).await {
+            Ok(stopped) => stopped.iter().for_each(|trial| self.changes.announce_cancel(trial)),
+            Err(error) => tracing::warn!(job = %job.id, %error, "what its trials left stays until the next sweep"),
+        }
     }
 
     /// Returns the job once it is finished, or as it stands after `timeout`.

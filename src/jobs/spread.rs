@@ -2,17 +2,18 @@
 //!
 //! The search itself only queues them, waits, and concludes: it needs no thread meanwhile, and holds up no worker. All that it
 //! knows is in the database, so that whoever takes it up goes on with the trials that there are. With more trials at a time
-//! than what is known calls for, some are made ahead ([`crate::search::Plan::ahead`]).
+//! than what is known calls for, some are made ahead ([`crate::search::Plan::speculative`]).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::progress::{Progress, Silent};
 use crate::search::{Outcome, Plan, Proposal, SearchEnd, SearchError, Trial};
-use crate::storage::{Compression, JobId, JobRecord, JobState, NewJob, StoreError};
+use crate::storage::{Compression, Failure, JobId, JobRecord, JobState, NewJob, StoreError};
 
 use super::progress::JobProgress;
 use super::work::{ConcludeSearch, Done, PlanSearch, SplitFiles, gone_or_failed, search_failed};
-use super::{ExecuteError, JobKind, JobSpec, Jobs, SearchSpec, TrialResult, TrialSpec, to_json};
+use super::{ExecuteError, JobKind, JobSpec, Jobs, Refusal, SearchSpec, TrialResult, TrialSpec, to_json};
 
 /// Whether the trials of `job` are jobs of their own.
 pub(super) fn is_spread(job: &JobRecord) -> bool {
@@ -34,10 +35,15 @@ pub(super) async fn run(jobs: &Jobs, job: &JobRecord, progress: Arc<JobProgress>
         None => {
             let work = PlanSearch { model: upload.clone(), search: spec.search.clone(), data: data.clone() };
             let plan = executor.execute_job(work, progress.clone()).await?;
-            storage.store.note_plan(&job.lease(), &to_json(&plan)).await.map_err(ExecuteError::failed)?;
-            plan
+            match storage.store.note_plan(&job.lease(), &to_json(&plan)).await {
+                Ok(()) => plan,
+                // Somebody asked it to stop, before there was a trial.
+                Err(StoreError::LeaseLost { .. }) => return Err(ExecuteError::Cancelled),
+                Err(error) => return Err(ExecuteError::failed(error)),
+            }
         }
     };
+    let plan: Arc<Plan> = Arc::new(plan);
     let search = Spread { jobs, job, spec: &spec, plan: &plan, progress: &progress };
     let (trials, ended) = search.make_trials().await?;
     let Some(chosen) = plan.choose(&trials.finished) else {
@@ -46,7 +52,7 @@ pub(super) async fn run(jobs: &Jobs, job: &JobRecord, progress: Arc<JobProgress>
             _ => search_failed(SearchError::no_trial(&trials.finished)),
         });
     };
-    let made = trials.made(chosen.number).ok_or_else(|| ExecuteError::failed("the chosen trial is gone"))?;
+    let made = trials.jobs.get(&chosen.number).ok_or_else(|| ExecuteError::failed("the chosen trial is gone"))?;
     let report = storage.store.job(made).await.map_err(ExecuteError::failed)?.result.unwrap_or_default();
     let artifact = report["trial"]["artifact"].as_str().unwrap_or_default();
     let artifact = files.path(artifact).await.map_err(ExecuteError::failed)?;
@@ -54,7 +60,7 @@ pub(super) async fn run(jobs: &Jobs, job: &JobRecord, progress: Arc<JobProgress>
     let file = storage.blobs.staging_file().map_err(ExecuteError::failed)?;
     let work = ConcludeSearch {
         model: upload,
-        plan: plan.clone(),
+        plan: Plan::clone(&plan),
         data,
         trials: trials.finished.clone(),
         chosen: chosen.clone(),
@@ -74,7 +80,7 @@ struct Spread<'a> {
     jobs: &'a Jobs,
     job: &'a JobRecord,
     spec: &'a SearchSpec,
-    plan: &'a Plan,
+    plan: &'a Arc<Plan>,
     progress: &'a JobProgress,
 }
 
@@ -86,19 +92,15 @@ struct Trials {
     /// Those that wait for a worker, or have one.
     running: Vec<(JobRecord, Proposal)>,
     /// The jobs of all, by number; cancelled ones count for nothing else.
-    jobs: Vec<(usize, JobId)>,
+    jobs: BTreeMap<usize, JobId>,
 }
 
 impl Trials {
-    fn made(&self, number: usize) -> Option<&JobId> {
-        self.jobs.iter().find(|(other, _)| *other == number).map(|(_, job)| job)
-    }
-
     fn add(&mut self, job: JobRecord) -> Result<(), ExecuteError> {
         let JobSpec::Trial(spec) = serde_json::from_value(job.spec.clone()).map_err(ExecuteError::failed)? else {
             return Err(ExecuteError::failed("a search has a part that is no trial"));
         };
-        self.jobs.push((spec.number, job.id.clone()));
+        self.jobs.insert(spec.number, job.id.clone());
         let mut trial = Trial::of(spec.number, spec.proposal());
         match job.state {
             JobState::Succeeded => {
@@ -108,8 +110,7 @@ impl Trials {
                 self.finished.push(trial);
             }
             JobState::Failed => {
-                let reason = job.failure.map(|failure| failure.detail).unwrap_or_default();
-                trial.outcome = Outcome::Failed { reason };
+                trial.outcome = Outcome::Failed { reason: failed(job.failure)? };
                 self.finished.push(trial);
             }
             JobState::Cancelled => {}
@@ -119,33 +120,75 @@ impl Trials {
     }
 }
 
+/// The trials to make after those that are finished, `most` at a time; none once nothing is left to try.
+fn wanted(plan: &Plan, finished: &[Trial], most: usize) -> Result<Vec<Proposal>, SearchError> {
+    let is_new = |next: &Proposal| finished.iter().all(|trial| trial.recipe != next.recipe);
+    let Some(next) = plan.next(finished)?.filter(is_new) else { return Ok(Vec::new()) };
+    let mut wanted = vec![next];
+    let ahead = plan.speculative(finished, &wanted, most - 1)?;
+    wanted.extend(ahead.into_iter().filter(is_new));
+    Ok(wanted)
+}
+
+/// What a job that failed says of its trial; or of the search, where another recipe would fail as well.
+fn failed(failure: Option<Failure>) -> Result<String, ExecuteError> {
+    let Failure { code, detail } = failure.unwrap_or(Failure { code: String::new(), detail: String::new() });
+    match serde_json::from_value::<Refusal>(code.clone().into()) {
+        // Faults of a recipe are no failures of its job, but for one that takes too much.
+        Ok(Refusal::LimitsExceeded) => Ok(detail),
+        Ok(refusal) => Err(ExecuteError::Refused { refusal, detail }),
+        Err(_) if code == "worker_lost" => Ok(detail),
+        Err(_) => Err(ExecuteError::failed(format!("a trial failed: {code}: {detail}"))),
+    }
+}
+
 impl Spread<'_> {
     /// Has trials made until nothing is left to try, or no more may be; none is at work then.
     async fn make_trials(&self) -> Result<(Trials, SearchEnd), ExecuteError> {
         let mut watch = self.jobs.watch(&self.job.id);
+        let (mut seen, mut was_cancelled) = (None, false);
         loop {
-            let trials = self.trials().await?;
-            let ended = match self.progress.is_cancelled() {
-                true => {
-                    self.stop_unless_cancelled().await?;
-                    Some(SearchEnd::Cancelled)
+            // Whatever changes a trial's state changes these.
+            let counts = self.jobs.storage.store.trial_counts(&self.job.id).await.map_err(ExecuteError::failed)?;
+            let is_cancelled = self.progress.is_cancelled();
+            if seen.as_ref() != Some(&counts) || is_cancelled != was_cancelled {
+                if let Some(end) = self.go_on(is_cancelled).await? {
+                    return Ok(end);
                 }
-                false => match self.plan.exhausted(&trials.finished) {
-                    Some(ended) => Some(ended),
-                    None => self.queue_next(&trials).await?,
-                },
-            };
-            match ended {
-                Some(ended) if trials.running.is_empty() => return Ok((trials, ended)),
-                Some(_) => self.cancel(trials.running.iter().map(|(job, _)| job)).await?,
-                None => {
-                    let (done, most) = (trials.finished.len(), self.plan.max_trials());
-                    let message = self.plan.describe(done + 1, &trials.finished);
-                    self.progress.report(done as f64 / most as f64, "search", &message);
-                }
+                // What was queued just now counts at the next look.
+                (seen, was_cancelled) = (Some(counts), is_cancelled);
             }
             watch.changed().await;
         }
+    }
+
+    /// Queues what is to be tried next, or stops what is at work; returns all once that is over.
+    async fn go_on(&self, is_cancelled: bool) -> Result<Option<(Trials, SearchEnd)>, ExecuteError> {
+        let trials = self.trials().await?;
+        let ended = match is_cancelled {
+            true => {
+                self.stop_unless_cancelled().await?;
+                Some(SearchEnd::Cancelled)
+            }
+            false => match self.plan.exhausted(&trials.finished) {
+                Some(ended) => Some(ended),
+                None => self.queue_next(&trials).await?,
+            },
+        };
+        match ended {
+            Some(ended) if trials.running.is_empty() => return Ok(Some((trials, ended))),
+            Some(ended) => {
+                // The time is for trials to begin: those that did come to their end.
+                let begun = |job: &&JobRecord| ended == SearchEnd::Seconds && job.state != JobState::Queued;
+                self.cancel(trials.running.iter().map(|(job, _)| job).filter(|job| !begun(job))).await?;
+            }
+            None => {
+                let (done, most) = (trials.finished.len(), self.plan.max_trials());
+                let message = self.plan.describe(done + 1, &trials.finished);
+                self.progress.report(done as f64 / most as f64, "search", &message);
+            }
+        }
+        Ok(None)
     }
 
     async fn trials(&self) -> Result<Trials, ExecuteError> {
@@ -167,21 +210,24 @@ impl Spread<'_> {
     /// Queues what is to be tried next, and takes back what waits for a worker and need not be tried any more. `Complete` once
     /// nothing is left to try.
     async fn queue_next(&self, trials: &Trials) -> Result<Option<SearchEnd>, ExecuteError> {
-        let Some(next) = self.plan.next(&trials.finished).map_err(search_failed)? else {
-            return Ok(Some(SearchEnd::Complete));
-        };
         let left = self.plan.max_trials() - trials.finished.len();
         let most = self.spec.job.parallel.min(left);
-        let mut wanted = vec![next];
-        wanted.extend(self.plan.ahead(&trials.finished, &wanted, most - 1).map_err(search_failed)?);
+        let (plan, finished) = (self.plan.clone(), trials.finished.clone());
+        // Of thousands of trials it takes its time.
+        let planned = tokio::task::spawn_blocking(move || wanted(&plan, &finished, most));
+        let wanted = planned.await.map_err(ExecuteError::failed)?.map_err(search_failed)?;
+        if wanted.is_empty() {
+            return Ok(Some(SearchEnd::Complete));
+        }
         let (waiting, working): (Vec<_>, Vec<_>) =
             trials.running.iter().partition(|(job, _)| job.state == JobState::Queued);
         let needless = waiting.iter().filter(|(_, proposal)| !wanted.contains(proposal));
         self.cancel(needless.clone().map(|(job, _)| job)).await?;
         let free = most.saturating_sub(working.len() + waiting.len() - needless.count());
         let is_new = |proposal: &&Proposal| trials.running.iter().all(|(_, running)| running != *proposal);
-        for (index, proposal) in wanted.iter().filter(is_new).take(free).enumerate() {
-            match self.queue(trials.jobs.len() + 1 + index, proposal).await {
+        let numbers = trials.jobs.last_key_value().map_or(0, |(last, _)| *last) + 1..;
+        for (number, proposal) in numbers.zip(wanted.iter().filter(is_new).take(free)) {
+            match self.queue(number, proposal).await {
                 Ok(_) => {}
                 // Somebody asked the search to stop, or another worker has it: this one hears of it soon.
                 Err(StoreError::LeaseLost { .. }) => break,

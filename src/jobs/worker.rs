@@ -96,6 +96,9 @@ async fn reap(jobs: Jobs, settings: WorkerSettings, stop: CancellationToken) {
                     tracing::warn!(job = %job.id, attempt = job.attempt, state = ?job.state, "a worker was lost");
                     count_finished(&job);
                     jobs.changes.announce(&job.id);
+                    if job.state.is_final() {
+                        jobs.end_trials(&job).await;
+                    }
                 }
             }
             Err(error) => tracing::error!(%error, "the reaper failed"),
@@ -119,6 +122,13 @@ fn span_of(job: &JobRecord) -> Span {
         context.continue_in(&span);
     }
     span
+}
+
+/// A search beside a worker panicked: its lease runs out, and somebody goes on with it.
+fn tell_of_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a search panicked; it is taken up when the lease is over");
+    }
 }
 
 /// True when `stop` came first.
@@ -167,9 +177,13 @@ impl Worker {
                     sleep_or_stop(self.settings.idle_poll, &self.stop).await;
                 }
             }
-            while searches.try_join_next().is_some() {}
+            while let Some(ended) = searches.try_join_next() {
+                tell_of_panic(ended);
+            }
         }
-        while searches.join_next().await.is_some() {}
+        while let Some(ended) = searches.join_next().await {
+            tell_of_panic(ended);
+        }
     }
 
     async fn idle(&self) {
@@ -212,11 +226,7 @@ impl Worker {
                 count_finished(&job);
                 if job.state.is_final() {
                     storage.blobs.remove_work_folder(&job.id).await;
-                    if spread::is_spread(&job)
-                        && let Err(error) = storage.end_trials(&job.id).await
-                    {
-                        tracing::warn!(job = %job.id, %error, "what its trials left stays until the next sweep");
-                    }
+                    self.jobs.end_trials(&job).await;
                 }
             }
             Err(StoreError::LeaseLost { .. }) => tracing::warn!(job = %job.id, attempt = job.attempt, "lease lost"),

@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::grid::Grid;
 use super::spec::Bound;
 use super::trial::{Outcome, Point, Proposal, Trial};
 use super::walk::Facts;
-use super::{Search, SearchEnd, SearchError, grid, report, walk};
+use super::{Search, SearchEnd, SearchError, report, walk};
 use crate::evaluate::Metric;
 
 /// A search whose bound is known: what it takes to propose trials, without the model and the data.
@@ -46,36 +47,54 @@ impl Plan {
     /// # Errors
     /// [`SearchError::Recipe`].
     pub fn next(&self, trials: &[Trial]) -> Result<Option<Proposal>, SearchError> {
-        match &self.search.space {
-            Some(space) => grid::next(space, &self.search.recipe, (self.bound, self.value.unwrap_or_default()), trials),
-            None => walk::next(&self.search.recipe, self.bound, self.facts, trials),
-        }
+        self.course(trials).next()
     }
 
-    /// At most `most` trials to make beside those that are being made. They are those that would come next if all of `running`
-    /// kept the bound, and if none did, so that some turn out to be needless.
+    /// The search as it is after `trials`.
+    pub(super) fn course(&self, trials: &[Trial]) -> Course<'_> {
+        let mut course = match &self.search.space {
+            Some(space) => {
+                Course::Grid(Grid::new(space, &self.search.recipe, (self.bound, self.value.unwrap_or_default())))
+            }
+            None => Course::Walk { plan: self, trials: Vec::new() },
+        };
+        trials.iter().for_each(|trial| course.add(trial.clone()));
+        course
+    }
+
+    /// At most `most` trials to make beside those that are being made: those that would come next if all of `running` kept the bound,
+    /// and if none did, so that some turn out to be needless. A walk begins with one trial, by which it knows sizes.
     ///
     /// # Errors
     /// [`SearchError::Recipe`].
-    pub fn ahead(&self, trials: &[Trial], running: &[Proposal], most: usize) -> Result<Vec<Proposal>, SearchError> {
+    pub fn speculative(
+        &self,
+        trials: &[Trial],
+        running: &[Proposal],
+        most: usize,
+    ) -> Result<Vec<Proposal>, SearchError> {
         let mut found: Vec<Proposal> = Vec::new();
+        if self.search.space.is_none() && trials.is_empty() {
+            return Ok(found);
+        }
         let mut futures = [true, false].map(|kept| {
-            let supposed = running.iter().map(|proposal| self.suppose(proposal.clone(), kept));
-            (kept, trials.iter().cloned().chain(supposed).collect::<Vec<Trial>>())
+            let mut course = self.course(trials);
+            running.iter().for_each(|proposal| course.add(self.suppose(proposal.clone(), kept)));
+            (kept, course)
         });
-        // One more from each future in turn; futures that propose the same are told from each other a step later.
+        // One more from each future in turn; those that propose the same are told from each other a step later.
         for step in 0..futures.len() * (most + 1) {
             if found.len() == most {
                 break;
             }
             let (kept, future) = &mut futures[step % 2];
-            let Some(proposal) = self.next(future)? else { continue };
+            let Some(proposal) = future.next()? else { continue };
             let is_known = found.contains(&proposal) || running.contains(&proposal);
             let can_start = proposal.from.is_none_or(|from| trials.iter().any(|trial| trial.number == from));
             if !is_known && can_start {
                 found.push(proposal.clone());
             }
-            future.push(self.suppose(proposal, *kept));
+            future.add(self.suppose(proposal, *kept));
         }
         Ok(found)
     }
@@ -112,6 +131,30 @@ impl Plan {
     }
 }
 
+/// A search so far, as it was or as it is supposed to go on.
+pub(super) enum Course<'a> {
+    Grid(Grid<'a>),
+    Walk { plan: &'a Plan, trials: Vec<Trial> },
+}
+
+impl Course<'_> {
+    /// Takes note of a trial.
+    pub(super) fn add(&mut self, trial: Trial) {
+        match self {
+            Self::Grid(grid) => grid.add(&trial),
+            Self::Walk { trials, .. } => trials.push(trial),
+        }
+    }
+
+    /// The trial to make now; `None` once nothing is left to try.
+    pub(super) fn next(&self) -> Result<Option<Proposal>, SearchError> {
+        match self {
+            Self::Grid(grid) => grid.next(),
+            Self::Walk { plan, trials } => walk::next(&plan.search.recipe, plan.bound, plan.facts, trials),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -135,14 +178,20 @@ mod tests {
     fn what_comes_next_either_way_is_made_ahead() {
         let plan = plan(json!({"max_drop": 0.01}));
         let first = plan.next(&[]).unwrap().unwrap();
-        let ahead = plan.ahead(&[], std::slice::from_ref(&first), 4).unwrap();
+        assert_eq!(plan.speculative(&[], std::slice::from_ref(&first), 4).unwrap(), []);
+        let trials = [ended(&plan, 1, first, true)];
+        let second = plan.next(&trials).unwrap().unwrap();
+        let ahead = plan.speculative(&trials, std::slice::from_ref(&second), 4).unwrap();
         assert_eq!(ahead.len(), 4);
-        let all: Vec<&Proposal> = std::iter::once(&first).chain(&ahead).collect();
+        let all: Vec<&Proposal> = std::iter::once(&second).chain(&ahead).collect();
         assert!(all.iter().enumerate().all(|(i, one)| !all[..i].contains(one)), "{all:?}");
         for kept in [true, false] {
-            let next = plan.next(&[ended(&plan, 1, first.clone(), kept)]).unwrap().unwrap();
-            assert!(ahead.contains(&next), "{kept}");
+            let trials = [trials[0].clone(), ended(&plan, 2, second.clone(), kept)];
+            assert!(ahead.contains(&plan.next(&trials).unwrap().unwrap()), "{kept}");
         }
+        // What ends before an earlier one is not made again.
+        let out_of_order = [trials[0].clone(), ended(&plan, 3, ahead[0].clone(), true)];
+        assert_eq!(plan.next(&out_of_order).unwrap(), Some(second));
     }
 
     #[test]
@@ -151,14 +200,14 @@ mod tests {
         let space = json!({"sparsity": [0.5, 0.8], "levels": [3, 7], "exhaustive": true});
         let plan = plan(json!({"max_drop": 0.01, "recipe": recipe, "space": space}));
         let first = plan.next(&[]).unwrap().unwrap();
-        let ahead = plan.ahead(&[], std::slice::from_ref(&first), 3).unwrap();
+        let ahead = plan.speculative(&[], std::slice::from_ref(&first), 3).unwrap();
         assert!(
             ahead.iter().all(|proposal| proposal.stage == TrialStage::Grid && proposal.from.is_none()),
             "{ahead:?}"
         );
         let trials = [ended(&plan, 1, first, true)];
         let next = plan.next(&trials).unwrap().unwrap();
-        let ahead = plan.ahead(&trials, std::slice::from_ref(&next), 3).unwrap();
+        let ahead = plan.speculative(&trials, std::slice::from_ref(&next), 3).unwrap();
         assert!(ahead.iter().chain([&next]).any(|proposal| proposal.from == Some(1)), "{ahead:?}");
     }
 

@@ -41,11 +41,12 @@ pub fn run(
     let lab = Lab::open(model, search, data, progress)?;
     let (mut log, mut trials) = Log::open(folder, &fingerprint(model, search, lab.data())?)?;
     let budget = lab.plan().max_trials() as f64;
+    let mut course = lab.plan().course(&trials);
     let ended = loop {
         if let Some(ended) = lab.plan().exhausted(&trials) {
             break ended;
         }
-        let Some(proposal) = lab.plan().next(&trials)? else { break SearchEnd::Complete };
+        let Some(proposal) = course.next()? else { break SearchEnd::Complete };
         let number = trials.len() + 1;
         let whole = Part { whole: progress, from: trials.len() as f64 / budget, to: number as f64 / budget };
         let told = Labelled { progress: &whole, label: lab.plan().describe(number, &trials) };
@@ -62,6 +63,7 @@ pub fn run(
                 }
                 log.add(&trial)?;
                 finished(&trial);
+                course.add(trial.clone());
                 trials.push(trial);
             }
             Err(SearchError::Cancelled(_)) => break SearchEnd::Cancelled,

@@ -82,6 +82,15 @@ impl Space {
 }
 
 impl Point {
+    /// With what `common` says where the space says nothing; a sparsity of 0 prunes nothing.
+    pub(super) fn within(self, common: Self) -> Self {
+        Self {
+            sparsity: self.sparsity.or(common.sparsity).filter(|sparsity| sparsity.get() > 0.0),
+            levels: self.levels.or(common.levels),
+            method: self.method.or(common.method),
+        }
+    }
+
     /// Grows with the size of the artifact: the bits of the weights that are left, roughly.
     pub(super) fn rank(self) -> f64 {
         let density = 1.0 - self.sparsity.map_or(0.0, Sparsity::get);

@@ -8,7 +8,7 @@ use crate::compress::Recipe;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 pub struct Trial {
-    /// Counted from 1.
+    /// Counted from 1; of trials that were made at the same time, some are missing: those that turned out to be needless.
     pub number: usize,
     /// What part of the search it belongs to.
     pub stage: TrialStage,

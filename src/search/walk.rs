@@ -83,22 +83,28 @@ impl Walk<'_> {
 
     /// Further without training, as long as harder settings may keep the bound.
     fn one_shot(&self) -> Result<Option<Proposal>, SearchError> {
-        let made = self.of(TrialStage::OneShot).count();
         // Of trials that are smaller and smaller, the last that matters breaks the quality, or fits the size.
         let is_over = self.of(TrialStage::OneShot).any(|trial| trial.is_within_bound() != self.wants_quality);
-        let over = match (self.bound, self.calibrates_to_sizes()) {
-            _ if is_over => None,
-            (Bound::Size { bytes, .. }, true) => (made == 0).then(|| json!({ "target": { "size_bytes": bytes } })),
-            (Bound::Quality { .. }, true) => PSIS.get(made).map(|&psi| self.target(psi)),
-            (_, false) => ONE_SHOT.get(made).map(|&(sparsity, levels)| {
-                let prune = if sparsity > 0.0 { json!({ "sparsity": sparsity }) } else { Value::Null };
-                json!({ "prune": prune, "quantize": { "levels": levels } })
-            }),
+        let settings: Vec<Value> = match (self.bound, self.calibrates_to_sizes()) {
+            _ if is_over => Vec::new(),
+            (Bound::Size { bytes, .. }, true) => vec![json!({ "target": { "size_bytes": bytes } })],
+            (Bound::Quality { .. }, true) => PSIS.iter().map(|&psi| self.target(psi)).collect(),
+            (_, false) => ONE_SHOT.iter().map(|&(sparsity, levels)| one_shot(sparsity, levels)).collect(),
         };
-        let Some(mut over) = over else { return Ok(None) };
-        over["finetune"] = Value::Null;
-        let recipe = self.settings()?.with(&over)?;
-        Ok(Some(Proposal { stage: TrialStage::OneShot, from: None, recipe }))
+        // Trials that are made at the same time may end in any order.
+        for (index, mut over) in settings.into_iter().enumerate() {
+            over["finetune"] = Value::Null;
+            let recipe = self.settings()?.with(&over)?;
+            let is_made = match self.trials.first().filter(|_| index == 0) {
+                // By the first trial sizes are known, of which it had an estimate.
+                Some(first) => first.stage == TrialStage::OneShot,
+                None => self.of(TrialStage::OneShot).any(|trial| trial.recipe == recipe),
+            };
+            if !is_made {
+                return Ok(Some(Proposal { stage: TrialStage::OneShot, from: None, recipe }));
+            }
+        }
+        Ok(None)
     }
 
     /// A smaller size than without training, at which the shared values are trained.
@@ -192,13 +198,21 @@ impl Walk<'_> {
             return Ok(None);
         }
         let used = levels(best).unwrap_or(u64::MAX);
-        let made = self.of(TrialStage::Shared).count();
-        let fewer = LEVELS.into_iter().filter(|levels| *levels < used).nth(made);
-        let Some(levels) = fewer else { return Ok(None) };
-        let over = json!({ "quantize": { "levels": levels }, "finetune": { "epochs": 0 } });
-        let recipe = best.recipe.with(&over)?;
-        Ok(Some(Proposal { stage: TrialStage::Shared, from: Some(best.number), recipe }))
+        for levels in LEVELS.into_iter().filter(|levels| *levels < used) {
+            let over = json!({ "quantize": { "levels": levels }, "finetune": { "epochs": 0 } });
+            let recipe = best.recipe.with(&over)?;
+            if self.of(TrialStage::Shared).all(|trial| trial.recipe != recipe) {
+                return Ok(Some(Proposal { stage: TrialStage::Shared, from: Some(best.number), recipe }));
+            }
+        }
+        Ok(None)
     }
+}
+
+/// Settings of a trial without data.
+fn one_shot(sparsity: f64, levels: u64) -> Value {
+    let prune = if sparsity > 0.0 { json!({ "sparsity": sparsity }) } else { Value::Null };
+    json!({ "prune": prune, "quantize": { "levels": levels } })
 }
 
 /// The density to try after those in `tried`, each with whether it kept the bound; `None` once it is known well enough.

@@ -27,6 +27,8 @@ macro_rules! insert_blob {
             .await?;
         let exceeded: Option<i64> = sqlx::query_scalar($crate::storage::blob_rows::EXCEEDED)
             .bind(&$store.tenant)
+            .bind(&$blob.sha256)
+            .bind($blob.size_bytes)
             .fetch_optional(&mut *$tx)
             .await?;
         if let Some(max_bytes) = exceeded {
@@ -60,12 +62,15 @@ pub(super) const LOCK: &str = "SELECT pg_advisory_xact_lock(8241)";
 pub(super) const INSERT: &str = "INSERT INTO blobs (tenant_id, sha256, size_bytes, created_at) \
      SELECT $1, $2, $3, now_ms FROM clock WHERE true ON CONFLICT (tenant_id, sha256) DO NOTHING";
 
-/// The bound of a tenant that stores more, with room kept for the uploads in parts that it announced. One that is whole is about
-/// to become a blob.
+/// The bound of a tenant that stores more than it may, together with the uploads in parts that it announced: but for files that
+/// trials keep until their search is over, and for one upload that is whole and as large as the blob `$2`, of `$3` bytes, which it
+/// becomes right now.
 pub(super) const EXCEEDED: &str = "SELECT max_stored_bytes FROM tenants WHERE id = $1 AND max_stored_bytes < \
-     (SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) FROM blobs WHERE tenant_id = $1) + \
-     (SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) FROM uploads \
-     WHERE tenant_id = $1 AND received_bytes < size_bytes)";
+     (SELECT CAST(COALESCE(SUM(b.size_bytes), 0) AS BIGINT) FROM blobs b WHERE b.tenant_id = $1 AND (b.sha256 = $2 \
+     OR NOT EXISTS (SELECT 1 FROM job_blobs j WHERE j.tenant_id = b.tenant_id AND j.sha256 = b.sha256))) + \
+     (SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) FROM uploads WHERE tenant_id = $1) - \
+     (SELECT COALESCE(MAX(size_bytes), 0) FROM uploads \
+     WHERE tenant_id = $1 AND received_bytes = size_bytes AND size_bytes = $3)";
 
 pub(super) const DELETE_UNREFERENCED: &str = "DELETE FROM blobs WHERE tenant_id = $1 AND sha256 = $2 \
      AND NOT EXISTS (SELECT 1 FROM versions v WHERE v.tenant_id = blobs.tenant_id AND v.sha256 = blobs.sha256) \

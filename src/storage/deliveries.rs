@@ -86,7 +86,6 @@ pub enum Next {
 }
 
 /// Webhooks that want to hear `$2` of the job `$1`.
-/// Who wants to hear of it: of a trial nobody, for its search tells.
 pub(super) const LISTENING: &str = "SELECT id FROM webhooks \
      WHERE tenant_id = (SELECT tenant_id FROM jobs WHERE id = $1 AND parent_id IS NULL) \
      AND enabled AND ' ' || events || ' ' LIKE '% ' || $2 || ' %' ORDER BY id";

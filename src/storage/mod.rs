@@ -273,13 +273,14 @@ impl Storage {
         finished
     }
 
-    /// Ends the trials of a search that is over, and forgets the files that they made.
+    /// Ends the trials of a search that is over, and forgets the files that they made. Returns those that were asked to stop.
     ///
     /// # Errors
     /// [`StoreError`]; what is left goes with the next sweep.
-    pub async fn end_trials(&self, search: &JobId) -> Result<(), StoreError> {
-        self.store.cancel_trials(search).await?;
-        self.remove_unwanted(&self.store.release_trials(search).await?).await
+    pub async fn end_trials(&self, search: &JobId) -> Result<Vec<JobId>, StoreError> {
+        let stopped = self.store.cancel_trials(search).await?;
+        self.remove_unwanted(&self.store.release_trials(search).await?).await?;
+        Ok(stopped)
     }
 
     /// Appends a staged part to an upload, if it begins where the upload ends. Returns the upload with it, or nothing where it

@@ -97,17 +97,19 @@ impl Store {
             let (model, number) = next.ok_or_else(|| held.lost())?;
             let result = done.result(number);
             let is_partial = done.search.as_ref().is_some_and(|search| search.ended == SearchEnd::Cancelled);
-            let (end, kind) = match is_partial {
-                true => (CANCEL_WITH, EventKind::Cancelled),
-                false => (SUCCEED, EventKind::Succeeded),
-            };
-            let job: Option<JobRecord> = sqlx::query_as(end)
-                .bind(&held.job)
-                .bind(held.attempt)
-                .bind(Json(&result))
-                .fetch_optional(&mut *tx)
-                .await?;
-            let job = job.ok_or_else(|| held.lost())?;
+            let mut ended: Option<(JobRecord, EventKind)> = None;
+            // A cancel keeps what a search has found, also one that comes after the last trial.
+            let ends = [
+                (SUCCEED, EventKind::Succeeded, !is_partial),
+                (CANCEL_WITH, EventKind::Cancelled, done.search.is_some()),
+            ];
+            for (end, kind, _) in ends.into_iter().filter(|(_, _, is_possible)| *is_possible) {
+                if ended.is_none() {
+                    let end = sqlx::query_as(end).bind(&held.job).bind(held.attempt).bind(Json(&result));
+                    ended = end.fetch_optional(&mut *tx).await?.map(|job| (job, kind));
+                }
+            }
+            let (job, kind) = ended.ok_or_else(|| held.lost())?;
             insert_blob!(self, tx, blob);
             sqlx::query(INSERT_VERSION)
                 .bind(&self.tenant)

@@ -173,8 +173,8 @@ impl Store {
         })
     }
 
-    /// Gives `worker` a job for `lease`, if one is due. Tenants take turns: the one with the fewest jobs running comes
-    /// first, then the one whose latest start is the longest ago. Of a tenant's jobs it is the one of the highest
+    /// Gives `worker` a job for `lease`, if one is due. Tenants take turns: the one with the fewest jobs running (but for searches
+    /// that only wait for their trials) comes first, then the one whose latest start is the longest ago. Of a tenant's jobs it is the one of the highest
     /// priority, then the oldest.
     ///
     /// # Errors
@@ -191,7 +191,8 @@ impl Store {
         // Idle workers ask often: look before taking the write lock.
         const TENANTS: &str = "SELECT t.id FROM tenants t WHERE EXISTS (SELECT 1 FROM jobs j WHERE j.tenant_id = t.id \
              AND j.state = 'queued' AND j.run_at <= (SELECT now_ms FROM clock)) \
-             ORDER BY (SELECT COUNT(*) FROM jobs j WHERE j.tenant_id = t.id AND j.state IN ('running', 'cancelling')), \
+             ORDER BY (SELECT COUNT(*) FROM jobs j WHERE j.tenant_id = t.id AND j.state IN ('running', 'cancelling') \
+             AND j.plan IS NULL), \
              (SELECT COALESCE(MAX(j.started_at), 0) FROM jobs j WHERE j.tenant_id = t.id), t.id";
         let tenants: Vec<TenantId> = read!(self, |pool| { sqlx::query_scalar(TENANTS).fetch_all(pool).await? });
         for tenant in tenants {

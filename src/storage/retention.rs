@@ -30,6 +30,8 @@ impl Store {
              AND j.finished_at < (SELECT now_ms FROM clock) - $1 \
              AND NOT EXISTS (SELECT 1 FROM webhook_deliveries d WHERE d.job_id = j.id AND d.state = 'pending') \
              AND NOT EXISTS (SELECT 1 FROM job_blobs b WHERE b.job_id = j.id) \
+             AND NOT EXISTS (SELECT 1 FROM jobs p WHERE p.id = j.parent_id \
+             AND p.state IN ('queued', 'running', 'cancelling')) \
              ORDER BY j.finished_at LIMIT $2",
             ")"
         );

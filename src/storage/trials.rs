@@ -5,11 +5,11 @@ use sqlx::types::Json;
 
 use crate::jobs::JobResult;
 
-use super::blob_rows::{free_blobs, insert_blob, lock_blobs};
-use super::database::{read, write};
+use super::blob_rows::{INSERT, free_blobs, lock_blobs};
+use super::database::{Database, read, write};
 use super::outcome::SUCCEED;
 use super::queue::{append_event, hold};
-use super::{EventKind, JobFilter, JobId, JobRecord, Lease, Page, Published, Store, StoreError, TenantId};
+use super::{EventKind, JobFilter, JobId, JobRecord, JobState, Lease, Page, Published, Store, StoreError, TenantId};
 
 impl Store {
     /// What a search noted before its first trial.
@@ -46,14 +46,26 @@ impl Store {
         Ok(trials)
     }
 
-    /// Asks the unfinished trials of a search to stop.
-    pub(super) async fn cancel_trials(&self, search: &JobId) -> Result<(), StoreError> {
-        for trial in self.trials(search).await? {
-            if !trial.state.is_final() {
-                self.cancel(&trial.id).await?;
-            }
+    /// How many trials of a search are in each state that any is in.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn trial_counts(&self, search: &JobId) -> Result<Vec<(JobState, i64)>, StoreError> {
+        const SQL: &str = "SELECT state, COUNT(*) FROM jobs WHERE tenant_id = $1 AND parent_id = $2 \
+             GROUP BY state ORDER BY state";
+        Ok(read!(self, |pool| sqlx::query_as(SQL).bind(&self.tenant).bind(search).fetch_all(pool).await?))
+    }
+
+    /// Asks the unfinished trials of a search to stop. Returns which.
+    pub(super) async fn cancel_trials(&self, search: &JobId) -> Result<Vec<JobId>, StoreError> {
+        const SQL: &str = "SELECT id FROM jobs WHERE tenant_id = $1 AND parent_id = $2 \
+             AND state IN ('queued', 'running')";
+        let trials: Vec<JobId> =
+            read!(self, |pool| sqlx::query_scalar(SQL).bind(&self.tenant).bind(search).fetch_all(pool).await?);
+        for trial in &trials {
+            self.cancel(trial).await?;
         }
-        Ok(())
+        Ok(trials)
     }
 
     /// Ends a trial whose search is not over.
@@ -79,7 +91,9 @@ impl Store {
             };
             let job = job.ok_or_else(|| held.lost())?;
             for blob in blobs {
-                insert_blob!(self, tx, blob);
+                // Not counted against the tenant's bound, as what a search alone keeps is not.
+                let insert = sqlx::query(INSERT).bind(&self.tenant).bind(&blob.sha256).bind(blob.size_bytes);
+                insert.execute(&mut *tx).await?;
                 sqlx::query(KEEP).bind(&self.tenant).bind(&held.job).bind(&blob.sha256).execute(&mut *tx).await?;
             }
             append_event!(self, tx, &held.job, EventKind::Succeeded, json!({}));
@@ -87,14 +101,23 @@ impl Store {
         })
     }
 
-    /// Forgets the files of the trials of a search. Returns the hashes of those that nothing else wants.
+    /// Forgets the files of the trials of a search, and their reports. Returns the hashes of the files that nothing else wants.
     pub(super) async fn release_trials(&self, search: &JobId) -> Result<Vec<String>, StoreError> {
+        let forget_reports = match &self.database {
+            Database::Sqlite { .. } => {
+                "UPDATE jobs SET result = json_remove(result, '$.report') WHERE tenant_id = $1 AND parent_id = $2"
+            }
+            Database::Postgres(_) => {
+                "UPDATE jobs SET result = result - 'report' WHERE tenant_id = $1 AND parent_id = $2"
+            }
+        };
         const SQL: &str = "DELETE FROM job_blobs WHERE tenant_id = $1 \
              AND job_id IN (SELECT id FROM jobs WHERE parent_id = $2) RETURNING sha256";
         write!(self, |tx| {
             lock_blobs!(self, tx);
             let released: Vec<String> =
                 sqlx::query_scalar(SQL).bind(&self.tenant).bind(search).fetch_all(&mut *tx).await?;
+            sqlx::query(forget_reports).bind(&self.tenant).bind(search).execute(&mut *tx).await?;
             free_blobs!(self, tx, &released)
         })
     }

@@ -167,6 +167,11 @@ impl Recipe {
         Self::from_json(&recipe.to_string())
     }
 
+    /// What the network as a whole is pruned and shared by, where the recipe says so.
+    pub(crate) fn stages(&self) -> (Option<&PruneFields>, Option<&QuantizeFields>) {
+        (self.prune.fields(), self.quantize.fields())
+    }
+
     /// Settings of the methods that look at a layer's inputs.
     pub fn calibrate(&self) -> Calibrate {
         self.calibrate.unwrap_or_default()

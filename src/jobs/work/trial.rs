@@ -101,13 +101,14 @@ pub(super) async fn execute(
     progress: Arc<JobProgress>,
 ) -> Result<Done, ExecuteError> {
     let search = storage.store.job(&spec.search).await.map_err(gone_or_failed)?;
-    let over = || Refusal::NotFound.because("its search is over");
-    let plan = storage.store.plan(&search.id).await.map_err(ExecuteError::failed)?.ok_or_else(over)?;
-    let plan: Plan = serde_json::from_value(plan).map_err(ExecuteError::failed)?;
-    let of = match serde_json::from_value(search.spec).map_err(ExecuteError::failed)? {
-        JobSpec::Search(of) if !search.state.is_final() => of,
-        _ => return Err(over()),
+    let plan = storage.store.plan(&search.id).await.map_err(ExecuteError::failed)?;
+    let of = serde_json::from_value(search.spec).map_err(ExecuteError::failed)?;
+    let (JobSpec::Search(of), Some(plan), false) = (of, plan, search.state.is_final()) else {
+        // Its search is over, or is none: nobody wants it.
+        storage.store.cancel(&job.id).await.map_err(ExecuteError::failed)?;
+        return Err(ExecuteError::Cancelled);
     };
+    let plan: Plan = serde_json::from_value(plan).map_err(ExecuteError::failed)?;
     let start = match spec.from {
         Some(number) => Some(tuned_by(storage, files, spec, number).await?),
         None => None,

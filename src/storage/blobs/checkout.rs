@@ -26,8 +26,7 @@ impl Checkout {
             return Ok(self.blobs.home().root.join(key_of(sha256).as_ref()));
         };
         let _turn = copies.turn(sha256).await;
-        let link = self.blobs.staging_file()?;
-        if copies.link(sha256, &link).await? {
+        if let Some(link) = copies.link(sha256, self.blobs.staging_file()?).await? {
             let path = link.to_path_buf();
             self.keep(link);
             return Ok(path);

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
 
+use tempfile::TempPath;
 use tokio::sync::OwnedMutexGuard;
 
 /// Copies are counted, and the oldest dropped, once this part of all that are kept was added.
@@ -40,10 +41,11 @@ impl Copies {
         Self { folder: Arc::new(folder), fetched: Arc::default() }
     }
 
-    /// Links the copy of `sha256`, if there is one, to `path`. It counts as read now.
-    pub(super) async fn link(&self, sha256: &str, path: &Path) -> std::io::Result<bool> {
-        let (sha256, path) = (sha256.to_owned(), path.to_owned());
-        self.blocking(move |folder| folder.link(&sha256, &path)).await
+    /// Links the copy of `sha256`, if there is one, to `path`, which is not there yet. It counts as read now.
+    pub(super) async fn link(&self, sha256: &str, path: TempPath) -> std::io::Result<Option<TempPath>> {
+        let sha256 = sha256.to_owned();
+        // The path goes along, so that it is removed also where nobody waits any more.
+        self.blocking(move |folder| Ok(folder.link(&sha256, &path)?.then_some(path))).await
     }
 
     /// Keeps `file`, which stays where it is, as the copy of `sha256`, and drops those that were not read for longest.

@@ -95,3 +95,76 @@ async fn trials_are_queued_by_whoever_has_the_search_and_count_for_no_bound() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn files_of_trials_count_for_no_bound_and_versions_do() {
+    with_storage(async |storage| {
+        let (search, trial) = search_and_trial(&storage).await;
+        let tenant = storage.store.own_tenant().await.expect("a tenant").name;
+        let bounds = Bounds { max_stored_bytes: Some(10), ..Bounds::default() };
+        storage.store.set_bounds(&tenant, &bounds).await.expect("bounds");
+        finish(&storage, &trial, b"a large artifact").await.expect("an end");
+        let done = super::outcomes::compression(Vec::new());
+        let refused = storage.finish_compression(&search, stage(&storage, b"a large artifact").await, &done).await;
+        assert!(matches!(refused, Err(StoreError::StorageQuota { max_bytes: 10 })), "{refused:?}");
+        storage.finish_compression(&search, stage(&storage, b"small").await, &done).await.expect("an end");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_trial_is_kept_as_long_as_its_search_is_at_work() {
+    with_storage(async |storage| {
+        let (search, trial) = search_and_trial(&storage).await;
+        storage.store.cancel(&trial.job).await.expect("the trial");
+        storage.store.acknowledge_cancel(&trial).await.expect("an end");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(storage.store.forget_old_jobs(Duration::ZERO).await.expect("a database"), 0);
+        storage.store.finish_evaluation(&search, &evaluation_result()).await.expect("an end");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        assert_eq!(storage.store.forget_old_jobs(Duration::ZERO).await.expect("a database"), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_search_that_only_waits_costs_its_tenant_no_turn() {
+    with_storage(async |storage| {
+        let (search, _) = search_and_trial(&storage).await;
+        storage.store.note_plan(&search, &json!({})).await.expect("a plan");
+        let other = storage.for_tenant(&storage.store.tenant_or_new("other").await.expect("a tenant").id);
+        add_model(&other, "net").await;
+        for _ in 0..3 {
+            other.store.enqueue(&new_job("net")).await.expect("a job");
+            let trial = NewJob { kind: JobKind::Trial, parent: Some(search.clone()), ..new_job("net") };
+            storage.store.enqueue(&trial).await.expect("a job");
+        }
+        // One trial runs already, so that the other tenant comes first.
+        let mut turns = Vec::new();
+        for _ in 0..4 {
+            let job = storage.store.claim("worker", LONG).await.expect("a queue").expect("a job");
+            turns.push(job.tenant_id == *other.store.tenant_id());
+        }
+        assert_eq!(turns.iter().filter(|&&is_other| is_other).count(), 2, "{turns:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cancel_after_the_last_trial_keeps_what_was_found() {
+    with_storage(async |storage| {
+        let (search, trial) = search_and_trial(&storage).await;
+        finish(&storage, &trial, b"an artifact").await.expect("an end");
+        storage.store.cancel(&search.job).await.expect("the search");
+        let report = json!({
+            "metric": "accuracy", "original": 1.0, "worst": 0.9, "max_size_bytes": null, "validation_samples": 9,
+            "trials": [], "front": [], "chosen": 1, "is_within_bound": true, "test": null, "ended": "complete",
+        });
+        let found = Some(serde_json::from_value(report).expect("a report"));
+        let done = Compression { search: found, ..super::outcomes::compression(Vec::new()) };
+        let ended = storage.finish_compression(&search, stage(&storage, b"an artifact").await, &done).await;
+        let ended = ended.expect("an end");
+        assert_eq!((ended.state, ended.result.expect("a result")["version"].as_i64()), (JobState::Cancelled, Some(1)));
+    })
+    .await;
+}

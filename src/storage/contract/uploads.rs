@@ -45,8 +45,10 @@ async fn what_is_announced_counts_as_stored() {
         assert!(matches!(refused, Err(StoreError::StorageQuota { max_bytes: 100 })), "{refused:?}");
         let refused = storage.add_model(stage(&storage, &[7; 11]).await, &new_model("net")).await;
         assert!(matches!(refused, Err(StoreError::StorageQuota { max_bytes: 100 })), "{refused:?}");
-        // What is whole takes its own place.
+        // What is whole takes its own place, and nobody else's.
         assert_eq!(append(&storage, &id, 0, &[7; 90]).await.expect("a part"), Some(90));
+        let refused = storage.add_model(stage(&storage, &[7; 11]).await, &new_model("net")).await;
+        assert!(matches!(refused, Err(StoreError::StorageQuota { max_bytes: 100 })), "{refused:?}");
         let whole = storage.join_upload(&id).await.expect("a file");
         storage.add_model(whole, &new_model("net")).await.expect("a model");
         storage.delete_upload(&id).await.expect("an end");
