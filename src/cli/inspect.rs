@@ -68,7 +68,7 @@ fn model_summary(model: &Model) -> (Value, String) {
         ("shape", Align::Left),
         ("type", Align::Left),
         ("bytes", Align::Right),
-        ("predictions", Align::Left),
+        ("predictions once compressed", Align::Left),
     ]);
     let layers = model.weights().iter().map(|weight| {
         let bytes = weight.dims.iter().product::<usize>() * weight.dtype.size_bytes();

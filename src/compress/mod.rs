@@ -70,7 +70,9 @@ pub enum CompressError {
         index: usize,
     },
     /// The recipe calibrates or fine-tunes, and there are no data to do it with.
-    #[error("the recipe calibrates or fine-tunes, which needs data, and none were given")]
+    #[error(
+        "the recipe calibrates or fine-tunes, which needs data, and none were given: `data` of a job, --data of a command"
+    )]
     NeedsData,
     /// The recipe fine-tunes, and this build cannot.
     #[error("the recipe fine-tunes, and this build was made without the feature finetune")]

@@ -120,14 +120,16 @@ impl Trials {
     }
 }
 
-/// The trials to make after those that are finished, `most` at a time; none once nothing is left to try.
-fn wanted(plan: &Plan, finished: &[Trial], most: usize) -> Result<Vec<Proposal>, SearchError> {
-    let is_new = |next: &Proposal| finished.iter().all(|trial| trial.recipe != next.recipe);
-    let Some(next) = plan.next(finished)?.filter(is_new) else { return Ok(Vec::new()) };
-    let mut wanted = vec![next];
-    let ahead = plan.speculative(finished, &wanted, most - 1)?;
-    wanted.extend(ahead.into_iter().filter(is_new));
-    Ok(wanted)
+/// The trials to make now, `parallel` at most, beside those that are finished; or why there are none.
+fn wanted(plan: &Plan, finished: &[Trial], parallel: usize) -> Result<Result<Vec<Proposal>, SearchEnd>, SearchError> {
+    let course = plan.replay(finished)?;
+    if let Some(end) = plan.exhausted(&course, finished) {
+        return Ok(Err(end));
+    }
+    let Some(next) = plan.next(&course)? else { return Ok(Err(SearchEnd::Complete)) };
+    let most = parallel.min(plan.max_trials() - course.len());
+    let ahead = plan.speculative(&course, &next, finished, most - 1)?;
+    Ok(Ok(std::iter::once(next).chain(ahead).collect()))
 }
 
 /// What a job that failed says of its trial; or of the search, where another recipe would fail as well.
@@ -170,10 +172,7 @@ impl Spread<'_> {
                 self.stop_unless_cancelled().await?;
                 Some(SearchEnd::Cancelled)
             }
-            false => match self.plan.exhausted(&trials.finished) {
-                Some(ended) => Some(ended),
-                None => self.queue_next(&trials).await?,
-            },
+            false => self.queue_next(&trials).await?,
         };
         match ended {
             Some(ended) if trials.running.is_empty() => return Ok(Some((trials, ended))),
@@ -183,9 +182,9 @@ impl Spread<'_> {
                 self.cancel(trials.running.iter().map(|(job, _)| job).filter(|job| !begun(job))).await?;
             }
             None => {
-                let (done, most) = (trials.finished.len(), self.plan.max_trials());
-                let message = self.plan.describe(done + 1, &trials.finished);
-                self.progress.report(done as f64 / most as f64, "search", &message);
+                let done = trials.finished.len();
+                let fraction = (done as f64 / self.plan.max_trials() as f64).min(1.0);
+                self.progress.report(fraction, "search", &self.plan.describe(done + 1, &trials.finished));
             }
         }
         Ok(None)
@@ -207,23 +206,21 @@ impl Spread<'_> {
         if is_ours { Ok(()) } else { Err(ExecuteError::Cancelled) }
     }
 
-    /// Queues what is to be tried next, and takes back what waits for a worker and need not be tried any more. `Complete` once
-    /// nothing is left to try.
+    /// Queues what is to be tried next, and takes back what waits for a worker and need not be tried any more. Returns why no more
+    /// is tried, if so.
     async fn queue_next(&self, trials: &Trials) -> Result<Option<SearchEnd>, ExecuteError> {
-        let left = self.plan.max_trials() - trials.finished.len();
-        let most = self.spec.job.parallel.min(left);
-        let (plan, finished) = (self.plan.clone(), trials.finished.clone());
+        let (plan, finished, parallel) = (self.plan.clone(), trials.finished.clone(), self.spec.job.parallel);
         // Of thousands of trials it takes its time.
-        let planned = tokio::task::spawn_blocking(move || wanted(&plan, &finished, most));
-        let wanted = planned.await.map_err(ExecuteError::failed)?.map_err(search_failed)?;
-        if wanted.is_empty() {
-            return Ok(Some(SearchEnd::Complete));
-        }
+        let planned = tokio::task::spawn_blocking(move || wanted(&plan, &finished, parallel));
+        let wanted = match planned.await.map_err(ExecuteError::failed)?.map_err(search_failed)? {
+            Ok(wanted) => wanted,
+            Err(end) => return Ok(Some(end)),
+        };
         let (waiting, working): (Vec<_>, Vec<_>) =
             trials.running.iter().partition(|(job, _)| job.state == JobState::Queued);
         let needless = waiting.iter().filter(|(_, proposal)| !wanted.contains(proposal));
         self.cancel(needless.clone().map(|(job, _)| job)).await?;
-        let free = most.saturating_sub(working.len() + waiting.len() - needless.count());
+        let free = parallel.saturating_sub(working.len() + waiting.len() - needless.count());
         let is_new = |proposal: &&Proposal| trials.running.iter().all(|(_, running)| running != *proposal);
         let numbers = trials.jobs.last_key_value().map_or(0, |(last, _)| *last) + 1..;
         for (number, proposal) in numbers.zip(wanted.iter().filter(is_new).take(free)) {

@@ -27,13 +27,13 @@ impl Plan {
         self.bound.metric()
     }
 
-    /// Why no trial may follow those that are finished, if so; `Complete` is for [`Plan::next`] to say.
-    pub fn exhausted(&self, trials: &[Trial]) -> Option<SearchEnd> {
+    /// Why no trial may follow `course`, of all that were `made`, if so; `Complete` is for [`Plan::next`] to say.
+    pub fn exhausted(&self, course: &[Trial], made: &[Trial]) -> Option<SearchEnd> {
         let budget = self.search.budget;
-        let spent: f64 = trials.iter().map(|trial| trial.seconds).sum();
+        let spent: f64 = made.iter().map(|trial| trial.seconds).sum();
         match budget.seconds {
             Some(seconds) if spent >= seconds => Some(SearchEnd::Seconds),
-            _ => (trials.len() >= budget.trials).then_some(SearchEnd::Trials),
+            _ => (course.len() >= budget.trials).then_some(SearchEnd::Trials),
         }
     }
 
@@ -62,36 +62,60 @@ impl Plan {
         course
     }
 
-    /// At most `most` trials to make beside those that are being made: those that would come next if all of `running` kept the bound,
-    /// and if none did, so that some turn out to be needless. A walk begins with one trial, by which it knows sizes.
+    /// Of `trials`, those that a search would have made that makes one at a time; the budget counts them. Others were made ahead,
+    /// for what did not come. Of a space that is all: in whatever order, it comes to the same.
+    ///
+    /// # Errors
+    /// [`SearchError::Recipe`].
+    pub fn replay(&self, trials: &[Trial]) -> Result<Vec<Trial>, SearchError> {
+        if self.search.space.is_some() {
+            return Ok(trials.to_vec());
+        }
+        let (mut course, mut made) = (self.course(&[]), Vec::new());
+        while made.len() < self.max_trials() {
+            let Some(proposal) = course.next()? else { break };
+            let Some(trial) = trials.iter().find(|trial| proposal.is_made_by(trial)) else { break };
+            course.add(trial.clone());
+            made.push(trial.clone());
+        }
+        Ok(made)
+    }
+
+    /// At most `most` trials to make beside `next`, which comes after those of `course`: those that would follow if it, and they, kept
+    /// the bound, and if not, so that some turn out to be needless. Those in `made` need not be made again. A walk begins with one
+    /// trial, by which it knows sizes.
     ///
     /// # Errors
     /// [`SearchError::Recipe`].
     pub fn speculative(
         &self,
-        trials: &[Trial],
-        running: &[Proposal],
+        course: &[Trial],
+        next: &Proposal,
+        made: &[Trial],
         most: usize,
     ) -> Result<Vec<Proposal>, SearchError> {
         let mut found: Vec<Proposal> = Vec::new();
-        if self.search.space.is_none() && trials.is_empty() {
+        if self.search.space.is_none() && course.is_empty() {
             return Ok(found);
         }
         let mut futures = [true, false].map(|kept| {
-            let mut course = self.course(trials);
-            running.iter().for_each(|proposal| course.add(self.suppose(proposal.clone(), kept)));
-            (kept, course)
+            let mut future = self.course(course);
+            future.add(self.suppose(next.clone(), kept));
+            (kept, future)
         });
         // One more from each future in turn; those that propose the same are told from each other a step later.
-        for step in 0..futures.len() * (most + 1) {
+        for step in 0..futures.len() * (most + made.len() - course.len() + 1) {
             if found.len() == most {
                 break;
             }
             let (kept, future) = &mut futures[step % 2];
             let Some(proposal) = future.next()? else { continue };
-            let is_known = found.contains(&proposal) || running.contains(&proposal);
-            let can_start = proposal.from.is_none_or(|from| trials.iter().any(|trial| trial.number == from));
-            if !is_known && can_start {
+            if let Some(trial) = made.iter().find(|trial| proposal.is_made_by(trial)) {
+                future.add(trial.clone());
+                continue;
+            }
+            let can_start = proposal.from.is_none_or(|from| made.iter().any(|trial| trial.number == from));
+            if !found.contains(&proposal) && can_start {
                 found.push(proposal.clone());
             }
             future.add(self.suppose(proposal, *kept));
@@ -178,10 +202,10 @@ mod tests {
     fn what_comes_next_either_way_is_made_ahead() {
         let plan = plan(json!({"max_drop": 0.01}));
         let first = plan.next(&[]).unwrap().unwrap();
-        assert_eq!(plan.speculative(&[], std::slice::from_ref(&first), 4).unwrap(), []);
+        assert_eq!(plan.speculative(&[], &first, &[], 4).unwrap(), []);
         let trials = [ended(&plan, 1, first, true)];
         let second = plan.next(&trials).unwrap().unwrap();
-        let ahead = plan.speculative(&trials, std::slice::from_ref(&second), 4).unwrap();
+        let ahead = plan.speculative(&trials, &second, &trials, 4).unwrap();
         assert_eq!(ahead.len(), 4);
         let all: Vec<&Proposal> = std::iter::once(&second).chain(&ahead).collect();
         assert!(all.iter().enumerate().all(|(i, one)| !all[..i].contains(one)), "{all:?}");
@@ -189,9 +213,26 @@ mod tests {
             let trials = [trials[0].clone(), ended(&plan, 2, second.clone(), kept)];
             assert!(ahead.contains(&plan.next(&trials).unwrap().unwrap()), "{kept}");
         }
-        // What ends before an earlier one is not made again.
-        let out_of_order = [trials[0].clone(), ended(&plan, 3, ahead[0].clone(), true)];
-        assert_eq!(plan.next(&out_of_order).unwrap(), Some(second));
+    }
+
+    #[test]
+    fn trials_that_end_in_any_order_are_told_from_those_that_came_to_nothing() {
+        let plan = plan(json!({"max_drop": 0.01}));
+        let trials = [ended(&plan, 1, plan.next(&[]).unwrap().unwrap(), true)];
+        let second = plan.next(&trials).unwrap().unwrap();
+        let ahead = plan.speculative(&trials, &second, &trials, 2).unwrap();
+        let early = |number, index: usize| ended(&plan, number, ahead[index].clone(), true);
+        let early = [trials[0].clone(), early(3, 0), early(4, 1)];
+        let course = plan.replay(&early).unwrap();
+        assert_eq!(course, trials, "what follows the second waits for it");
+        assert_eq!(plan.next(&course).unwrap().as_ref(), Some(&second));
+        // What is there is not made again.
+        let more = plan.speculative(&course, &second, &early, 4).unwrap();
+        assert!(more.iter().all(|proposal| !early.iter().any(|trial| proposal.is_made_by(trial))), "{more:?}");
+        let all = [&early[..], &[ended(&plan, 2, second, true)]].concat();
+        let numbers: Vec<usize> = plan.replay(&all).unwrap().iter().map(|trial| trial.number).collect();
+        assert_eq!(numbers[..3], [1, 2, 3]);
+        assert!(!numbers.contains(&4), "made for a future that did not come: {numbers:?}");
     }
 
     #[test]
@@ -200,14 +241,14 @@ mod tests {
         let space = json!({"sparsity": [0.5, 0.8], "levels": [3, 7], "exhaustive": true});
         let plan = plan(json!({"max_drop": 0.01, "recipe": recipe, "space": space}));
         let first = plan.next(&[]).unwrap().unwrap();
-        let ahead = plan.speculative(&[], std::slice::from_ref(&first), 3).unwrap();
+        let ahead = plan.speculative(&[], &first, &[], 3).unwrap();
         assert!(
             ahead.iter().all(|proposal| proposal.stage == TrialStage::Grid && proposal.from.is_none()),
             "{ahead:?}"
         );
         let trials = [ended(&plan, 1, first, true)];
         let next = plan.next(&trials).unwrap().unwrap();
-        let ahead = plan.speculative(&trials, std::slice::from_ref(&next), 3).unwrap();
+        let ahead = plan.speculative(&trials, &next, &trials, 3).unwrap();
         assert!(ahead.iter().chain([&next]).any(|proposal| proposal.from == Some(1)), "{ahead:?}");
     }
 
@@ -215,7 +256,8 @@ mod tests {
     fn the_budget_ends_a_search() {
         let plan = plan(json!({"max_drop": 0.01, "budget": {"trials": 1}}));
         let first = plan.next(&[]).unwrap().unwrap();
-        assert_eq!(plan.exhausted(&[]), None);
-        assert_eq!(plan.exhausted(&[ended(&plan, 1, first, true)]), Some(SearchEnd::Trials));
+        assert_eq!(plan.exhausted(&[], &[]), None);
+        let made = [ended(&plan, 1, first, true)];
+        assert_eq!(plan.exhausted(&made, &made), Some(SearchEnd::Trials));
     }
 }

@@ -43,7 +43,7 @@ pub fn run(
     let budget = lab.plan().max_trials() as f64;
     let mut course = lab.plan().course(&trials);
     let ended = loop {
-        if let Some(ended) = lab.plan().exhausted(&trials) {
+        if let Some(ended) = lab.plan().exhausted(&trials, &trials) {
             break ended;
         }
         let Some(proposal) = course.next()? else { break SearchEnd::Complete };

@@ -72,6 +72,13 @@ pub struct Point {
     pub is_within_bound: bool,
 }
 
+impl Proposal {
+    /// Whether `trial` came of it, or of one that differs in nothing but where it starts.
+    pub(super) fn is_made_by(&self, trial: &Trial) -> bool {
+        self.stage == trial.stage && self.recipe == trial.recipe
+    }
+}
+
 impl Trial {
     /// One that is still to be made.
     pub fn of(number: usize, proposal: Proposal) -> Self {

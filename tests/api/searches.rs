@@ -114,6 +114,23 @@ fn trials_as_jobs_of_their_own_start_from_each_others_weights() {
 }
 
 #[test]
+fn a_walk_in_parallel_finds_no_less_with_the_same_budget() {
+    let app = TestApp::start_with(|config| config.workers = 3);
+    app.upload_model("digits", DIGITS).expect(201);
+    app.upload_dataset("digits", DIGITS_DATA).expect(201);
+    let mut spec = search(0.03, Value::Null);
+    spec["budget"] = json!({"trials": 7});
+    let alone = app.run_job(&spec);
+    spec["parallel"] = json!(3);
+    let job = app.run_job(&spec);
+    let size = |job: &Value| job["result"]["report"]["artifact_bytes"].as_u64().unwrap_or_else(|| panic!("{job}"));
+    assert!(size(&job) <= size(&alone), "{} and {}", size(&job), size(&alone));
+    // What a search alone tries is tried.
+    let recipes: Vec<&Value> = trials(&job).iter().map(|trial| &trial["recipe"]).collect();
+    assert!(trials(&alone).iter().all(|trial| recipes.contains(&&trial["recipe"])), "{job}");
+}
+
+#[test]
 fn a_cancelled_search_in_parallel_keeps_what_it_found_and_stops_its_trials() {
     let app = TestApp::start_with(|config| config.workers = 2);
     app.upload_model("digits", DIGITS).expect(201);
