@@ -37,10 +37,12 @@ impl Client {
     }
 }
 
-/// The document of a successful answer; the problem of any other.
+/// The document of a successful answer, null where it has none; the problem of any other.
 fn answer(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value, CliError> {
     let mut response = response.map_err(CliError::failed)?;
-    let document: Value = response.body_mut().read_json().map_err(CliError::failed)?;
+    let text = response.body_mut().read_to_string().map_err(CliError::failed)?;
+    let document: Value =
+        if text.is_empty() { Value::Null } else { serde_json::from_str(&text).map_err(CliError::failed)? };
     if response.status().is_success() {
         return Ok(document);
     }
