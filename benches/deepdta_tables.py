@@ -55,6 +55,7 @@ SEARCHES = {
     "unified": (True, {"levels": [3, 4], "methods": ["cws"]}),
     # Layers differ in scale: values that are steps or quantiles of all of them reach only with many, of which few are frequent.
     "unified-wide": (True, {"levels": [15, 31], "methods": ["pws", "uq", "ecsq"]}),
+    "unified-entropy": (True, {"levels": [7, 9], "methods": ["ecsq"]}),
     "pruned-unified": (True, {"sparsity": [0.8, 0.9, 0.95], "levels": [7], "methods": ["cws", "pws", "ecsq"]}),
     "pruned-unified-wide": (True, {"sparsity": [0.9, 0.95], "levels": [15, 31], "methods": ["pws", "uq"]}),
 }
