@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::progress::{CancelFlag, Progress};
 
+use super::error::ExecuteError;
 use super::isolation::{Limits, Purpose};
 
 /// Requests that may wait for a thread; each keeps its body in memory meanwhile.
@@ -136,12 +137,12 @@ impl Executor {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        match self.requests.turns.clone().try_acquire_owned() {
-            Ok(_turn) if has_own_pool() => {
-                catch_unwind(AssertUnwindSafe(work)).map_err(|_panic| ExecuteError::Panicked)
-            }
-            _ => self.run(work).await,
+        if has_own_pool()
+            && let Ok(_turn) = self.requests.turns.try_acquire()
+        {
+            return catch_unwind(AssertUnwindSafe(work)).map_err(|_panic| ExecuteError::Panicked);
         }
+        self.run(work).await
     }
 
     /// As [`Executor::run`], for what may take seconds before the first request can be answered, while others are.
@@ -304,86 +305,10 @@ impl Pool {
     }
 }
 
-/// Why work on files failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[non_exhaustive]
-pub enum ExecuteError {
-    /// What the user gave is at fault; `detail` says how.
-    #[error("{detail}")]
-    Refused { refusal: Refusal, detail: String },
-    /// The work was asked to stop.
-    #[error("cancelled")]
-    Cancelled,
-    /// The machine failed, e.g. its disk; it may work another time.
-    #[error("{detail}")]
-    Failed { detail: String },
-    /// Too many requests wait for a thread.
-    #[error("too many requests wait for the processor; try again later")]
-    Busy,
-    /// The work panicked: a bug. The panic was reported where it happened.
-    #[error("the work stopped unexpectedly")]
-    Panicked,
-}
-
-/// What was wrong with what the user gave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Refusal {
-    /// The file is not a model.
-    InvalidModel,
-    /// The file is not a dataset.
-    InvalidDataset,
-    /// The recipe contradicts itself or the model.
-    InvalidRecipe,
-    /// A tensor cannot be compressed, e.g. because it holds NaN.
-    NotCompressible,
-    /// The model has operators that predictions lack, or is weights only.
-    NotPredictable,
-    /// The dataset, the mapping and the model do not fit together.
-    DataMismatch,
-    /// The settings of a benchmark or a search are out of range, or do not fit the model.
-    InvalidSettings,
-    /// What a job names is gone.
-    NotFound,
-    /// A text holds the character NUL.
-    InvalidText,
-    /// The work took more memory or time than its process may have.
-    LimitsExceeded,
-}
-
-impl Refusal {
-    /// The word for it, for programs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidModel => "invalid_model",
-            Self::InvalidDataset => "invalid_dataset",
-            Self::InvalidRecipe => "invalid_recipe",
-            Self::NotCompressible => "not_compressible",
-            Self::NotPredictable => "not_predictable",
-            Self::DataMismatch => "data_mismatch",
-            Self::InvalidSettings => "invalid_settings",
-            Self::NotFound => "not_found",
-            Self::InvalidText => "invalid_text",
-            Self::LimitsExceeded => "limits_exceeded",
-        }
-    }
-
-    /// The error that `error` is, if it is the user's.
-    pub(crate) fn because(self, error: impl std::fmt::Display) -> ExecuteError {
-        ExecuteError::Refused { refusal: self, detail: error.to_string() }
-    }
-}
-
-impl ExecuteError {
-    /// The machine failed with `error`.
-    pub(crate) fn failed(error: impl std::fmt::Display) -> Self {
-        Self::Failed { detail: error.to_string() }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use rayon::prelude::*;
+    use serde::Deserialize;
 
     use super::*;
 

@@ -6,6 +6,7 @@
 
 mod batching;
 mod changes;
+mod error;
 mod executor;
 mod isolation;
 mod listening;
@@ -35,7 +36,8 @@ use crate::trace::TraceParent;
 pub(crate) use batching::BatchSettings;
 pub use batching::Batching;
 pub use changes::Watch;
-pub use executor::{ExecuteError, Executor, PoolState, Refusal, Work};
+pub use error::{ExecuteError, Refusal};
+pub use executor::{Executor, PoolState, Work};
 pub(crate) use isolation::{Limits, serve_child};
 pub(crate) use predictors::PredictorSettings;
 pub use predictors::{Holding, LoadError, Loaded, Predictors};

@@ -58,7 +58,7 @@ impl Plan {
             }
             None => Course::Walk { plan: self, trials: Vec::new() },
         };
-        trials.iter().for_each(|trial| course.add(trial.clone()));
+        trials.iter().for_each(|trial| course.add(trial));
         course
     }
 
@@ -75,7 +75,7 @@ impl Plan {
         while made.len() < self.max_trials() {
             let Some(proposal) = course.next()? else { break };
             let Some(trial) = trials.iter().find(|trial| proposal.is_made_by(trial)) else { break };
-            course.add(trial.clone());
+            course.add(trial);
             made.push(trial.clone());
         }
         Ok(made)
@@ -100,25 +100,25 @@ impl Plan {
         }
         let mut futures = [true, false].map(|kept| {
             let mut future = self.course(course);
-            future.add(self.suppose(next.clone(), kept));
+            future.add(&self.suppose(next.clone(), kept));
             (kept, future)
         });
         // One more from each future in turn; those that propose the same are told from each other a step later.
-        for step in 0..futures.len() * (most + made.len() - course.len() + 1) {
+        for step in 0..futures.len() * (most + made.len().saturating_sub(course.len()) + 1) {
             if found.len() == most {
                 break;
             }
             let (kept, future) = &mut futures[step % 2];
             let Some(proposal) = future.next()? else { continue };
             if let Some(trial) = made.iter().find(|trial| proposal.is_made_by(trial)) {
-                future.add(trial.clone());
+                future.add(trial);
                 continue;
             }
             let can_start = proposal.from.is_none_or(|from| made.iter().any(|trial| trial.number == from));
             if !found.contains(&proposal) && can_start {
                 found.push(proposal.clone());
             }
-            future.add(self.suppose(proposal, *kept));
+            future.add(&self.suppose(proposal, *kept));
         }
         Ok(found)
     }
@@ -163,10 +163,10 @@ pub(super) enum Course<'a> {
 
 impl Course<'_> {
     /// Takes note of a trial.
-    pub(super) fn add(&mut self, trial: Trial) {
+    pub(super) fn add(&mut self, trial: &Trial) {
         match self {
-            Self::Grid(grid) => grid.add(&trial),
-            Self::Walk { trials, .. } => trials.push(trial),
+            Self::Grid(grid) => grid.add(trial),
+            Self::Walk { trials, .. } => trials.push(trial.clone()),
         }
     }
 

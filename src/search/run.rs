@@ -63,7 +63,7 @@ pub fn run(
                 }
                 log.add(&trial)?;
                 finished(&trial);
-                course.add(trial.clone());
+                course.add(&trial);
                 trials.push(trial);
             }
             Err(SearchError::Cancelled(_)) => break SearchEnd::Cancelled,

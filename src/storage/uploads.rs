@@ -44,7 +44,8 @@ impl Store {
         const LOCK: &str = "UPDATE tenants SET id = id WHERE id = $1";
         const COUNT: &str = "SELECT COUNT(*) FROM uploads WHERE tenant_id = $1";
         const EXCEEDED: &str = "SELECT max_stored_bytes FROM tenants WHERE id = $1 AND max_stored_bytes < $2 + \
-             (SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) FROM blobs WHERE tenant_id = $1) + \
+             (SELECT CAST(COALESCE(SUM(b.size_bytes), 0) AS BIGINT) FROM blobs b WHERE b.tenant_id = $1 AND NOT EXISTS \
+             (SELECT 1 FROM job_blobs j WHERE j.tenant_id = b.tenant_id AND j.sha256 = b.sha256)) + \
              (SELECT CAST(COALESCE(SUM(size_bytes), 0) AS BIGINT) FROM uploads WHERE tenant_id = $1)";
         const INSERT: &str = "INSERT INTO uploads (id, tenant_id, size_bytes, metadata, expires_at, created_at) \
              SELECT $1, $2, $3, $4, now_ms + $5, now_ms FROM clock";

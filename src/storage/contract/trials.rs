@@ -104,6 +104,8 @@ async fn files_of_trials_count_for_no_bound_and_versions_do() {
         let bounds = Bounds { max_stored_bytes: Some(10), ..Bounds::default() };
         storage.store.set_bounds(&tenant, &bounds).await.expect("bounds");
         finish(&storage, &trial, b"a large artifact").await.expect("an end");
+        let upload = storage.store.begin_upload(3, None).await.expect("room").id;
+        storage.delete_upload(&upload).await.expect("an end");
         let done = super::outcomes::compression(Vec::new());
         let refused = storage.finish_compression(&search, stage(&storage, b"a large artifact").await, &done).await;
         assert!(matches!(refused, Err(StoreError::StorageQuota { max_bytes: 10 })), "{refused:?}");
