@@ -76,9 +76,11 @@ impl Problem {
         Self { rows, cols, groups, target, gradient, energy }
     }
 
-    /// What the square of each weight costs the outputs, others unchanged: the damped diagonal of the Hessian, rows x cols.
+    /// What the square of each weight costs the outputs, others unchanged, as a fraction of their energy: the damped diagonal of the
+    /// Hessian, rows x cols.
     pub fn importances(&self) -> Vec<f64> {
-        let of_row = |group: &Group| group.scale.iter().map(|scale| scale * scale).collect::<Vec<_>>();
+        let energy = if self.energy > 0.0 { self.energy } else { 1.0 };
+        let of_row = |group: &Group| group.scale.iter().map(|scale| scale * scale / energy).collect::<Vec<_>>();
         self.groups.iter().flat_map(|group| of_row(group).repeat(group.rows.len())).collect()
     }
 

@@ -1,15 +1,16 @@
 //! What several layers decide together, found in passes over them before any is encoded: thresholds of global pruning
 //! and codebooks that are unified.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::layer::{Loaded, Task};
 use super::meter::Meter;
-use super::{CodebookScope, CompressError};
+use super::{CodebookScope, CompressError, Quantize, Weighting};
 use crate::artifact::ArtifactWriter;
 use crate::model::{Family, Model};
 use crate::prune::{Prune, Scope, Threshold, ThresholdSearch};
-use crate::quantize::{DistributionBuilder, Fitted, Quantizer};
+use crate::quantize::{Distribution, DistributionBuilder, Fitted, Quantizer};
 use crate::tensor::{Codebook, FloatType};
 
 /// Passes over the weights that a global threshold takes: two, by the construction of [`ThresholdSearch`].
@@ -27,12 +28,62 @@ pub(super) struct Unified {
     pub index: Option<usize>,
 }
 
-/// Layers that share a codebook: one family, one element type, one quantiser.
+/// The weights of a layer that a unified codebook is fitted on.
+pub(super) struct Surviving {
+    /// With the zeros that pruning leaves.
+    pub weights: Loaded,
+    /// What the square of each weight costs the layer's outputs; none: all alike.
+    pub importances: Option<Vec<f64>>,
+}
+
+/// Layers that share a codebook: one family, one element type, one quantiser, one weighting.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct CodebookKey {
     family: Family,
     dtype: FloatType,
     quantizer: Quantizer,
+    weighting: Weighting,
+}
+
+/// The weights of several layers, gathered for a codebook.
+enum Sample {
+    Alike(DistributionBuilder),
+    ByImportance { weights: Vec<f32>, importances: Vec<Option<f64>> },
+}
+
+impl Sample {
+    fn new(weighting: Weighting) -> Self {
+        match weighting {
+            Weighting::None => Self::Alike(DistributionBuilder::default()),
+            Weighting::Hessian => Self::ByImportance { weights: Vec::new(), importances: Vec::new() },
+        }
+    }
+
+    fn observe(&mut self, layer: &[f32], of_layer: Option<&[f64]>) {
+        match self {
+            Self::Alike(builder) => builder.observe(layer),
+            Self::ByImportance { weights, importances } => {
+                weights.extend(layer);
+                match of_layer {
+                    Some(known) => importances.extend(known.iter().copied().map(Some)),
+                    None => importances.extend(layer.iter().map(|_| None)),
+                }
+            }
+        }
+    }
+
+    /// The distribution; weights whose importance nobody measured count as the others do on average.
+    fn finish(self) -> Distribution {
+        match self {
+            Self::Alike(builder) => builder.finish(),
+            Self::ByImportance { weights, importances } => {
+                let known = || importances.iter().flatten();
+                let mean = if known().next().is_some() { known().sum::<f64>() / known().count() as f64 } else { 1.0 };
+                let filled: Vec<f64> = importances.iter().map(|importance| importance.unwrap_or(mean)).collect();
+                Distribution::weighted(&weights, &filled)
+            }
+        }
+    }
 }
 
 /// Work of the joint passes over one task, in weights read.
@@ -68,8 +119,14 @@ pub(super) fn find_thresholds(model: &Model, tasks: &mut [Task], meter: &Meter) 
     Ok(())
 }
 
-/// Fits the unified codebooks on the weights that survive, and gives each task its own.
-pub(super) fn fit_codebooks(model: &Model, tasks: &mut [Task], meter: &Meter) -> Result<(), CompressError> {
+/// Fits the unified codebooks, and gives each task its own. `seen` are layers that were pruned with their inputs in view, by the
+/// positions of their tasks; the others are pruned here.
+pub(super) fn fit_codebooks(
+    model: &Model,
+    tasks: &mut [Task],
+    seen: &HashMap<usize, Surviving>,
+    meter: &Meter,
+) -> Result<(), CompressError> {
     let mut shared = 0..;
     let mut keys: Vec<CodebookKey> = Vec::new();
     for key in tasks.iter().filter_map(codebook_key) {
@@ -78,16 +135,24 @@ pub(super) fn fit_codebooks(model: &Model, tasks: &mut [Task], meter: &Meter) ->
         }
     }
     for key in keys {
-        let mut builder = DistributionBuilder::default();
+        let mut sample = Sample::new(key.weighting);
         let (mut layers, mut last) = (0, "");
-        for task in tasks.iter().filter(|task| codebook_key(task) == Some(key)) {
-            let mut loaded = Loaded::read(model, task)?;
-            loaded.prune(task);
-            loaded.show(&task.weight.name, |layer| builder.observe(layer.weights));
-            meter.advance(task.elements(), "codebook", &task.weight.name)?;
-            (layers, last) = (layers + 1, &task.weight.name);
+        for (at, task) in tasks.iter().enumerate().filter(|(_, task)| codebook_key(task) == Some(key)) {
+            let name = &task.weight.name;
+            match seen.get(&at) {
+                Some(Surviving { weights, importances }) => {
+                    weights.show(name, |layer| sample.observe(layer.weights, importances.as_deref()));
+                }
+                None => {
+                    let mut loaded = Loaded::read(model, task)?;
+                    loaded.prune(task);
+                    loaded.show(name, |layer| sample.observe(layer.weights, None));
+                }
+            }
+            meter.advance(task.elements(), "codebook", name)?;
+            (layers, last) = (layers + 1, name);
         }
-        let fitted = key.quantizer.fit(&builder.finish(), key.dtype, &meter.inner());
+        let fitted = key.quantizer.fit(&sample.finish(), key.dtype, &meter.inner());
         let fitted = fitted.map_err(|e| CompressError::quantize(last, e))?;
         let index = if layers > 1 { shared.next() } else { None };
         let codebook = fitted.codebook().clone();
@@ -115,5 +180,6 @@ fn global(task: &Task) -> Option<Prune> {
 
 fn codebook_key(task: &Task) -> Option<CodebookKey> {
     let quantize = task.settings.quantize.filter(|quantize| quantize.codebook == CodebookScope::Unified)?;
-    Some(CodebookKey { family: task.weight.family, dtype: task.weight.dtype, quantizer: quantize.quantizer })
+    let Quantize { quantizer, weighting, .. } = quantize;
+    Some(CodebookKey { family: task.weight.family, dtype: task.weight.dtype, quantizer, weighting })
 }

@@ -166,10 +166,10 @@ impl Loaded {
         problem: &Problem,
         meter: &Meter,
     ) -> Result<Matrix, CompressError> {
-        let quantize = task.settings.quantize.filter(|_| task.unified.is_none());
+        let quantize = task.settings.quantize;
         let is_weighted = quantize.is_some_and(|quantize| quantize.weighting == Weighting::Hessian);
         let weighted = || Distribution::weighted(&self.data.to_f32(), &problem.importances());
-        let distribution = is_weighted.then(weighted);
+        let distribution = (is_weighted && task.unified.is_none()).then(weighted);
         let (matrix, _) = self.share_by(distribution, task, meter)?;
         match quantize.map(|quantize| quantize.rounding) {
             Some(Rounding::Feedback) => Ok(problem.descend(matrix, &meter.inner())?),

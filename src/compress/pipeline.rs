@@ -1,5 +1,6 @@
 //! The compression of a whole model: tasks, passes, workers, assembly.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -109,7 +110,7 @@ pub(super) fn compress_planned(job: Job<'_>, out: &Path, progress: &dyn Progress
     let (adapted, shaped, training, calibration) = match adapted {
         Some(Adapted { model, layers, training, calibration, notes: remarks }) => {
             notes.extend(remarks);
-            (Some(model), layers, training, calibration)
+            (Some(model), Some(layers), training, calibration)
         }
         None => (None, None, Vec::new(), None),
     };
@@ -118,7 +119,7 @@ pub(super) fn compress_planned(job: Job<'_>, out: &Path, progress: &dyn Progress
     let model = adapted.as_ref().unwrap_or(model);
     if shaped.is_none() {
         joint::find_thresholds(model, &mut tasks, &meter)?;
-        joint::fit_codebooks(model, &mut tasks, &meter)?;
+        joint::fit_codebooks(model, &mut tasks, &HashMap::new(), &meter)?;
     }
     joint::store_codebooks(&tasks, &mut writer)?;
     let source = Source { model, tasks: &tasks, spool: &spool, meter: &meter };

@@ -98,7 +98,7 @@ pub(super) fn finetune(
     }
     let layers = against(model, tasks, layers)?;
     run::forget(data.folder.as_deref());
-    Ok(Adapted { model: model_shared, layers: Some(layers), training, calibration, notes: Vec::new() })
+    Ok(Adapted { model: model_shared, layers, training, calibration, notes: Vec::new() })
 }
 
 /// How much of the progress is the calibration, where it goes before the training of shared values.
@@ -121,7 +121,6 @@ pub(super) fn tune(
     let network = run::network(job.model)?;
     let mut parameters = Parameters::of(&network);
     take_biases(&model, &mut parameters)?;
-    let layers = layers.unwrap_or_default();
     for (layer, task) in layers.iter().zip(tasks.iter()) {
         let values = layer.tensor(task);
         let mask = Some(Mask::of(&values));
@@ -146,7 +145,7 @@ pub(super) fn tune(
     let layers = against(job.model, tasks, layers)?;
     let model = changed(&model, &values(&trained))?;
     run::forget(data.folder.as_deref());
-    Ok(Adapted { model, layers: Some(layers), training, calibration, notes })
+    Ok(Adapted { model, layers, training, calibration, notes })
 }
 
 /// Prunes by a criterion that looks at a layer's inputs, which leaves nothing more to prune.
@@ -160,7 +159,7 @@ fn prune_calibrated(
     let start = changed(job.model, &values(parameters))?;
     let quantize: Vec<_> = tasks.iter_mut().map(|task| task.settings.quantize.take()).collect();
     let adapted = calibrated::calibrate(&Job { model: &start, ..*job }, tasks, data, progress)?;
-    for ((task, layer), quantize) in tasks.iter_mut().zip(adapted.layers.iter().flatten()).zip(quantize) {
+    for ((task, layer), quantize) in tasks.iter_mut().zip(&adapted.layers).zip(quantize) {
         task.settings.quantize = quantize;
         task.settings.prune = None;
         let (name, values) = (&task.weight.name, layer.tensor(task));
@@ -183,13 +182,10 @@ fn share(
 ) -> Result<(Vec<Prepared>, Option<Model>), CompressError> {
     if tasks.iter().any(|task| task.settings.quantize.is_some_and(|quantize| quantize.needs_data())) {
         let Adapted { model, layers, .. } = calibrated::calibrate(job, tasks, data, progress)?;
-        // Codebooks that are unified are left to the usual quantisers.
-        if let Some(layers) = layers {
-            return Ok((layers, Some(model)));
-        }
+        return Ok((layers, Some(model)));
     }
     let meter = Meter::new(progress, 1);
-    joint::fit_codebooks(job.model, tasks, &meter)?;
+    joint::fit_codebooks(job.model, tasks, &HashMap::new(), &meter)?;
     let layers = tasks.iter().map(|task| layer::prepare(job.model, task, &meter));
     Ok((layers.collect::<Result<_, _>>()?, None))
 }

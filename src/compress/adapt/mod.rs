@@ -63,8 +63,8 @@ pub struct TrainingStore {
 pub(super) struct Adapted {
     /// The upload with the tensors that changed.
     pub model: Model,
-    /// The layers pruned and shared, in the order of the tasks; none where the usual quantisers are to share them.
-    pub layers: Option<Vec<Prepared>>,
+    /// The layers pruned and shared, in the order of the tasks.
+    pub layers: Vec<Prepared>,
     /// What each epoch of fine-tuning was like.
     pub training: Vec<EpochReport>,
     /// Remarks for people.

@@ -27,6 +27,11 @@ fn weights(name: &str, dims: &[i64], seed: u64) -> tract_onnx::pb::TensorProto {
 
 /// A grouped convolution, a dense layer with a bias of its own, and one whose bias is added behind.
 fn network() -> Model {
+    network_with(1.0)
+}
+
+/// The same with the weights of the last layer times `scale`.
+fn network_with(scale: f32) -> Model {
     let nodes = vec![
         fixture::with_int(fixture::node("Conv", "image conv.weight conv.bias", "features"), "group", 2),
         fixture::node("Relu", "features", "active"),
@@ -41,7 +46,7 @@ fn network() -> Model {
         weights("conv.bias", &[8], 2),
         weights("fc1.weight", &[40, 128], 3),
         weights("fc1.bias", &[40], 4),
-        weights("fc2.weight", &[40, 10], 5),
+        fixture::floats("fc2.weight", &[40, 10], &noise(5, 400).iter().map(|value| value * scale).collect::<Vec<_>>()),
         weights("fc2.bias", &[10], 6),
     ];
     let mut graph = fixture::graph(nodes, tensors);
@@ -223,11 +228,31 @@ fn any_number_of_threads_gives_the_same_bytes() {
 #[test]
 fn codebooks_may_be_unified_after_pruning() {
     let (model, dataset) = (network(), dataset(64));
-    let recipe = format!(r#"{{{OBS}, "quantize": {{"levels": 15, "codebook": "unified"}}}}"#);
-    let (report, file) = run(&model, &dataset, &recipe).unwrap();
-    assert_eq!(report.codebooks.len(), 1);
-    assert!((report.sparsity - 0.7).abs() < 0.001, "{}", report.sparsity);
-    assert!(output_snr_db(&model, &file, &dataset) > 5.0);
+    let snr = |rounding: &str| {
+        let quantize = format!(r#"{{"levels": 15, "codebook": "unified", "rounding": "{rounding}"}}"#);
+        let (report, file) = run(&model, &dataset, &format!(r#"{{{OBS}, "quantize": {quantize}}}"#)).unwrap();
+        assert_eq!(report.codebooks.len(), 1);
+        assert!((report.sparsity - 0.7).abs() < 0.001, "{}", report.sparsity);
+        output_snr_db(&model, &file, &dataset)
+    };
+    let (nearest, feedback) = (snr("nearest"), snr("feedback"));
+    assert!(nearest > 5.0 && feedback > nearest, "{feedback} dB against {nearest} dB");
+}
+
+#[test]
+fn unified_values_weighted_by_the_hessian_heed_a_layer_of_small_weights() {
+    let (model, dataset) = (network_with(0.1), dataset(150));
+    for rounding in ["nearest", "feedback"] {
+        let snr = |weighting: &str| {
+            let scope = format!(r#""codebook": "unified", "rounding": "{rounding}", "weighting": "{weighting}""#);
+            let (report, file) =
+                run(&model, &dataset, &format!(r#"{{"quantize": {{"levels": 7, {scope}}}}}"#)).unwrap();
+            assert_eq!(report.codebooks.len(), 1);
+            output_snr_db(&model, &file, &dataset)
+        };
+        let (alike, weighted) = (snr("none"), snr("hessian"));
+        assert!(weighted > alike + 1.0, "{rounding}: {weighted} dB against {alike} dB");
+    }
 }
 
 #[test]
@@ -279,10 +304,14 @@ fn a_layer_that_no_product_reaches_is_pruned_by_magnitude_and_named() {
     let ids: Vec<u8> = (0..100i64).flat_map(|i| (i * 7 % 50).to_le_bytes()).collect();
     let array = fixture::npy("<i8", false, "(100,)", &ids);
     let dataset = Dataset::from_bytes(fixture::npz(&[("ids", array)], false).into()).unwrap();
-    let (report, _) =
-        run(&model, &dataset, r#"{"prune": {"criterion": "obs", "sparsity": 0.5}, "encode": {"remove": false}}"#)
-            .unwrap();
-    assert!((report.sparsity - 0.5).abs() < 0.01);
-    assert!(report.notes.iter().any(|note| note.starts_with("entries: ")), "{:?}", report.notes);
-    assert_eq!(report.calibration.unwrap().layers.len(), 1);
+    let unified =
+        r#", "quantize": {"levels": 7, "codebook": "unified", "rounding": "feedback", "weighting": "hessian"}"#;
+    for quantize in ["", unified] {
+        let prune = r#""prune": {"criterion": "obs", "sparsity": 0.5}, "encode": {"remove": false}"#;
+        let (report, _) = run(&model, &dataset, &format!("{{{prune}{quantize}}}")).unwrap();
+        assert!((report.sparsity - 0.5).abs() < 0.01);
+        assert_eq!(report.notes.iter().filter(|note| note.starts_with("entries: ")).count(), 1, "{:?}", report.notes);
+        assert_eq!(report.calibration.unwrap().layers.len(), 1);
+        assert_eq!(report.codebooks.len(), usize::from(!quantize.is_empty()));
+    }
 }

@@ -62,12 +62,11 @@ pub struct QuantizeFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "service", schema(value_type = Option<f64>, exclusive_minimum = 0, maximum = 1, default = 1e-4))]
     pub tolerance: Option<Tolerance>,
-    /// How a weight takes one of the shared values. `feedback` looks at a layer's inputs, and does not apply to unified codebooks.
+    /// How a weight takes one of the shared values. `feedback` looks at a layer's inputs.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "service", schema(inline, default = "nearest"))]
     pub rounding: Option<Rounding>,
-    /// `cws` only: how much each weight counts where the values are chosen. `hessian` looks at a layer's inputs, and does not apply
-    /// to unified codebooks.
+    /// `cws` and `ecsq` only: how much each weight counts where the values are chosen. `hessian` looks at a layer's inputs.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "service", schema(inline, default = "none"))]
     pub weighting: Option<Weighting>,

@@ -1,10 +1,12 @@
 //! A network pruned and shared layer by layer, each layer seeing what the layers before it have become.
 
+mod pruning;
 mod shaping;
 mod survey;
 
 use std::collections::HashMap;
 
+use pruning::Pruning;
 use shaping::Shaping;
 use survey::{Before, RatesOf};
 
@@ -13,7 +15,7 @@ use crate::calibrate::{self, CalibrateError, ChannelMoments, Curve, LIMITS, Limi
 use crate::compress::layer::{self, Loaded, Prepared, Task};
 use crate::compress::meter::Meter;
 use crate::compress::report::{CalibratedLayer, Calibration, CurvePoint};
-use crate::compress::{Calibrate, CodebookScope, CompressError, joint};
+use crate::compress::{Calibrate, CodebookScope, CompressError, Weighting, joint};
 use crate::evaluate::Samples;
 use crate::infer::{Array, Layerwise, Reached};
 use crate::model::{Model, Role};
@@ -59,14 +61,27 @@ pub(super) fn calibrate(
     let work = tasks.iter().map(|task| task.shaping_work() + joint::work(task)).sum();
     let meter = Meter::new(&part, work);
     joint::find_thresholds(model, tasks, &meter)?;
-    if !walk.leaves_sharing {
-        joint::fit_codebooks(model, tasks, &meter)?;
+    let mut seen = HashMap::new();
+    if rates.is_none() && tasks.iter().any(fits_by_data) {
+        let mut pruning = Pruning { walk: &walk, tasks, meter: &meter, seen };
+        graph.run(batches.clone(), progress, &mut pruning)?;
+        seen = pruning.seen;
+        walk.fall_back(tasks, |at| seen.contains_key(&at));
     }
+    joint::fit_codebooks(model, tasks, &seen, &meter)?;
     let mut shaping =
-        Shaping { walk: &mut walk, tasks, meter: &meter, layers: HashMap::new(), changed: HashMap::new() };
+        Shaping { walk: &mut walk, tasks, meter: &meter, seen, layers: HashMap::new(), changed: HashMap::new() };
     graph.run(batches, progress, &mut shaping)?;
     let Shaping { layers, changed, .. } = shaping;
     walk.finish(tasks, layers, changed, samples, &meter)
+}
+
+/// Whether a codebook is unified over layers that must be reached before it can be fitted: to be pruned, or for what their weights
+/// count.
+fn fits_by_data(task: &Task) -> bool {
+    let by_data = task.settings.prune.is_some_and(|prune| prune.criterion.needs_data());
+    let unified = task.settings.quantize.filter(|quantize| quantize.codebook == CodebookScope::Unified);
+    unified.is_some_and(|quantize| by_data || quantize.weighting == Weighting::Hessian)
 }
 
 /// Measures every setting of every layer in the uncompressed network.
@@ -140,8 +155,6 @@ struct Walk<'a> {
     /// The shape of each task's matrix.
     shapes: Vec<(usize, usize)>,
     prunes: Vec<Option<Prune>>,
-    /// A codebook is unified over layers that are pruned here: sharing is left to the pipeline.
-    leaves_sharing: bool,
     report: Vec<CalibratedLayer>,
     curves: HashMap<usize, Vec<CurvePoint>>,
     /// What normalisations read in the uncompressed network, by the name of their mean.
@@ -158,12 +171,6 @@ impl<'a> Walk<'a> {
         let products = tasks.iter().enumerate().filter(|(_, task)| task.weight.role == Role::Product);
         let positions = products.map(|(position, task)| (task.weight.name.clone(), position)).collect();
         let shape = |task: &Task| task.weight.layout.shape(&task.weight.dims).unwrap_or_default();
-        let is_unified = |task: &Task| {
-            let by_data = task.settings.prune.is_some_and(|prune| prune.criterion.needs_data());
-            rates.is_none()
-                && by_data
-                && task.settings.quantize.is_some_and(|quantize| quantize.codebook == CodebookScope::Unified)
-        };
         Self {
             model,
             settings,
@@ -171,7 +178,6 @@ impl<'a> Walk<'a> {
             survivors: vec![None; tasks.len()],
             shapes: tasks.iter().map(shape).collect(),
             prunes: tasks.iter().map(|task| task.settings.prune).collect(),
-            leaves_sharing: tasks.iter().any(is_unified),
             report: Vec::new(),
             curves: HashMap::new(),
             moments: HashMap::new(),
@@ -235,44 +241,46 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Prunes layers by magnitude that no product reaches, by criteria that look at the inputs of one.
+    fn fall_back(&mut self, tasks: &mut [Task], is_reached: impl Fn(usize) -> bool) {
+        for (_, task) in tasks.iter_mut().enumerate().filter(|(at, _)| !is_reached(*at)) {
+            let Some(prune) = task.settings.prune.as_mut().filter(|prune| prune.criterion.needs_data()) else {
+                continue;
+            };
+            if prune.sparsity != Sparsity::NONE {
+                self.notes.push(format!(
+                    "{}: no product of single precision alone reads it, so it is pruned by magnitude",
+                    task.weight.name
+                ));
+            }
+            prune.criterion = Criterion::Magnitude;
+            prune.scope = if prune.scope == Scope::Global { Scope::Tensor } else { prune.scope };
+        }
+    }
+
     /// Takes the layers that no product reached, and draws up the result.
     fn finish(
-        self,
+        mut self,
         tasks: &mut [Task],
         mut layers: HashMap<usize, Prepared>,
         changed: HashMap<String, Vec<u8>>,
         samples: usize,
         meter: &Meter,
     ) -> Result<Adapted, CompressError> {
-        let mut notes = self.notes;
-        for (position, task) in tasks.iter_mut().enumerate() {
-            let name = &task.weight.name;
-            let asks = task.settings.prune.is_some_and(|prune| prune.criterion.needs_data());
-            let is_reached = self.report.iter().any(|layer| layer.name == *name);
-            if asks && !is_reached && task.settings.prune.is_some_and(|prune| prune.sparsity != Sparsity::NONE) {
-                notes.push(format!(
-                    "{name}: no product of single precision alone reads it, so it is pruned by magnitude"
-                ));
-                if let Some(prune) = &mut task.settings.prune {
-                    prune.criterion = Criterion::Magnitude;
-                    prune.scope = if prune.scope == Scope::Global { Scope::Tensor } else { prune.scope };
-                }
-            }
-            if !self.leaves_sharing && !layers.contains_key(&position) {
-                layers.insert(position, layer::prepare(self.model, task, meter)?);
-            }
-            if self.leaves_sharing && asks && is_reached {
-                task.settings.prune = None;
-            }
-        }
-        let layers = (!self.leaves_sharing).then(|| (0..tasks.len()).filter_map(|at| layers.remove(&at)).collect());
+        self.fall_back(tasks, |at| layers.contains_key(&at));
+        let in_order = tasks.iter().enumerate().map(|(at, task)| match layers.remove(&at) {
+            Some(layer) => Ok(layer),
+            None => layer::prepare(self.model, task, meter),
+        });
+        let layers = in_order.collect::<Result<_, _>>()?;
         let mut report = self.report;
         for layer in &mut report {
             layer.curve =
                 self.positions.get(&layer.name).and_then(|at| self.curves.get(at)).cloned().unwrap_or_default();
         }
         let calibration = Some(Calibration { samples: samples as u64, layers: report });
-        Ok(Adapted { model: self.model.with_tensors(changed)?, layers, notes, calibration, training: Vec::new() })
+        let (model, notes) = (self.model.with_tensors(changed)?, self.notes);
+        Ok(Adapted { model, layers, notes, calibration, training: Vec::new() })
     }
 }
 
