@@ -46,41 +46,39 @@ struct CodebookKey {
 }
 
 /// The weights of several layers, gathered for a codebook.
-enum Sample {
+enum Gathered {
     Alike(DistributionBuilder),
-    ByImportance { weights: Vec<f32>, importances: Vec<Option<f64>> },
+    /// With importances, and without.
+    ByImportance(Vec<(f32, f64)>, Vec<f32>),
 }
 
-impl Sample {
+impl Gathered {
     fn new(weighting: Weighting) -> Self {
         match weighting {
             Weighting::None => Self::Alike(DistributionBuilder::default()),
-            Weighting::Hessian => Self::ByImportance { weights: Vec::new(), importances: Vec::new() },
+            Weighting::Hessian => Self::ByImportance(Vec::new(), Vec::new()),
         }
     }
 
-    fn observe(&mut self, layer: &[f32], of_layer: Option<&[f64]>) {
-        match self {
-            Self::Alike(builder) => builder.observe(layer),
-            Self::ByImportance { weights, importances } => {
-                weights.extend(layer);
-                match of_layer {
-                    Some(known) => importances.extend(known.iter().copied().map(Some)),
-                    None => importances.extend(layer.iter().map(|_| None)),
-                }
+    fn observe(&mut self, weights: &[f32], importances: Option<&[f64]>) {
+        match (self, importances) {
+            (Self::Alike(builder), _) => builder.observe(weights),
+            (Self::ByImportance(known, _), Some(importances)) => {
+                known.extend(weights.iter().copied().zip(importances.iter().copied()));
             }
+            (Self::ByImportance(_, others), None) => others.extend(weights),
         }
     }
 
-    /// The distribution; weights whose importance nobody measured count as the others do on average.
+    /// The distribution; weights whose importance nobody measured count as much as the others do on average.
     fn finish(self) -> Distribution {
         match self {
             Self::Alike(builder) => builder.finish(),
-            Self::ByImportance { weights, importances } => {
-                let known = || importances.iter().flatten();
-                let mean = if known().next().is_some() { known().sum::<f64>() / known().count() as f64 } else { 1.0 };
-                let filled: Vec<f64> = importances.iter().map(|importance| importance.unwrap_or(mean)).collect();
-                Distribution::weighted(&weights, &filled)
+            Self::ByImportance(mut known, others) => {
+                let sum: f64 = known.iter().map(|(_, importance)| importance).sum();
+                let mean = if sum > 0.0 { sum / known.len() as f64 } else { 1.0 };
+                known.extend(others.into_iter().map(|weight| (weight, mean)));
+                Distribution::weighted(known)
             }
         }
     }
@@ -135,24 +133,24 @@ pub(super) fn fit_codebooks(
         }
     }
     for key in keys {
-        let mut sample = Sample::new(key.weighting);
+        let mut gathered = Gathered::new(key.weighting);
         let (mut layers, mut last) = (0, "");
         for (at, task) in tasks.iter().enumerate().filter(|(_, task)| codebook_key(task) == Some(key)) {
             let name = &task.weight.name;
             match seen.get(&at) {
                 Some(Surviving { weights, importances }) => {
-                    weights.show(name, |layer| sample.observe(layer.weights, importances.as_deref()));
+                    weights.show(name, |layer| gathered.observe(layer.weights, importances.as_deref()));
                 }
                 None => {
                     let mut loaded = Loaded::read(model, task)?;
                     loaded.prune(task);
-                    loaded.show(name, |layer| sample.observe(layer.weights, None));
+                    loaded.show(name, |layer| gathered.observe(layer.weights, None));
                 }
             }
             meter.advance(task.elements(), "codebook", name)?;
             (layers, last) = (layers + 1, name);
         }
-        let fitted = key.quantizer.fit(&sample.finish(), key.dtype, &meter.inner());
+        let fitted = key.quantizer.fit(&gathered.finish(), key.dtype, &meter.inner());
         let fitted = fitted.map_err(|e| CompressError::quantize(last, e))?;
         let index = if layers > 1 { shared.next() } else { None };
         let codebook = fitted.codebook().clone();

@@ -11,16 +11,12 @@ use super::{Distribution, EXACT_LIMIT};
 const AVERAGE: f64 = 256.0;
 
 impl Distribution {
-    /// The distribution of one layer in which each surviving weight counts by its `importance`, positive and relative to the
-    /// others'; at least a 256th of the average.
-    ///
-    /// # Panics
-    /// If there are not as many importances as weights.
-    pub fn weighted(weights: &[f32], importances: &[f64]) -> Self {
-        assert_eq!(weights.len(), importances.len());
-        let mut pairs: Vec<(f32, f64)> =
-            weights.iter().copied().zip(importances.iter().copied()).filter(|(weight, _)| *weight != 0.0).collect();
-        let zeros = (weights.len() - pairs.len()) as u64;
+    /// The distribution of weights, each with its importance, by which it counts: positive and relative to the others'; at least a
+    /// 256th of the average.
+    pub fn weighted(mut pairs: Vec<(f32, f64)>) -> Self {
+        let weights = pairs.len();
+        pairs.retain(|(weight, _)| *weight != 0.0);
+        let zeros = (weights - pairs.len()) as u64;
         let mean = pairs.iter().map(|(_, importance)| importance).sum::<f64>() / pairs.len().max(1) as f64;
         let factor = if mean > 0.0 { AVERAGE / mean } else { 0.0 };
         // Equals in the order of their importances, so that sums do not depend on how they were sorted.
@@ -57,10 +53,14 @@ mod tests {
     use crate::quantize::{Bits, Budget, Cws, Ecsq, Levels, Quantizer, Tolerance};
     use crate::tensor::{FloatType, LayerContext};
 
+    fn weighted(weights: &[f32], importances: &[f64]) -> Distribution {
+        Distribution::weighted(weights.iter().copied().zip(importances.iter().copied()).collect())
+    }
+
     #[test]
     fn the_shared_value_is_the_mean_by_importance() {
         let weights = [1.0, 2.0, 0.0, 1.5];
-        let distribution = Distribution::weighted(&weights, &[3.0, 1.0, 9.0, 4.0]);
+        let distribution = weighted(&weights, &[3.0, 1.0, 9.0, 4.0]);
         assert_eq!((distribution.zeros(), distribution.is_exact()), (1, true));
         let quantizer = Quantizer::Cws(Cws { levels: Levels::new(1).unwrap() });
         let fitted = quantizer.fit(&distribution, FloatType::F64, &Silent).unwrap();
@@ -77,9 +77,7 @@ mod tests {
         let importance = |i: usize| if i.is_multiple_of(2) { 100.0 } else { 1.0 };
         let importances: Vec<f64> = (0..weights.len()).map(importance).collect();
         let ecsq = Ecsq { budget: Budget::Bits(Bits::new(1.5).unwrap()), tolerance: Tolerance::default() };
-        let fitted = Quantizer::Ecsq(ecsq)
-            .fit(&Distribution::weighted(&weights, &importances), FloatType::F32, &Silent)
-            .unwrap();
+        let fitted = Quantizer::Ecsq(ecsq).fit(&weighted(&weights, &importances), FloatType::F32, &Silent).unwrap();
         let matrix = fitted.assign(&LayerContext::new("w", 1, weights.len(), &weights), &Silent).unwrap();
         let mut counts = std::collections::BTreeMap::new();
         (0..weights.len()).for_each(|i| *counts.entry(matrix.value(i).to_bits()).or_insert(0.0) += 1.0);
@@ -102,15 +100,14 @@ mod tests {
             let error = |i: usize| importances[i] * (f64::from(weights[i]) - matrix.value(i)).powi(2);
             (0..weights.len()).map(error).sum::<f64>()
         };
-        let (weighted, plain) =
-            (error(Distribution::weighted(&weights, &importances)), error(Distribution::of(&weights)));
+        let (weighted, plain) = (error(weighted(&weights, &importances)), error(Distribution::of(&weights)));
         assert!(weighted < 0.6 * plain, "{weighted} against {plain}");
     }
 
     #[test]
     fn more_values_than_are_kept_apart_are_joined() {
         let weights: Vec<f32> = (1..=200_000).map(|i| i as f32).collect();
-        let distribution = Distribution::weighted(&weights, &vec![1.0; weights.len()]);
+        let distribution = weighted(&weights, &vec![1.0; weights.len()]);
         assert!(!distribution.is_exact() && distribution.points().len() <= EXACT_LIMIT);
         assert_eq!(distribution.survivors(), 200_000);
     }
