@@ -4,12 +4,12 @@
     benches/deepdta_tables.py FOLDER [METHOD ...]
 
 FOLDER holds `models/` and `datasets/` as docs/how-small.md describes them. Convolutions and embeddings are frozen and not
-compressed, so psi is of the dense layers. Weights are pruned (by the criterion `obs`) and rounded to the shared values (with
-feedback) by what 1,800 samples give each layer; then the shared values (where nothing is shared, the weights that are left) and the
-biases are trained on means of samples, which the upload answers. Methods share searches (`weightpress search`, exhaustive), which
-measure once what their trials have in common. For each published row the smallest psi is taken whose MSE on the validation split is
-no worse than the published MSE, and measured on the test split. Trials stay in target/deepdta_tables, so a run that is cut off goes
-on. Needs Python 3.9 and nothing else.
+compressed, so psi is of the dense layers. These are trained on the targets, with weights that decay, and pruned on the way (by
+`lamp`); then rounded to the shared values with feedback, by what 1,800 samples give each layer; then the shared values and the
+biases are trained. Methods share searches (`weightpress search`, exhaustive), which prune and train once what their trials have in
+common. For each published row the smallest psi is taken whose MSE on the validation split is no worse than the published MSE, and
+measured on the test split. Trials stay in target/deepdta_tables, so a run that is cut off goes on. Needs Python 3.9 and nothing
+else.
 
 Published: Marinò, Ghidoli, Frasca, Malchiodi, "Compression strategies and space-conscious representations for deep neural
 networks", ICPR 2020 (Pr, CWS, PWS, Pr-CWS, Pr-PWS); Marinò, Petrini, Malchiodi, Frasca, "Deep neural networks compression: a
@@ -49,15 +49,14 @@ PUBLISHED = {
 
 # search: whether all layers share their values, and the space
 SEARCHES = {
-    "pruned": (False, {"sparsity": [0.85, 0.9]}),
+    "pruned": (False, {"sparsity": [0.8, 0.9]}),
     "per-layer": (False, {"levels": [2, 7], "methods": ["cws", "pws"]}),
-    "pruned-per-layer": (False, {"sparsity": [0.8, 0.9], "levels": [7], "methods": ["cws", "pws"]}),
+    "pruned-per-layer": (False, {"sparsity": [0.9], "levels": [7], "methods": ["cws", "pws"]}),
     "unified": (True, {"levels": [3, 4], "methods": ["cws"]}),
-    # Layers differ in scale: values that are steps or quantiles of all of them reach only with many, of which few are frequent.
-    "unified-wide": (True, {"levels": [15, 31], "methods": ["pws", "uq", "ecsq"]}),
-    "unified-entropy": (True, {"levels": [7, 9], "methods": ["ecsq"]}),
-    "pruned-unified": (True, {"sparsity": [0.8, 0.9, 0.95], "levels": [7], "methods": ["cws", "pws", "ecsq"]}),
-    "pruned-unified-wide": (True, {"sparsity": [0.9, 0.95], "levels": [15, 31], "methods": ["pws", "uq"]}),
+    # Layers differ in scale: values that are quantiles or steps of all of them reach only with many, of which few are frequent.
+    "unified-wide": (True, {"levels": [6, 9, 15], "methods": ["pws", "uq", "ecsq"]}),
+    "pruned-unified": (True, {"sparsity": [0.8, 0.9, 0.97], "levels": [7], "methods": ["cws", "pws"]}),
+    "pruned-unified-wide": (True, {"sparsity": [0.7, 0.8, 0.9], "levels": [11, 31], "methods": ["uq", "ecsq"]}),
 }
 
 
@@ -77,13 +76,15 @@ def recipe_of(unifies, space):
         "calibrate": {"samples": 1800},
     }
     if "sparsity" in space:
-        recipe["prune"] = {"criterion": "obs", "scope": "global"}
-    training = {"batch": 128, "mixup": True, "label_weight": 0}
-    if "methods" not in space:
-        recipe["finetune"] = {"epochs": 4, "sharing_epochs": 0, "gradual": 0, "learning_rate": 3e-4, **training}
-        return recipe
-    recipe["quantize"] = {"codebook": "unified" if unifies else "per_layer", "rounding": "feedback"}
-    recipe["finetune"] = {"epochs": 0, "sharing_epochs": 4, "sharing_learning_rate": 6e-4, **training}
+        recipe["prune"] = {"criterion": "lamp", "scope": "global"}
+        training = {"epochs": 10, "gradual": 0.3, "batch": 256, "sharing_epochs": 4, "sharing_learning_rate": 2e-4}
+    else:
+        training = {"epochs": 4, "batch": 128, "sharing_epochs": 8, "sharing_learning_rate": 1e-3}
+    if "methods" in space:
+        recipe["quantize"] = {"codebook": "unified" if unifies else "per_layer", "rounding": "feedback"}
+    recipe["finetune"] = {
+        "loss": "mse", "optimizer": "adamw", "weight_decay": 1, "learning_rate": 1e-3, **training,
+    }
     return recipe
 
 
