@@ -49,7 +49,7 @@ PUBLISHED = {
 
 # search: whether all layers share their values, and the space
 SEARCHES = {
-    "pruned": (False, {"sparsity": [0.8, 0.9]}),
+    "pruned": (False, {"sparsity": [0.9, 0.95]}),
     "per-layer": (False, {"levels": [2, 7], "methods": ["cws", "pws"]}),
     "pruned-per-layer": (False, {"sparsity": [0.9], "levels": [7], "methods": ["cws", "pws"]}),
     "unified": (True, {"levels": [3, 4], "methods": ["cws"]}),

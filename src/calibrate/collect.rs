@@ -24,10 +24,12 @@ pub(crate) struct Limits {
     pub(crate) layer_bytes: u64,
     /// For the activations of all samples.
     pub(crate) activation_bytes: u64,
+    /// For the weights of layers that share a codebook, where they count by their inputs.
+    pub(crate) shared_bytes: u64,
 }
 
 /// What a calibration may take where nobody says otherwise.
-pub(crate) const LIMITS: Limits = Limits { layer_bytes: 1 << 30, activation_bytes: 2 << 30 };
+pub(crate) const LIMITS: Limits = Limits { layer_bytes: 1 << 30, activation_bytes: 2 << 30, shared_bytes: 4 << 30 };
 
 /// Takes the statistics of the columns that `reached` multiplies its weight, of `rows x cols`, by.
 ///

@@ -22,6 +22,11 @@ pub enum CalibrateError {
         "the activations of {samples} calibration samples take {needed_bytes} bytes, more than the {limit_bytes} allowed: fewer samples help"
     )]
     TooManySamples { samples: usize, needed_bytes: u64, limit_bytes: u64 },
+    /// The weights of layers that share a codebook, with what each counts, would take more memory than is allowed.
+    #[error(
+        "fitting unified codebooks to {weights} weights that count by their inputs takes {needed_bytes} bytes, more than the {limit_bytes} allowed: without the weighting it takes few"
+    )]
+    CodebookTooLarge { weights: u64, needed_bytes: u64, limit_bytes: u64 },
     /// The graph could not be run.
     #[error(transparent)]
     Infer(#[from] InferError),

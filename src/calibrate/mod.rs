@@ -24,5 +24,5 @@ pub use curve::{CURVE, Curve};
 pub use error::CalibrateError;
 pub(crate) use fold::fold_normalisations;
 pub(crate) use normalization::{ChannelMoments, moved};
-pub use problem::Problem;
+pub use problem::{Importances, Problem};
 pub use rate::{RatePoint, choose_rates};

@@ -22,6 +22,28 @@ pub struct Problem {
     pub(super) energy: f64,
 }
 
+/// What the square of each weight of a layer costs its outputs.
+pub struct Importances {
+    rows: usize,
+    cols: usize,
+    /// One for each input of each group of rows.
+    of_inputs: Vec<f64>,
+}
+
+impl Importances {
+    /// The weights of the layer, rows x cols, each with its importance.
+    ///
+    /// # Panics
+    /// If they are not as many as the layer's.
+    pub fn pair(&self, weights: &[f32]) -> impl Iterator<Item = (f32, f64)> {
+        assert_eq!(weights.len(), self.rows * self.cols);
+        let cols = self.cols.max(1);
+        let per_group = (weights.len() / (self.of_inputs.len() / cols).max(1)).max(1);
+        let importance = move |cell: usize| self.of_inputs[cell / per_group * cols + cell % cols];
+        weights.iter().enumerate().map(move |(cell, &weight)| (weight, importance(cell)))
+    }
+}
+
 /// The rows that share a Hessian.
 pub(super) struct Group {
     pub(super) rows: Range<usize>,
@@ -76,12 +98,12 @@ impl Problem {
         Self { rows, cols, groups, target, gradient, energy }
     }
 
-    /// What the square of each weight costs the outputs, others unchanged, as a fraction of their energy: the damped diagonal of the
-    /// Hessian, rows x cols.
-    pub fn importances(&self) -> Vec<f64> {
-        let energy = if self.energy > 0.0 { self.energy } else { 1.0 };
-        let of_row = |group: &Group| group.scale.iter().map(|scale| scale * scale / energy).collect::<Vec<_>>();
-        self.groups.iter().flat_map(|group| of_row(group).repeat(group.rows.len())).collect()
+    /// What the square of each weight costs the outputs, others unchanged: the damped diagonal of the Hessian, as a fraction of the
+    /// outputs' energy; zeros where they have none.
+    pub fn importances(&self) -> Importances {
+        let share = if self.energy > 0.0 { 1.0 / self.energy } else { 0.0 };
+        let of_group = |group: &Group| group.scale.iter().map(move |scale| scale * scale * share).collect::<Vec<_>>();
+        Importances { rows: self.rows, cols: self.cols, of_inputs: self.groups.iter().flat_map(of_group).collect() }
     }
 
     /// The squared error of the outputs with `weights`, as a fraction of their energy; 0 where there is none.

@@ -8,8 +8,9 @@ use super::layer::{Loaded, Task};
 use super::meter::Meter;
 use super::{CodebookScope, CompressError, Quantize, Weighting};
 use crate::artifact::ArtifactWriter;
+use crate::calibrate::Importances;
 use crate::model::{Family, Model};
-use crate::prune::{Prune, Scope, Threshold, ThresholdSearch};
+use crate::prune::{Criterion, Prune, Scope, Threshold, ThresholdSearch};
 use crate::quantize::{Distribution, DistributionBuilder, Fitted, Quantizer};
 use crate::tensor::{Codebook, FloatType};
 
@@ -28,12 +29,12 @@ pub(super) struct Unified {
     pub index: Option<usize>,
 }
 
-/// The weights of a layer that a unified codebook is fitted on.
-pub(super) struct Surviving {
+/// A layer that was seen with its inputs before the codebooks are fitted.
+pub(super) struct Seen {
     /// With the zeros that pruning leaves.
     pub weights: Loaded,
-    /// What the square of each weight costs the layer's outputs; none: all alike.
-    pub importances: Option<Vec<f64>>,
+    /// What the square of each weight costs the layer's outputs, where that is to count.
+    pub importances: Option<Importances>,
 }
 
 /// Layers that share a codebook: one family, one element type, one quantiser, one weighting.
@@ -48,38 +49,35 @@ struct CodebookKey {
 /// The weights of several layers, gathered for a codebook.
 enum Gathered {
     Alike(DistributionBuilder),
-    /// With importances, and without.
-    ByImportance(Vec<(f32, f64)>, Vec<f32>),
+    /// Each with its importance.
+    Weighted(Vec<(f32, f64)>),
 }
 
 impl Gathered {
     fn new(weighting: Weighting) -> Self {
         match weighting {
             Weighting::None => Self::Alike(DistributionBuilder::default()),
-            Weighting::Hessian => Self::ByImportance(Vec::new(), Vec::new()),
+            Weighting::Hessian => Self::Weighted(Vec::new()),
         }
     }
 
-    fn observe(&mut self, weights: &[f32], importances: Option<&[f64]>) {
+    /// Adds a layer. Where nobody saw its inputs, its weights count as if these were all alike.
+    fn observe(&mut self, weights: &[f32], importances: Option<&Importances>) {
         match (self, importances) {
             (Self::Alike(builder), _) => builder.observe(weights),
-            (Self::ByImportance(known, _), Some(importances)) => {
-                known.extend(weights.iter().copied().zip(importances.iter().copied()));
+            (Self::Weighted(pairs), Some(importances)) => pairs.extend(importances.pair(weights)),
+            (Self::Weighted(pairs), None) => {
+                let energy: f64 = weights.iter().map(|&weight| f64::from(weight) * f64::from(weight)).sum();
+                let importance = if energy > 0.0 { 1.0 / energy } else { 0.0 };
+                pairs.extend(weights.iter().map(|&weight| (weight, importance)));
             }
-            (Self::ByImportance(_, others), None) => others.extend(weights),
         }
     }
 
-    /// The distribution; weights whose importance nobody measured count as much as the others do on average.
     fn finish(self) -> Distribution {
         match self {
             Self::Alike(builder) => builder.finish(),
-            Self::ByImportance(mut known, others) => {
-                let sum: f64 = known.iter().map(|(_, importance)| importance).sum();
-                let mean = if sum > 0.0 { sum / known.len() as f64 } else { 1.0 };
-                known.extend(others.into_iter().map(|weight| (weight, mean)));
-                Distribution::weighted(known)
-            }
+            Self::Weighted(pairs) => Distribution::weighted(pairs),
         }
     }
 }
@@ -117,12 +115,12 @@ pub(super) fn find_thresholds(model: &Model, tasks: &mut [Task], meter: &Meter) 
     Ok(())
 }
 
-/// Fits the unified codebooks, and gives each task its own. `seen` are layers that were pruned with their inputs in view, by the
-/// positions of their tasks; the others are pruned here.
+/// Fits the unified codebooks, and gives each task its own. `seen` are layers as they are once pruned, by the positions of their
+/// tasks; the others are pruned here.
 pub(super) fn fit_codebooks(
     model: &Model,
     tasks: &mut [Task],
-    seen: &HashMap<usize, Surviving>,
+    seen: &HashMap<usize, Seen>,
     meter: &Meter,
 ) -> Result<(), CompressError> {
     let mut shared = 0..;
@@ -138,8 +136,8 @@ pub(super) fn fit_codebooks(
         for (at, task) in tasks.iter().enumerate().filter(|(_, task)| codebook_key(task) == Some(key)) {
             let name = &task.weight.name;
             match seen.get(&at) {
-                Some(Surviving { weights, importances }) => {
-                    weights.show(name, |layer| gathered.observe(layer.weights, importances.as_deref()));
+                Some(Seen { weights, importances }) => {
+                    weights.show(name, |layer| gathered.observe(layer.weights, importances.as_ref()));
                 }
                 None => {
                     let mut loaded = Loaded::read(model, task)?;
@@ -173,7 +171,9 @@ pub(super) fn store_codebooks(tasks: &[Task], writer: &mut ArtifactWriter) -> Re
 }
 
 fn global(task: &Task) -> Option<Prune> {
-    task.settings.prune.filter(|prune| prune.scope == Scope::Global && prune.pattern.is_none())
+    let is_global = |prune: &Prune| prune.scope == Scope::Global && prune.pattern.is_none();
+    // Whose sparsities are shared out by the inputs of the layers has no threshold.
+    task.settings.prune.filter(|prune| is_global(prune) && prune.criterion != Criterion::Obs)
 }
 
 fn codebook_key(task: &Task) -> Option<CodebookKey> {

@@ -168,8 +168,7 @@ impl Loaded {
     ) -> Result<Matrix, CompressError> {
         let quantize = task.settings.quantize;
         let is_weighted = quantize.is_some_and(|quantize| quantize.weighting == Weighting::Hessian);
-        let weighted =
-            || Distribution::weighted(self.data.to_f32().iter().copied().zip(problem.importances()).collect());
+        let weighted = || Distribution::weighted(problem.importances().pair(&self.data.to_f32()).collect());
         let distribution = (is_weighted && task.unified.is_none()).then(weighted);
         let (matrix, _) = self.share_by(distribution, task, meter)?;
         match quantize.map(|quantize| quantize.rounding) {

@@ -102,10 +102,12 @@ pub(super) fn compress_planned(job: Job<'_>, out: &Path, progress: &dyn Progress
     let mut notes = Vec::new();
     let Plan { mut tasks, skipped } = plan(model, recipe);
     let groups = FreeGroups::find(model, recipe, &tasks);
-    let work = tasks.iter().map(|task| task.work() + joint::work(task)).sum::<u64>() + groups.work(&tasks);
     let adapted = adapt(&job, &mut tasks, &Part { whole: progress, from: 0.0, to: ADAPTING_SHARE })?;
     let from = if adapted.is_some() { ADAPTING_SHARE } else { 0.0 };
     let rest = Part { whole: progress, from, to: 1.0 };
+    // What several layers decide together is known once they are adapted.
+    let together = |task| if adapted.is_some() { 0 } else { joint::work(task) };
+    let work = tasks.iter().map(|task| task.work() + together(task)).sum::<u64>() + groups.work(&tasks);
     let meter = Meter::new(&rest, work);
     let (adapted, shaped, training, calibration) = match adapted {
         Some(Adapted { model, layers, training, calibration, notes: remarks }) => {

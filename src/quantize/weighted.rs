@@ -4,6 +4,8 @@
 //! Choi, El-Khamy, Lee, "Towards the limit of network quantization", ICLR 2017, arXiv:1612.01543, sections 3 and 4: k-means and
 //! entropy-constrained quantisation weighted by the diagonal of the Hessian.
 
+use rayon::prelude::*;
+
 use super::distribution::Point;
 use super::{Distribution, EXACT_LIMIT};
 
@@ -14,13 +16,13 @@ impl Distribution {
     /// The distribution of weights, each with its importance, by which it counts: positive and relative to the others'; at least a
     /// 256th of the average.
     pub fn weighted(mut pairs: Vec<(f32, f64)>) -> Self {
-        let weights = pairs.len();
+        let total = pairs.len();
         pairs.retain(|(weight, _)| *weight != 0.0);
-        let zeros = (weights - pairs.len()) as u64;
+        let zeros = (total - pairs.len()) as u64;
         let mean = pairs.iter().map(|(_, importance)| importance).sum::<f64>() / pairs.len().max(1) as f64;
         let factor = if mean > 0.0 { AVERAGE / mean } else { 0.0 };
         // Equals in the order of their importances, so that sums do not depend on how they were sorted.
-        pairs.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        pairs.par_sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
         let point = |pairs: &[(f32, f64)]| {
             let total: f64 = pairs.iter().map(|(_, importance)| importance).sum();
             let sum: f64 = pairs.iter().map(|(weight, importance)| f64::from(*weight) * importance).sum();

@@ -5,6 +5,7 @@ mod finetuned;
 
 use super::*;
 use crate::artifact::Artifact;
+use crate::compress::pipeline::plan;
 use crate::compress::{Recipe, Report, compress_with};
 use crate::evaluate::{DataMap, Dataset, Evaluation, Metric};
 use crate::infer::{Predictor, Residency};
@@ -217,12 +218,14 @@ fn values_weighted_by_the_hessian_are_nearer_to_the_outputs() {
 #[test]
 fn any_number_of_threads_gives_the_same_bytes() {
     let (model, dataset) = (network(), dataset(130));
-    let recipe = format!(r#"{{{OBS}, "quantize": {{"levels": 15, "rounding": "feedback"}}}}"#);
-    let on = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| run(&model, &dataset, &recipe).unwrap().1)
-    };
-    assert!(on(1) == on(3));
+    for unified in ["", r#", "codebook": "unified", "weighting": "hessian""#] {
+        let recipe = format!(r#"{{{OBS}, "quantize": {{"levels": 15, "rounding": "feedback"{unified}}}}}"#);
+        let on = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| run(&model, &dataset, &recipe).unwrap().1)
+        };
+        assert!(on(1) == on(3), "{unified}");
+    }
 }
 
 #[test]
@@ -237,6 +240,40 @@ fn codebooks_may_be_unified_after_pruning() {
     };
     let (nearest, feedback) = (snr("nearest"), snr("feedback"));
     assert!(nearest > 5.0 && feedback > nearest, "{feedback} dB against {nearest} dB");
+}
+
+#[test]
+fn layers_are_pruned_alike_whoever_shares_their_codebook() {
+    let nodes = vec![
+        fixture::node("MatMul", "x a.weight", "hidden"),
+        fixture::node("Relu", "hidden", "active"),
+        fixture::node("BatchNormalization", "active scale shift mean variance", "normal"),
+        fixture::node("MatMul", "normal b.weight", "logits"),
+    ];
+    let of_channels = |name: &str, value: f32| fixture::floats(name, &[24], &[value; 24]);
+    let statistics = [("scale", 1.0), ("shift", 0.0), ("mean", 0.3), ("variance", 0.2)];
+    let mut tensors: Vec<_> = statistics.iter().map(|(name, value)| of_channels(name, *value)).collect();
+    tensors.extend([weights("a.weight", &[144, 24], 1), weights("b.weight", &[24, 10], 2)]);
+    let mut graph = fixture::graph(nodes, tensors);
+    graph.input = vec![fixture::port("x", &[-1, 144])];
+    graph.output = vec![fixture::port("logits", &[-1, 10])];
+    let model = fixture::open(graph).unwrap();
+    let array = fixture::npy(
+        "<f4",
+        false,
+        "(200, 144)",
+        &noise(9, 200 * 144).iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>(),
+    );
+    let dataset = Dataset::from_bytes(fixture::npz(&[("x", array)], false).into()).unwrap();
+    let snr = |codebook: &str| {
+        // More values than weights: sharing loses nothing.
+        let recipe = format!(r#"{{{OBS}, "quantize": {{"levels": 5000, "codebook": "{codebook}"}}}}"#);
+        let (report, file) = run(&model, &dataset, &recipe).unwrap();
+        assert!(report.notes.iter().any(|note| note.contains("estimated again")), "{:?}", report.notes);
+        output_snr_db(&model, &file, &dataset)
+    };
+    let (own, unified) = (snr("per_layer"), snr("unified"));
+    assert!((own - unified).abs() < 1e-6, "{own} dB against {unified} dB");
 }
 
 #[test]
@@ -256,6 +293,17 @@ fn unified_values_weighted_by_the_hessian_heed_a_layer_of_small_weights() {
 }
 
 #[test]
+fn more_weights_than_fit_are_refused_before_they_are_read() {
+    let model = network();
+    let recipe = Recipe::from_json(r#"{"quantize": {"codebook": "unified", "weighting": "hessian"}}"#).unwrap();
+    let tasks = plan(&model, &recipe).tasks;
+    let needed_bytes = 44 * (8 * 18 + 40 * 128 + 400);
+    assert!(calibrated::check_shared(&tasks, needed_bytes).is_ok());
+    let error = calibrated::check_shared(&tasks, needed_bytes - 1).unwrap_err();
+    assert!(error.to_string().contains(&format!("5664 weights that count by their inputs takes {needed_bytes} bytes")));
+}
+
+#[test]
 fn a_target_is_met_by_the_file_and_not_by_much() {
     let (model, dataset) = (network(), dataset(100));
     for (target, bytes) in [("{\"size_bytes\": 6000}", 6000), ("{\"ratio\": 6}", model.size_bytes() / 6)] {
@@ -266,6 +314,9 @@ fn a_target_is_met_by_the_file_and_not_by_much() {
         assert!(layers.iter().all(|layer| layer.step.is_some() && layer.points.len() > 100));
         assert!(output_snr_db(&model, &file, &dataset) > 5.0);
     }
+    let unified = r#"{"target": {"ratio": 6}, "quantize": {"codebook": "unified", "levels": 7}}"#;
+    let (report, file) = run(&model, &dataset, unified).unwrap();
+    assert!(report.codebooks.is_empty() && output_snr_db(&model, &file, &dataset) > 5.0);
     let error = run(&model, &dataset, r#"{"target": {"size_bytes": 100}}"#).unwrap_err();
     assert!(matches!(error, CompressError::Target { target_bytes: 100, .. }), "{error}");
 }
@@ -290,7 +341,8 @@ fn a_layer_that_no_product_reaches_is_pruned_by_magnitude_and_named() {
         fixture::node("Gather", "entries ids", "embedded"),
         fixture::node("MatMul", "embedded fc.weight", "logits"),
     ];
-    let tensors = vec![weights("entries", &[50, 16], 1), weights("fc.weight", &[16, 4], 2)];
+    let small: Vec<f32> = noise(1, 800).iter().map(|value| 0.01 * value).collect();
+    let tensors = vec![fixture::floats("entries", &[50, 16], &small), weights("fc.weight", &[16, 4], 2)];
     let mut graph = fixture::graph(nodes, tensors);
     let mut ids = fixture::port("ids", &[-1]);
     if let Some(tract_onnx::pb::type_proto::Value::TensorType(tensor)) =
@@ -306,10 +358,11 @@ fn a_layer_that_no_product_reaches_is_pruned_by_magnitude_and_named() {
     let dataset = Dataset::from_bytes(fixture::npz(&[("ids", array)], false).into()).unwrap();
     let unified =
         r#", "quantize": {"levels": 7, "codebook": "unified", "rounding": "feedback", "weighting": "hessian"}"#;
-    for quantize in ["", unified] {
-        let prune = r#""prune": {"criterion": "obs", "sparsity": 0.5}, "encode": {"remove": false}"#;
-        let (report, _) = run(&model, &dataset, &format!("{{{prune}{quantize}}}")).unwrap();
-        assert!((report.sparsity - 0.5).abs() < 0.01);
+    for (scope, quantize) in [("tensor", ""), ("tensor", unified), ("global", ""), ("global", unified)] {
+        let prune = format!(r#""prune": {{"criterion": "obs", "sparsity": 0.5, "scope": "{scope}"}}"#);
+        let (report, _) =
+            run(&model, &dataset, &format!(r#"{{{prune}, "encode": {{"remove": false}}{quantize}}}"#)).unwrap();
+        assert!(report.layers.iter().all(|layer| (layer.sparsity - 0.5).abs() < 0.01), "{scope}{quantize}");
         assert_eq!(report.notes.iter().filter(|note| note.starts_with("entries: ")).count(), 1, "{:?}", report.notes);
         assert_eq!(report.calibration.unwrap().layers.len(), 1);
         assert_eq!(report.codebooks.len(), usize::from(!quantize.is_empty()));

@@ -4,8 +4,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::finetune::{above_zero, whole};
 
-/// Settings of the methods that look at a layer's inputs: the criteria `wanda` and `obs`, and rounding with feedback. They run the
-/// training split, without its targets, through the network, layer by layer, as compressed so far.
+/// Settings of the methods that look at a layer's inputs: the criteria `wanda` and `obs`, rounding with feedback, and the weighting
+/// `hessian`. They run the training split, without its targets, through the network, layer by layer, as compressed so far.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]

@@ -1,6 +1,7 @@
 //! What is wrong with a recipe, and where.
 
-use super::{QuantizeFields, Stage};
+use super::{PruneFields, QuantizeFields, Stage};
+use crate::prune::{Criterion, Scope};
 use crate::quantize::Method;
 
 /// Why JSON is not a recipe.
@@ -26,6 +27,12 @@ pub enum RecipeError {
         "with a target, only shared values are trained: finetune.epochs must be 0, reassign false, and sharing_epochs says how long"
     )]
     TargetAndEpochs,
+    /// A criterion that compares the weights of one layer, over all layers.
+    #[error("{stage}: wanda compares the weights of one layer, so its scope is tensor or row")]
+    GlobalWanda {
+        /// Path of the stage.
+        stage: String,
+    },
     /// A weighting for a quantiser that has none.
     #[error("{stage}: only cws and ecsq have a weighting")]
     Weighting {
@@ -48,6 +55,15 @@ impl RecipeError {
 
     pub(super) fn from_trailing(error: serde_json::Error) -> Self {
         Self::Field { field: "recipe".to_owned(), reason: error.to_string() }
+    }
+}
+
+/// Checks the fields of one level's pruning against each other.
+pub(super) fn check_prune(stage: &str, prune: &Stage<PruneFields>) -> Result<(), RecipeError> {
+    let is_global = |fields: &&PruneFields| fields.scope == Some(Scope::Global);
+    match prune.fields().filter(is_global).and_then(|fields| fields.criterion) {
+        Some(Criterion::Wanda) => Err(RecipeError::GlobalWanda { stage: stage.to_owned() }),
+        _ => Ok(()),
     }
 }
 

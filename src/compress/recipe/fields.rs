@@ -26,7 +26,7 @@ pub struct PruneFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "service", schema(value_type = Option<f64>, minimum = 0, exclusive_maximum = 1, default = 0.5))]
     pub sparsity: Option<Sparsity>,
-    /// Which weights are ranked together.
+    /// Which weights are ranked together. `wanda` compares those of one layer: `global`, said elsewhere, is `tensor` to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "service", schema(inline, default = "tensor"))]
     pub scope: Option<Scope>,
@@ -113,12 +113,9 @@ pub struct EncodeFields {
 impl PruneFields {
     /// The settings, with defaults where nothing is said.
     pub(super) fn settings(&self) -> Prune {
-        Prune {
-            criterion: self.criterion.unwrap_or_default(),
-            sparsity: self.sparsity.unwrap_or_default(),
-            scope: self.scope.unwrap_or_default(),
-            pattern: self.pattern,
-        }
+        let (criterion, scope) = (self.criterion.unwrap_or_default(), self.scope.unwrap_or_default());
+        let scope = if (criterion, scope) == (Criterion::Wanda, Scope::Global) { Scope::Tensor } else { scope };
+        Prune { criterion, sparsity: self.sparsity.unwrap_or_default(), scope, pattern: self.pattern }
     }
 }
 
@@ -173,6 +170,9 @@ impl Overlay for PruneFields {
         self.sparsity = over.sparsity.or(self.sparsity);
         if over.sparsity.is_some() || over.scope.is_some() || over.pattern.is_some() {
             self.pattern = over.pattern;
+        }
+        if over.criterion == Some(Criterion::Wanda) && self.scope == Some(Scope::Global) {
+            self.scope = None;
         }
         self.scope = over.scope.or(self.scope);
     }

@@ -258,11 +258,14 @@ impl Recipe {
         {
             return Err(RecipeError::TargetAndEpochs);
         }
+        error::check_prune("prune", &self.prune)?;
         error::check_quantize("quantize", &self.quantize)?;
         for (op, rule) in &self.by_op {
+            error::check_prune(&format!("by_op.{op}.prune"), &rule.prune)?;
             error::check_quantize(&format!("by_op.{op}.quantize"), &rule.quantize)?;
         }
         for (i, rule) in self.layers.iter().enumerate() {
+            error::check_prune(&format!("layers[{i}].prune"), &rule.prune)?;
             error::check_quantize(&format!("layers[{i}].quantize"), &rule.quantize)?;
         }
         if let Some(preset) = self.preset {

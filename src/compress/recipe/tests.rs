@@ -194,6 +194,15 @@ fn rules_that_no_layer_falls_under_are_listed() {
 }
 
 #[test]
+fn wanda_ranks_the_weights_of_one_layer() {
+    let error = Recipe::from_json(r#"{"prune": {"criterion": "wanda", "scope": "global"}}"#).unwrap_err();
+    assert_eq!(error.to_string(), "prune: wanda compares the weights of one layer, so its scope is tensor or row");
+    let rule = r#"{"prune": {"scope": "global"}, "layers": [{"match": "fc*", "prune": {"criterion": "wanda"}}]}"#;
+    let settings = Recipe::from_json(rule).unwrap().resolve("fc1", "Gemm");
+    assert_eq!(settings.prune.map(|prune| prune.scope), Some(Scope::Tensor));
+}
+
+#[test]
 fn names_of_methods_are_those_of_the_recipe() {
     for method in Method::ALL {
         let name = serde_json::to_string(&method).unwrap();

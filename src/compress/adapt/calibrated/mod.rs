@@ -1,4 +1,5 @@
-//! A network pruned and shared layer by layer, each layer seeing what the layers before it have become.
+//! A network pruned and shared layer by layer, each layer seeing what the layers before it have become. Where several share a
+//! codebook that their inputs have a say in, all of them are pruned before it is fitted, and shared in another pass.
 
 mod pruning;
 mod shaping;
@@ -17,7 +18,7 @@ use crate::compress::meter::Meter;
 use crate::compress::report::{CalibratedLayer, Calibration, CurvePoint};
 use crate::compress::{Calibrate, CodebookScope, CompressError, Weighting, joint};
 use crate::evaluate::Samples;
-use crate::infer::{Array, Layerwise, Reached};
+use crate::infer::{Array, Layerwise, Moments, Normalized, Reached};
 use crate::model::{Model, Role};
 use crate::progress::{Part, Progress};
 use crate::prune::{Criterion, Prune, Scope, Sparsity};
@@ -62,13 +63,16 @@ pub(super) fn calibrate(
     let meter = Meter::new(&part, work);
     joint::find_thresholds(model, tasks, &meter)?;
     let mut seen = HashMap::new();
-    if rates.is_none() && tasks.iter().any(fits_by_data) {
-        let mut pruning = Pruning { walk: &walk, tasks, meter: &meter, seen };
-        graph.run(batches.clone(), progress, &mut pruning)?;
-        seen = pruning.seen;
-        walk.fall_back(tasks, |at| seen.contains_key(&at));
+    if rates.is_none() {
+        check_shared(tasks, LIMITS.shared_bytes)?;
+        if tasks.iter().any(|task| is_unified(task) && (prunes_by_data(task) || is_weighted(task))) {
+            let mut pruning = Pruning { walk: &walk, tasks, meter: &meter, seen };
+            graph.run(batches.clone(), progress, &mut pruning)?;
+            seen = pruning.seen;
+            walk.fall_back(tasks, |at| seen.contains_key(&at));
+        }
+        joint::fit_codebooks(model, tasks, &seen, &meter)?;
     }
-    joint::fit_codebooks(model, tasks, &seen, &meter)?;
     let mut shaping =
         Shaping { walk: &mut walk, tasks, meter: &meter, seen, layers: HashMap::new(), changed: HashMap::new() };
     graph.run(batches, progress, &mut shaping)?;
@@ -76,12 +80,33 @@ pub(super) fn calibrate(
     walk.finish(tasks, layers, changed, samples, &meter)
 }
 
-/// Whether a codebook is unified over layers that must be reached before it can be fitted: to be pruned, or for what their weights
-/// count.
-fn fits_by_data(task: &Task) -> bool {
-    let by_data = task.settings.prune.is_some_and(|prune| prune.criterion.needs_data());
-    let unified = task.settings.quantize.filter(|quantize| quantize.codebook == CodebookScope::Unified);
-    unified.is_some_and(|quantize| by_data || quantize.weighting == Weighting::Hessian)
+/// Bytes that a weight takes until a codebook is fitted to it and others, where they count by their inputs.
+const SHARED_BYTES: u64 = 44;
+
+/// Fails where more weights are to be gathered for unified codebooks than `limit_bytes` allow.
+pub(super) fn check_shared(tasks: &[Task], limit_bytes: u64) -> Result<(), CalibrateError> {
+    let gathered = tasks.iter().filter(|task| is_unified(task) && is_weighted(task));
+    let weights = gathered.map(Task::elements).sum::<u64>();
+    let needed_bytes = weights.saturating_mul(SHARED_BYTES);
+    if needed_bytes > limit_bytes {
+        return Err(CalibrateError::CodebookTooLarge { weights, needed_bytes, limit_bytes });
+    }
+    Ok(())
+}
+
+/// Whether a layer is pruned by what it reads.
+fn prunes_by_data(task: &Task) -> bool {
+    task.settings.prune.is_some_and(|prune| prune.criterion.needs_data())
+}
+
+/// Whether a layer shares the codebook of others.
+fn is_unified(task: &Task) -> bool {
+    task.settings.quantize.is_some_and(|quantize| quantize.codebook == CodebookScope::Unified)
+}
+
+/// Whether a layer's weights count by what it reads.
+fn is_weighted(task: &Task) -> bool {
+    task.settings.quantize.is_some_and(|quantize| quantize.weighting == Weighting::Hessian)
 }
 
 /// Measures every setting of every layer in the uncompressed network.
@@ -256,6 +281,35 @@ impl<'a> Walk<'a> {
             prune.criterion = Criterion::Magnitude;
             prune.scope = if prune.scope == Scope::Global { Scope::Tensor } else { prune.scope };
         }
+    }
+
+    /// The name of the bias that takes up by how much the outputs of a layer change in the mean, and its values.
+    fn corrected_bias<'b>(
+        &self,
+        reached: &Reached<'b>,
+        original: &Loaded,
+        weights: &[f32],
+        statistics: &Statistics,
+    ) -> Option<(&'b str, Vec<f32>)> {
+        let (name, bias) = reached.bias.filter(|_| self.is_centred(reached))?;
+        let original = original.to_f32();
+        let rows = bias.len();
+        let cols = weights.len() / rows.max(1);
+        let correct = |(row, bias): (usize, &f32)| {
+            let cells = row * cols..(row + 1) * cols;
+            let mean = statistics.group_of(row, rows).mean();
+            let changes = original[cells.clone()].iter().zip(&weights[cells]).zip(mean);
+            let change: f64 = changes.map(|((old, new), mean)| (f64::from(*old) - f64::from(*new)) * mean).sum();
+            (f64::from(*bias) + change) as f32
+        };
+        Some((name, bias.iter().enumerate().map(correct).collect()))
+    }
+
+    /// The statistics that a normalisation has behind the layers as they are by now; `None` where they stay.
+    fn moved_statistics(&self, reached: &Normalized<'_>) -> Result<Option<Moments>, CompressError> {
+        let ((name, mean), (_, variance)) = (reached.mean, reached.variance);
+        let Some(before) = self.moments.get(name) else { return Ok(None) };
+        Ok(calibrate::moved((mean, variance), before, &ChannelMoments::of(reached)?))
     }
 
     /// Takes the layers that no product reached, and draws up the result.

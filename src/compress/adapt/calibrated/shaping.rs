@@ -4,9 +4,8 @@ use std::collections::HashMap;
 
 use super::Walk;
 use crate::artifact::onnx_name;
-use crate::calibrate::{self, ChannelMoments};
 use crate::compress::CompressError;
-use crate::compress::joint::Surviving;
+use crate::compress::joint::Seen;
 use crate::compress::layer::{Loaded, Prepared, Task};
 use crate::compress::meter::Meter;
 use crate::compress::report::CalibratedLayer;
@@ -18,8 +17,8 @@ pub(super) struct Shaping<'a, 'b> {
     pub walk: &'a mut Walk<'b>,
     pub tasks: &'a [Task<'a>],
     pub meter: &'a Meter<'a>,
-    /// Layers that were pruned before, by the positions of their tasks.
-    pub seen: HashMap<usize, Surviving>,
+    /// Layers that have their zeros, by the positions of their tasks.
+    pub seen: HashMap<usize, Seen>,
     pub layers: HashMap<usize, Prepared>,
     /// New elements of tensors of the model, biases above all.
     pub changed: HashMap<String, Vec<u8>>,
@@ -38,7 +37,7 @@ impl Visitor<CompressError> for Shaping<'_, '_> {
         let original = Loaded::read(self.walk.model, task)?;
         let rate = self.walk.rates.and_then(|rates| rates.get(reached.name)).copied();
         let pruned = match self.seen.remove(&at) {
-            Some(surviving) => surviving.weights,
+            Some(seen) => seen.weights,
             None => {
                 let pruned = self.walk.prune(at, task, &original, &problem, &statistics, self.meter)?;
                 self.meter.advance(task.elements(), "prune", reached.name)?;
@@ -71,11 +70,8 @@ impl Visitor<CompressError> for Shaping<'_, '_> {
     }
 
     fn normalization(&mut self, reached: &Normalized<'_>) -> Result<Option<Moments>, CompressError> {
-        let ((mean_name, mean), (variance_name, variance)) = (reached.mean, reached.variance);
-        let Some(before) = self.walk.moments.get(mean_name) else { return Ok(None) };
-        let Some(moved) = calibrate::moved((mean, variance), before, &ChannelMoments::of(reached)?) else {
-            return Ok(None);
-        };
+        let Some(moved) = self.walk.moved_statistics(reached)? else { return Ok(None) };
+        let (mean_name, variance_name) = (reached.mean.0, reached.variance.0);
         for (name, values) in [(mean_name, &moved.mean), (variance_name, &moved.variance)] {
             self.changed.insert(name.to_owned(), self.bytes_of(name, values));
         }

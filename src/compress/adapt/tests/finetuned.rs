@@ -128,6 +128,10 @@ fn shared_values_are_trained_and_stay_as_few() {
     let unified = SHARED.replace(r#""levels": 3"#, r#""levels": 5, "codebook": "unified""#);
     let (report, _) = digits.compress(&unified, &data).unwrap();
     assert_eq!(report.codebooks.len(), 1, "layers go on sharing a codebook whose values moved");
+    let by_inputs = unified.replace(r#""unified""#, r#""unified", "rounding": "feedback", "weighting": "hessian""#);
+    let (report, calibrated) = digits.compress(&by_inputs, &data).unwrap();
+    assert_eq!(report.codebooks.len(), 1);
+    assert!(digits.accuracy(&calibrated) > digits.accuracy(&untrained));
     let reassigned = SHARED.replace(r#""batch": 32"#, r#""batch": 32, "reassign": true"#);
     let (report, _) = digits.compress(&reassigned, &data).unwrap();
     assert!(report.layers.iter().all(|layer| layer.distinct_values <= 4));
