@@ -114,10 +114,13 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let bar = Bar::new();
     let report = compress_with(&model, &recipe, data.as_ref(), &args.output, &bar);
     bar.finish();
-    let report = report.map_err(|error| match error {
+    let mut report = report.map_err(|error| match error {
         CompressError::Artifact(ArtifactError::Io(_)) => unwritable(&args.output, error),
         _ => CliError::input(error),
     })?;
+    if data.is_some() && args.data.measures_on_training()? {
+        report.notes.push(Report::MEASURED_ON_TRAINING.to_owned());
+    }
     let quality = args.data.measure_both(&model, &args.output)?;
     let document = json!({ "report": report, "quality": quality });
     if let Some(path) = &args.report {

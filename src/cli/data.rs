@@ -69,6 +69,12 @@ impl DataArgs {
         self.measure(&after, Some(&before)).map(Some)
     }
 
+    /// Whether what is measured on holds what is learned from.
+    pub fn measures_on_training(&self) -> Result<bool, CliError> {
+        let is_whole = matches!(self.splits()?, DataSplits::Together(map) if map.is_whole());
+        Ok(is_whole && self.split.is_none() && self.test.is_none())
+    }
+
     /// Measures `predictor`, beside `reference` where there is one.
     pub fn measure(&self, predictor: &Predictor, reference: Option<&Predictor>) -> Result<Quality, CliError> {
         let data = self.open()?.ok_or_else(|| CliError::Input("--data is missing".to_owned()))?;

@@ -77,6 +77,9 @@ struct BoundArgs {
 pub fn run(args: Args) -> Result<(), CliError> {
     check_output(&args.output, false)?;
     let search = args.search()?;
+    if !args.data.is_given() {
+        return Err(CliError::Input("--data is missing: a search selects by its validation split".to_owned()));
+    }
     let model = Model::open(&args.model).map_err(|error| at(&args.model, error))?;
     let none = || CliError::input(SearchError::NoValidation);
     let (train, test) = (args.data.of(Split::Train)?, args.data.of(Split::Test)?);

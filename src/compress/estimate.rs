@@ -7,7 +7,7 @@ use super::layer::Task;
 use super::pipeline::{self, Plan};
 use super::{CodecChoice, CompressError, Recipe};
 use crate::codec::CodecId;
-use crate::model::{Kept, Model};
+use crate::model::{Kept, Model, Role};
 use crate::prune::{Criterion, Scope};
 use crate::quantize::{Budget, Method, Quantizer};
 use crate::tensor::MAX_LEVELS;
@@ -24,7 +24,8 @@ const CONTAINER_BYTES: u64 = 1024;
 pub struct Estimate {
     /// The uploaded file.
     pub source_bytes: u64,
-    /// The artifact is no larger: each layer at its bound, all else as in the uploaded file, and the container.
+    /// The artifact is no larger: each layer at its bound, all else as in the uploaded file, and the container; or the target, where
+    /// the recipe has one.
     pub artifact_bytes_at_most: u64,
     /// Weights in all layers that would be compressed.
     pub weights: u64,
@@ -73,7 +74,14 @@ pub struct LayerEstimate {
 /// [`CompressError::Unmatched`] as the compression itself would answer.
 pub fn estimate(model: &Model, recipe: &Recipe) -> Result<Estimate, CompressError> {
     let notes = pipeline::check_rules(model, recipe)?;
-    let Plan { tasks, skipped } = pipeline::plan(model, recipe);
+    let Plan { mut tasks, skipped } = pipeline::plan(model, recipe);
+    let target = recipe.target().map(|target| pipeline::target_bytes(target, model));
+    if target.is_some() {
+        // Calibration chooses these for the size, from the data.
+        for task in tasks.iter_mut().filter(|task| task.weight.role == Role::Product) {
+            (task.settings.prune, task.settings.quantize) = (None, None);
+        }
+    }
     let layers: Vec<LayerEstimate> = tasks.iter().map(layer).collect();
     let mut kept: Vec<Kept> = skipped.iter().map(|&(index, reason)| pipeline::kept_row(model, index, reason)).collect();
     kept.extend_from_slice(model.kept());
@@ -82,9 +90,10 @@ pub fn estimate(model: &Model, recipe: &Recipe) -> Result<Estimate, CompressErro
     // Quotes of the recipe are escaped in the metadata.
     let container_bytes = CONTAINER_BYTES + ENTRY_BYTES * entries + 2 * recipe.to_json().len() as u64;
     let original_bytes: u64 = layers.iter().map(|layer| layer.original_bytes).sum();
+    let bound_bytes = layer_bytes + model.size_bytes().saturating_sub(original_bytes) + container_bytes;
     Ok(Estimate {
         source_bytes: model.size_bytes(),
-        artifact_bytes_at_most: layer_bytes + model.size_bytes().saturating_sub(original_bytes) + container_bytes,
+        artifact_bytes_at_most: target.map_or(bound_bytes, |target| bound_bytes.min(target)),
         weights: layers.iter().map(|layer| layer.weights).sum(),
         layers,
         kept,

@@ -12,7 +12,7 @@ use super::meter::Meter;
 use super::report::{self, Measured};
 use super::spool::{Spool, Spooled};
 use super::units::{FreeGroups, Layers, Rearranged};
-use super::{CompressError, Encode, Plain, Recipe, Report, joint, target};
+use super::{CompressError, Encode, Plain, Recipe, Report, Target, joint, target};
 use crate::artifact::{ArtifactError, ArtifactWriter, EncodedWeight, PlainTensor, Provenance, onnx_name};
 use crate::calibrate;
 use crate::codec::MAX_CELLS;
@@ -71,13 +71,16 @@ pub fn compress_with(
     let job = Job { model, recipe, data, rates: None, trains: true };
     let mut report = match recipe.target() {
         None => compress_planned(job, out, progress)?,
-        Some(target) => {
-            let weights = model.weights().iter().map(|weight| weight.dims.iter().product::<usize>() as u64).sum();
-            target::compress_to(job, target.bytes(model.size_bytes(), weights), out, progress)?
-        }
+        Some(target) => target::compress_to(job, target_bytes(target, model), out, progress)?,
     };
     report.notes.splice(0..0, notes);
     Ok(report)
+}
+
+/// The bytes that `target` allows a file of `model`.
+pub(super) fn target_bytes(target: Target, model: &Model) -> u64 {
+    let weights = model.weights().iter().map(|weight| weight.dims.iter().product::<usize>() as u64).sum();
+    target.bytes(model.size_bytes(), weights)
 }
 
 /// What is to be compressed, and how.

@@ -88,6 +88,12 @@ pub enum TrainingStage {
     Shared,
 }
 
+impl Report {
+    /// The note on figures that flatter.
+    pub const MEASURED_ON_TRAINING: &'static str =
+        "measured on all samples, those that it was calibrated or trained on among them: name a split to measure on";
+}
+
 impl TrainingStage {
     /// The word for it, as in JSON.
     pub fn name(self) -> &'static str {

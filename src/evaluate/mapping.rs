@@ -35,6 +35,13 @@ pub struct DataMap {
     pub target: Option<TargetMap>,
 }
 
+impl DataMap {
+    /// Whether it names all samples of its dataset.
+    pub fn is_whole(&self) -> bool {
+        self.split.is_none() && self.range.is_none()
+    }
+}
+
 /// A part of a dataset; its value in the array `split`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]

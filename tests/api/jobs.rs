@@ -46,6 +46,21 @@ fn compression_makes_a_smaller_version_and_measures_it() {
 }
 
 #[test]
+fn figures_of_samples_that_were_learned_from_are_named() {
+    let app = TestApp::with_digits();
+    let mut spec = compress_digits();
+    spec["recipe"] = json!({"prune": {"criterion": "obs", "sparsity": 0.5}});
+    spec["data"] = spec["evaluation"]["data"].clone();
+    let is_noted = |spec: &Value| {
+        let notes = app.run_job(spec)["result"]["report"]["notes"].clone();
+        notes.as_array().unwrap().iter().any(|note| note.as_str().unwrap().starts_with("measured on all"))
+    };
+    assert!(is_noted(&spec));
+    spec["evaluation"]["data"]["range"] = json!([0, 100]);
+    assert!(!is_noted(&spec));
+}
+
+#[test]
 fn make_default_serves_the_new_version() {
     let app = TestApp::with_digits();
     let mut spec = compress_digits();

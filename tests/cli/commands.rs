@@ -202,6 +202,22 @@ fn search(sandbox: &Sandbox, recipe: &str) -> Vec<String> {
 }
 
 #[test]
+fn figures_of_samples_that_were_learned_from_are_named() {
+    let sandbox = Sandbox::new();
+    sandbox.write("r.json", r#"{"prune": {"criterion": "obs", "sparsity": 0.5}}"#);
+    let data = bundled(DATA);
+    let is_noted = |map: &str| {
+        let map =
+            format!(r#"{{"inputs": {{"input": {{"array": "x"}}}}, "target": {{"array": "y", "kind": "class"}}{map}}}"#);
+        let flags = ["--recipe", "r.json", "--data", &data, "--data-map", &map, "--json"];
+        let report = json(&compress(&sandbox, "small.wp", &flags))["report"].clone();
+        report["notes"].as_array().unwrap().iter().any(|note| note.as_str().unwrap().starts_with("measured on all"))
+    };
+    assert!(is_noted(""));
+    assert!(!is_noted(r#", "range": [0, 100]"#));
+}
+
+#[test]
 fn a_search_writes_the_smallest_file_within_the_bound() {
     let sandbox = Sandbox::new();
     let args = search(&sandbox, r#"{"finetune": {"epochs": 3, "sharing_epochs": 1, "batch": 32}}"#);

@@ -6,7 +6,7 @@ mod finetuned;
 use super::*;
 use crate::artifact::Artifact;
 use crate::compress::pipeline::plan;
-use crate::compress::{Recipe, Report, compress_with};
+use crate::compress::{Recipe, Report, compress_with, estimate};
 use crate::evaluate::{DataMap, Dataset, Evaluation, Metric};
 use crate::infer::{Predictor, Residency};
 use crate::model::fixture;
@@ -307,7 +307,10 @@ fn more_weights_than_fit_are_refused_before_they_are_read() {
 fn a_target_is_met_by_the_file_and_not_by_much() {
     let (model, dataset) = (network(), dataset(100));
     for (target, bytes) in [("{\"size_bytes\": 6000}", 6000), ("{\"ratio\": 6}", model.size_bytes() / 6)] {
-        let (report, file) = run(&model, &dataset, &format!(r#"{{"target": {target}}}"#)).unwrap();
+        let recipe = format!(r#"{{"target": {target}, "quantize": {{"levels": 1}}}}"#);
+        let expected = estimate(&model, &Recipe::from_json(&recipe).unwrap()).unwrap();
+        assert_eq!((expected.artifact_bytes_at_most, expected.layers[0].levels), (bytes, None));
+        let (report, file) = run(&model, &dataset, &recipe).unwrap();
         assert_eq!(report.artifact_bytes, file.len() as u64);
         assert!((bytes * 9 / 10..=bytes).contains(&report.artifact_bytes), "{} of {bytes}", report.artifact_bytes);
         let layers = report.calibration.unwrap().layers;

@@ -26,7 +26,8 @@ pub struct PruneFields {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "service", schema(value_type = Option<f64>, minimum = 0, exclusive_maximum = 1, default = 0.5))]
     pub sparsity: Option<Sparsity>,
-    /// Which weights are ranked together. `wanda` compares those of one layer: `global`, said elsewhere, is `tensor` to it.
+    /// Which weights are ranked together. `wanda` compares those of one layer: `global`, said elsewhere, is `tensor` to it. `lamp` is
+    /// made for `global`: within a layer it ranks as `magnitude` does.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "service", schema(inline, default = "tensor"))]
     pub scope: Option<Scope>,

@@ -2,22 +2,51 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::finetune::above_zero;
-
 /// The size that the file is not to exceed. Calibration then chooses the sparsity of each layer and the step of a uniform grid for
 /// it, so that the errors of all layers' outputs, relative to their energy, sum up to the least; what the recipe says of pruning
 /// and sharing holds for layers that no product multiplies by. Fine-tuning then trains the values that the grids left.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", try_from = "Fields")]
 pub enum Target {
     /// Bytes of the file.
     SizeBytes(u64),
     /// Bytes of the uploaded file / bytes of the file.
-    Ratio(#[serde(deserialize_with = "positive")] f64),
+    Ratio(f64),
     /// Bits of the file for each weight that can be compressed.
-    BitsPerWeight(#[serde(deserialize_with = "positive")] f64),
+    BitsPerWeight(f64),
 }
+
+/// A target as JSON has it, so that a fault is named.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object with size_bytes, ratio or bits_per_weight")]
+struct Fields {
+    size_bytes: Option<u64>,
+    ratio: Option<f64>,
+    bits_per_weight: Option<f64>,
+}
+
+impl TryFrom<Fields> for Target {
+    type Error = String;
+
+    fn try_from(Fields { size_bytes, ratio, bits_per_weight }: Fields) -> Result<Self, String> {
+        let target = match (size_bytes, ratio, bits_per_weight) {
+            (Some(bytes), None, None) => Self::SizeBytes(bytes),
+            (None, Some(ratio), None) => Self::Ratio(ratio),
+            (None, None, Some(bits)) => Self::BitsPerWeight(bits),
+            _ => return Err("give one of size_bytes, ratio and bits_per_weight".to_owned()),
+        };
+        match target {
+            Self::Ratio(value) | Self::BitsPerWeight(value) if !(value > 0.0 && value <= MOST) => {
+                Err(format!("must be above 0 and at most {MOST}, found {value}"))
+            }
+            target => Ok(target),
+        }
+    }
+}
+
+/// The largest ratio, and the most bits of a weight, that are no mistake.
+const MOST: f64 = 1e9;
 
 impl Target {
     /// The bytes that it allows a file.
@@ -28,10 +57,6 @@ impl Target {
             Self::BitsPerWeight(bits) => (weights as f64 * bits / 8.0) as u64,
         }
     }
-}
-
-fn positive<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    above_zero(f64::deserialize(deserializer)?, 1e9)
 }
 
 #[cfg(test)]
@@ -45,6 +70,10 @@ mod tests {
         assert_eq!(parse(r#"{"ratio": 20}"#).unwrap().bytes(1000, 1), 50);
         assert_eq!(parse(r#"{"bits_per_weight": 0.5}"#).unwrap().bytes(1, 800), 50);
         assert!(parse(r#"{"ratio": 0}"#).unwrap_err().contains("must be above 0"));
-        assert!(parse(r#"{"size": 3}"#).is_err());
+        assert!(parse(r#"{"size": 3}"#).unwrap_err().contains("unknown field `size`"));
+        for several in [r#"{"ratio": 20, "size_bytes": 500}"#, "{}"] {
+            assert_eq!(parse(several).unwrap_err(), "give one of size_bytes, ratio and bits_per_weight");
+        }
+        assert!(parse("40").unwrap_err().contains("expected an object with size_bytes, ratio or bits_per_weight"));
     }
 }

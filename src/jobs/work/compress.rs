@@ -10,7 +10,7 @@ use crate::jobs::{ExecuteError, Refusal, Work};
 use crate::progress::{Part, Progress};
 use crate::storage::{Compression, NewMetric};
 
-use super::data::SplitFiles;
+use super::data::{SplitFile, SplitFiles};
 use super::evaluate::Measurement;
 use super::inspect::open_model;
 
@@ -61,7 +61,11 @@ impl Work for Compress {
         };
         // Data that do not fit are found before the long work.
         measurement.check(&model)?;
-        let report = compress(&Part { whole: progress, from: 0.0, to: COMPRESSION_SHARE })?;
+        let mut report = compress(&Part { whole: progress, from: 0.0, to: COMPRESSION_SHARE })?;
+        let names = |train: &SplitFile| train.name() == measurement.spec.data.dataset.clone().unwrap_or_default();
+        if measurement.spec.data.is_whole() && train.as_ref().is_some_and(names) {
+            report.notes.push(Report::MEASURED_ON_TRAINING.to_owned());
+        }
         let evaluation = Part { whole: progress, from: COMPRESSION_SHARE, to: 1.0 };
         let measured = measurement.run(&self.model, Some(&self.out), &evaluation)?;
         let mut metrics = measurement.rows(0, &measured, &measured.reference);

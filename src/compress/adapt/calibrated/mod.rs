@@ -42,6 +42,9 @@ pub(super) fn calibrate(
 ) -> Result<Adapted, CompressError> {
     let Job { model, recipe, rates, .. } = *job;
     let settings = recipe.calibrate();
+    if rates.is_none() {
+        check_shared(tasks, LIMITS.shared_bytes)?;
+    }
     let Run { graph, batches, samples } = Run::new(model, &settings, data)?;
     let mut walk = Walk::new(model, &settings, rates, tasks);
     let trains = recipe.finetune().is_some_and(|finetune| finetune.epochs > 0 || finetune.sharing_epochs > 0);
@@ -64,7 +67,6 @@ pub(super) fn calibrate(
     joint::find_thresholds(model, tasks, &meter)?;
     let mut seen = HashMap::new();
     if rates.is_none() {
-        check_shared(tasks, LIMITS.shared_bytes)?;
         if tasks.iter().any(|task| is_unified(task) && (prunes_by_data(task) || is_weighted(task))) {
             let mut pruning = Pruning { walk: &walk, tasks, meter: &meter, seen };
             graph.run(batches.clone(), progress, &mut pruning)?;
