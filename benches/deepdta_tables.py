@@ -57,6 +57,7 @@ SEARCHES = {
     "unified-wide": (True, {"levels": [6, 9, 15], "methods": ["pws", "uq", "ecsq"]}),
     "pruned-unified": (True, {"sparsity": [0.8, 0.9, 0.97], "levels": [7], "methods": ["cws", "pws"]}),
     "pruned-unified-wide": (True, {"sparsity": [0.7, 0.8, 0.9], "levels": [11, 31], "methods": ["uq", "ecsq"]}),
+    "pruned-unified-entropy": (True, {"sparsity": [0.97], "levels": [7], "methods": ["ecsq"]}),
 }
 
 
