@@ -37,7 +37,8 @@ pub struct Estimate {
     pub notes: Vec<String>,
 }
 
-/// What would happen to one layer.
+/// What would happen to one layer. Where the recipe has a target, pruning and sharing follow from it and the data: their fields are as
+/// those of a layer that keeps its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 pub struct LayerEstimate {

@@ -1,6 +1,8 @@
 //! What a recipe says of the size that the whole file is to have.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de};
+
+use super::finetune::above_zero;
 
 /// The size that the file is not to exceed. Calibration then chooses the sparsity of each layer and the step of a uniform grid for
 /// it, so that the errors of all layers' outputs, relative to their energy, sum up to the least; what the recipe says of pruning
@@ -36,12 +38,10 @@ impl TryFrom<Fields> for Target {
             (None, None, Some(bits)) => Self::BitsPerWeight(bits),
             _ => return Err("give one of size_bytes, ratio and bits_per_weight".to_owned()),
         };
-        match target {
-            Self::Ratio(value) | Self::BitsPerWeight(value) if !(value > 0.0 && value <= MOST) => {
-                Err(format!("must be above 0 and at most {MOST}, found {value}"))
-            }
-            target => Ok(target),
+        if let Self::Ratio(value) | Self::BitsPerWeight(value) = target {
+            above_zero(value, MOST).map_err(|error: de::value::Error| error.to_string())?;
         }
+        Ok(target)
     }
 }
 
