@@ -45,7 +45,10 @@ case $row in
     lenet300-one-shot) run compress lenet300_mnist.onnx "${mnist_data[@]}" --recipe benches/how_small/one_shot.json "$@" ;;
     lenet5-one-shot) run compress lenet5_mnist.onnx "${mnist_data[@]}" --recipe benches/how_small/one_shot.json "$@" ;;
     lenet300) run search lenet300_mnist.onnx "${mnist_data[@]}" --max-drop 0.001 --recipe benches/how_small/lenet300.json "$@" ;;
-    lenet5) run search lenet5_mnist.onnx "${mnist_data[@]}" --max-drop 0.001 --recipe benches/how_small/lenet5.json "$@" ;;
+    lenet5)
+        run search lenet5_mnist.onnx "${mnist_data[@]}" --max-drop 0.001 --seconds 2100 \
+            --recipe benches/how_small/lenet5.json "$@"
+        ;;
     vggmini)
         run search vggmini_cifar10.onnx "${cifar10_data[@]}" --max-drop 0.005 --trials 9 \
             --recipe benches/how_small/vggmini.json "$@"

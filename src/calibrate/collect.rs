@@ -31,25 +31,40 @@ pub(crate) struct Limits {
 /// What a calibration may take where nobody says otherwise.
 pub(crate) const LIMITS: Limits = Limits { layer_bytes: 1 << 30, activation_bytes: 2 << 30, shared_bytes: 4 << 30 };
 
+/// Bytes that the statistics of the layer `name`, of `rows x cols` and so many groups, and the work on them take at most.
+///
+/// # Errors
+/// [`CalibrateError::LayerTooLarge`].
+pub(crate) fn check_layer(
+    name: &str,
+    (rows, cols): (usize, usize),
+    groups: usize,
+    limits: Limits,
+) -> Result<u64, CalibrateError> {
+    let moments = StatisticsBuilder::size_bytes(groups, cols);
+    // One group's block of columns, in f32 and f64.
+    let block = (BLOCK as u64).saturating_mul((groups as u64).saturating_mul(cols as u64)).saturating_mul(12);
+    let needed_bytes = moments.saturating_add(block).saturating_add(Problem::size_bytes(rows, cols, groups));
+    if needed_bytes > limits.layer_bytes {
+        let (layer, limit_bytes) = (name.to_owned(), limits.layer_bytes);
+        return Err(CalibrateError::LayerTooLarge { layer, needed_bytes, limit_bytes });
+    }
+    Ok(needed_bytes)
+}
+
 /// Takes the statistics of the columns that `reached` multiplies its weight, of `rows x cols`, by.
 ///
 /// # Errors
 /// [`CalibrateError::LayerTooLarge`] before anything is allocated; [`CalibrateError::Infer`]; [`CalibrateError::Cancelled`].
 pub(crate) fn collect(
     reached: &Reached<'_>,
-    (rows, cols): (usize, usize),
+    shape: (usize, usize),
     limits: Limits,
     progress: &dyn Progress,
 ) -> Result<Statistics, CalibrateError> {
     let groups = reached.kernel.groups();
-    let moments = StatisticsBuilder::size_bytes(groups, cols);
-    // One group's block of columns, in f32 and f64.
-    let block = (BLOCK as u64).saturating_mul((groups as u64).saturating_mul(cols as u64)).saturating_mul(12);
-    let needed_bytes = moments.saturating_add(block).saturating_add(Problem::size_bytes(rows, cols, groups));
-    if needed_bytes > limits.layer_bytes {
-        let (layer, limit_bytes) = (reached.name.to_owned(), limits.layer_bytes);
-        return Err(CalibrateError::LayerTooLarge { layer, needed_bytes, limit_bytes });
-    }
+    check_layer(reached.name, shape, groups, limits)?;
+    let (_, cols) = shape;
     let run = |error: String| CalibrateError::Infer(InferError::Run { reason: error });
     let mut builder = StatisticsBuilder::new(groups, cols);
     let per_batch = MOST_COLUMNS.div_ceil(reached.activations.len().max(1));

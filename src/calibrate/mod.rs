@@ -19,7 +19,7 @@ mod refit;
 mod tests;
 
 pub use budget::share_out;
-pub(crate) use collect::{LIMITS, Limits, collect};
+pub(crate) use collect::{LIMITS, Limits, check_layer, collect};
 pub use curve::{CURVE, Curve};
 pub use error::CalibrateError;
 pub(crate) use fold::fold_normalisations;

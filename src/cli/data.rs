@@ -53,6 +53,15 @@ impl DataArgs {
         &self.metrics
     }
 
+    /// Checks that no split is asked for, where each has its purpose.
+    pub fn check_all_splits(&self) -> Result<(), CliError> {
+        let splits = self.splits()?;
+        match self.split {
+            Some(_) => Err(CliError::Input("--split is for what measures one: a search uses all splits".to_owned())),
+            None => splits.check().map_err(|error| CliError::Input(format!("--data-map: {error}"))),
+        }
+    }
+
     /// Whether there are data to measure on.
     pub fn is_given(&self) -> bool {
         self.data.is_some()

@@ -80,6 +80,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     if !args.data.is_given() {
         return Err(CliError::Input("--data is missing: a search selects by its validation split".to_owned()));
     }
+    args.data.check_all_splits()?;
     let model = Model::open(&args.model).map_err(|error| at(&args.model, error))?;
     let none = || CliError::input(SearchError::NoValidation);
     let (train, test) = (args.data.of(Split::Train)?, args.data.of(Split::Test)?);

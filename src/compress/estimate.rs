@@ -2,10 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::adapt::memory_bytes;
 use super::bound;
 use super::layer::Task;
 use super::pipeline::{self, Plan};
 use super::{CodecChoice, CompressError, Recipe};
+use crate::calibrate::LIMITS;
 use crate::codec::CodecId;
 use crate::model::{Kept, Model, Role};
 use crate::prune::{Criterion, Scope};
@@ -27,6 +29,9 @@ pub struct Estimate {
     /// The artifact is no larger: each layer at its bound, all else as in the uploaded file, and the container; or the target, where
     /// the recipe has one.
     pub artifact_bytes_at_most: u64,
+    /// Memory that calibration would take at most beside model, samples and activations: the largest layer's statistics with the
+    /// work on them. Null where nothing is calibrated.
+    pub calibration_bytes: Option<u64>,
     /// Weights in all layers that would be compressed.
     pub weights: u64,
     /// One row per layer that would be compressed.
@@ -72,11 +77,13 @@ pub struct LayerEstimate {
 /// Checks `recipe` against `model` and says what [`super::compress`] would do.
 ///
 /// # Errors
-/// [`CompressError::Unmatched`] as the compression itself would answer.
+/// [`CompressError::Unmatched`], [`CompressError::Calibrate`] as the compression itself would answer.
 pub fn estimate(model: &Model, recipe: &Recipe) -> Result<Estimate, CompressError> {
     let notes = pipeline::check_rules(model, recipe)?;
     let Plan { mut tasks, skipped } = pipeline::plan(model, recipe);
     let target = recipe.target().map(|target| pipeline::target_bytes(target, model));
+    let calibrates = recipe.calibrates();
+    let calibration_bytes = calibrates.then(|| memory_bytes(model, &tasks, target.is_none(), LIMITS)).transpose()?;
     if target.is_some() {
         // Calibration chooses these for the size, from the data.
         for task in tasks.iter_mut().filter(|task| task.weight.role == Role::Product) {
@@ -95,6 +102,7 @@ pub fn estimate(model: &Model, recipe: &Recipe) -> Result<Estimate, CompressErro
     Ok(Estimate {
         source_bytes: model.size_bytes(),
         artifact_bytes_at_most: target.map_or(bound_bytes, |target| bound_bytes.min(target)),
+        calibration_bytes,
         weights: layers.iter().map(|layer| layer.weights).sum(),
         layers,
         kept,

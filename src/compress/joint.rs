@@ -82,10 +82,14 @@ impl Gathered {
     }
 }
 
-/// Work of the joint passes over one task, in weights read.
-pub(super) fn work(task: &Task) -> u64 {
-    let passes = if global(task).is_some() { THRESHOLD_PASSES } else { 0 };
-    (passes + u64::from(codebook_key(task).is_some())) * task.elements()
+/// Work of [`find_thresholds`] over one task, in weights read.
+pub(super) fn threshold_work(task: &Task) -> u64 {
+    if global(task).is_some() { THRESHOLD_PASSES * task.elements() } else { 0 }
+}
+
+/// Work of [`fit_codebooks`] over one task, in weights read.
+pub(super) fn codebook_work(task: &Task) -> u64 {
+    if codebook_key(task).is_some() { task.elements() } else { 0 }
 }
 
 /// Gives every task of a [`Scope::Global`] its threshold.

@@ -109,7 +109,7 @@ pub(super) fn compress_planned(job: Job<'_>, out: &Path, progress: &dyn Progress
     let from = if adapted.is_some() { ADAPTING_SHARE } else { 0.0 };
     let rest = Part { whole: progress, from, to: 1.0 };
     // What several layers decide together is known once they are adapted.
-    let together = |task| if adapted.is_some() { 0 } else { joint::work(task) };
+    let together = |task| if adapted.is_some() { 0 } else { joint::threshold_work(task) + joint::codebook_work(task) };
     let work = tasks.iter().map(|task| task.work() + together(task)).sum::<u64>() + groups.work(&tasks);
     let meter = Meter::new(&rest, work);
     let (adapted, shaped, training, calibration) = match adapted {

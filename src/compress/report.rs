@@ -110,6 +110,9 @@ impl TrainingStage {
 pub struct Calibration {
     /// Samples that were run.
     pub samples: u64,
+    /// Memory that it was bound to beside the model: activations, and the largest layer's statistics with the work on them.
+    #[serde(default)]
+    pub memory_bytes: u64,
     /// The layers that a product multiplies by, in the order in which the graph reaches them.
     pub layers: Vec<CalibratedLayer>,
 }

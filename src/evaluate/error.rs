@@ -51,6 +51,12 @@ pub enum EvaluateError {
     /// A split was asked for, and nothing says which samples belong to it.
     #[error("a split was asked for, but the dataset has no array \"split\"")]
     NoSplit,
+    /// One mapping for all splits that names one of them.
+    #[error(
+        "the array \"split\" tells which samples are for what, so the mapping names no split; to choose otherwise, give one for \
+         each: train, validation, test"
+    )]
+    SplitOfAll,
     /// The array `split` is no list of samples, or too long a one.
     #[error("array \"split\" of shape {dims:?} should be one number for each of at most {max} samples")]
     SplitShape { dims: Vec<usize>, max: usize },

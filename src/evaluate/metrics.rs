@@ -66,6 +66,15 @@ impl Metric {
         }
     }
 
+    /// The best value that it can have.
+    pub const fn best(self) -> f64 {
+        match self {
+            Self::Accuracy | Self::Top5 | Self::R2 | Self::ConcordanceIndex | Self::Agreement => 1.0,
+            Self::Mse | Self::Mae => 0.0,
+            Self::OutputSnrDb => f64::INFINITY,
+        }
+    }
+
     /// What it compares the outputs with.
     pub const fn against(self) -> Against {
         match self {

@@ -4,10 +4,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::mapping::SPLIT_ARRAY;
-use super::{DataMap, Dataset, Split};
+use super::{DataMap, Dataset, EvaluateError, Split};
 
-/// Where the samples of each split are found: one mapping whose dataset tells them apart by its array `split`, or a mapping
-/// for each. A dataset without that array is all for training.
+/// Where the samples of each split are found: one mapping, which names no split, whose dataset tells them apart by its array
+/// `split`; or a mapping for each. A dataset without that array is all for training.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 #[serde(untagged)]
@@ -47,6 +47,17 @@ impl DataSplits {
         }
     }
 
+    /// Checks that one mapping for all splits names none of them.
+    ///
+    /// # Errors
+    /// [`EvaluateError::SplitOfAll`].
+    pub fn check(&self) -> Result<(), EvaluateError> {
+        match self {
+            Self::Together(DataMap { split: Some(_), .. }) => Err(EvaluateError::SplitOfAll),
+            _ => Ok(()),
+        }
+    }
+
     /// Every mapping that is given, for what it is.
     pub fn maps(&self) -> impl Iterator<Item = &DataMap> {
         let maps = match self {
@@ -64,18 +75,17 @@ impl Dataset {
     }
 }
 
-/// By hand, so that a fault is named as that of the form which was meant.
+/// By hand, so that a fault is named as that of the form which was meant, with its path.
 impl<'de> Deserialize<'de> for DataSplits {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let members = Map::deserialize(deserializer)?;
         let is_apart = ["train", "validation", "test"].iter().any(|split| members.contains_key(*split));
         let value = Value::Object(members);
-        match is_apart {
-            true => {
-                SplitMaps::deserialize(value).map(|maps| Self::Apart(Box::new(maps))).map_err(serde::de::Error::custom)
-            }
-            false => DataMap::deserialize(value).map(Self::Together).map_err(serde::de::Error::custom),
-        }
+        let parsed = match is_apart {
+            true => serde_path_to_error::deserialize(value).map(|maps| Self::Apart(Box::new(maps))),
+            false => serde_path_to_error::deserialize(value).map(Self::Together),
+        };
+        parsed.map_err(serde::de::Error::custom)
     }
 }
 
@@ -106,5 +116,15 @@ mod tests {
         assert_eq!(data.maps().count(), 2);
         let error = parse(r#"{"train": {"dataset": "a"}, "dataset": "b"}"#).unwrap_err();
         assert!(error.contains("unknown field `dataset`"), "{error}");
+        let error = parse(r#"{"test": {"inputs": {"x": {"array": "x", "scale": "1/255"}}}}"#).unwrap_err();
+        assert!(error.starts_with("test.inputs.x.scale: invalid type"), "{error}");
+    }
+
+    #[test]
+    fn one_mapping_for_all_splits_names_none() {
+        let check = |json: &str| parse(json).unwrap().check().is_ok();
+        assert!(!check(r#"{"dataset": "a", "split": "train"}"#));
+        assert!(check(r#"{"dataset": "a", "range": [0, 9]}"#));
+        assert!(check(r#"{"train": {"dataset": "a", "split": "train"}}"#));
     }
 }

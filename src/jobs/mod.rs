@@ -30,6 +30,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::compress::Estimate;
+use crate::evaluate::DataSplits;
 use crate::storage::{JobId, JobRecord, NamedRequest, NewJob, Storage, StoreError, TenantId};
 use crate::trace::TraceParent;
 
@@ -150,6 +151,10 @@ impl Jobs {
         if holds_nul(&to_json(spec)) {
             let detail = "the job holds the character NUL, which no name has".to_owned();
             return Err(SubmitError::Invalid { refusal: Refusal::InvalidText, detail });
+        }
+        if let Some(Err(error)) = spec.data().map(DataSplits::check) {
+            let detail = format!("data: {error}");
+            return Err(SubmitError::Invalid { refusal: Refusal::DataMismatch, detail });
         }
         match spec {
             JobSpec::Trial(_) => {

@@ -88,6 +88,14 @@ impl Weight {
     }
 }
 
+impl Model {
+    /// Groups of outputs, of the first product by `weight`, that read inputs of their own: one, but for grouped convolutions.
+    pub fn groups(&self, weight: &Weight) -> usize {
+        let node = weight.uses.first().and_then(|usage| self.skeleton()?.graph.as_ref()?.node.get(usage.node));
+        node.filter(|node| node.op_type.starts_with("Conv")).and_then(operators::group).unwrap_or(1)
+    }
+}
+
 /// An operator input that takes a weight in compressed form: a factor of a product, or the data of a Gather.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Use {

@@ -114,7 +114,7 @@ fn lookup(node: &NodeProto, operand: &Operand) -> Result<(), String> {
 }
 
 /// Number of groups of a convolution; `None` if it is no positive number.
-fn group(node: &NodeProto) -> Option<usize> {
+pub(super) fn group(node: &NodeProto) -> Option<usize> {
     usize::try_from(int(node, "group").unwrap_or(1)).ok().filter(|&groups| groups > 0)
 }
 

@@ -25,6 +25,9 @@ pub enum SearchError {
     /// A bound on a metric that counts the other way, or that version 0 has no value of its own for.
     #[error("{bound} is no bound for {}", metric.name())]
     Metric { metric: Metric, bound: String },
+    /// A bound that no value of its metric keeps.
+    #[error("{bound} cannot be {found}: the best {} is {}", metric.name(), metric.best())]
+    Unreachable { metric: Metric, bound: String, found: f64 },
     /// A metric that is not defined for version 0 on these samples.
     #[error("{} is not defined for version 0 on the validation split", metric.name())]
     Undefined { metric: Metric },

@@ -77,7 +77,7 @@ impl Search {
     /// Checks what no single field can: that there is one bound, that it makes sense, that the metric has a direction.
     ///
     /// # Errors
-    /// [`SearchError::Bounds`], [`SearchError::Field`], [`SearchError::Metric`].
+    /// [`SearchError::Bounds`], [`SearchError::Field`], [`SearchError::Metric`], [`SearchError::Unreachable`].
     pub fn check(&self) -> Result<(), SearchError> {
         let floats = [
             ("max_drop", self.max_drop),
@@ -110,6 +110,11 @@ impl Search {
             };
             if wrong || metric.against() == Against::Reference && self.relates_to_upload() {
                 return Err(SearchError::Metric { metric, bound: given[0].to_owned() });
+            }
+            let (min, max) = (self.min_metric.unwrap_or(f64::NEG_INFINITY), self.max_metric.unwrap_or(f64::INFINITY));
+            if min > metric.best() || max < metric.best() {
+                let found = self.min_metric.or(self.max_metric).unwrap_or_default();
+                return Err(SearchError::Unreachable { metric, bound: given[0].to_owned(), found });
             }
         }
         if let Some(space) = &self.space {
@@ -190,6 +195,8 @@ mod tests {
             (r#"{"max_drop": -0.01}"#, "max_drop cannot be -0.01"),
             (r#"{"min_metric": 0.2, "metric": "mse"}"#, "min_metric is no bound for mse"),
             (r#"{"max_drop": 0.2, "metric": "agreement"}"#, "max_drop is no bound for agreement"),
+            (r#"{"min_metric": 98, "metric": "accuracy"}"#, "min_metric cannot be 98: the best accuracy is 1"),
+            (r#"{"max_metric": -1, "metric": "mse"}"#, "max_metric cannot be -1: the best mse is 0"),
             (r#"{"max_drop": 0.2, "budget": {"trials": 0}}"#, "budget.trials cannot be 0"),
             (r#"{"max_drop": 0.2, "budget": {"seconds": 0}}"#, "budget.seconds cannot be 0"),
             (r#"{"max_drop": 0.2, "recipe": {"target": {"ratio": 3}}}"#, "recipe.target"),
@@ -198,7 +205,13 @@ mod tests {
             let error = parse(json).check().unwrap_err().to_string();
             assert!(error.contains(expected), "{json}: {error}");
         }
-        assert!(parse(r#"{"max_drop": 0, "metric": "accuracy"}"#).check().is_ok());
+        for json in [
+            r#"{"max_drop": 0, "metric": "accuracy"}"#,
+            r#"{"min_metric": 1, "metric": "accuracy"}"#,
+            r#"{"min_metric": 98, "metric": "output_snr_db"}"#,
+        ] {
+            assert!(parse(json).check().is_ok(), "{json}");
+        }
     }
 
     #[test]

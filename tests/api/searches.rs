@@ -209,6 +209,12 @@ fn searches_that_make_no_sense_are_refused_with_their_fault() {
     refuse(&|spec| spec["max_size_bytes"] = json!(9), "invalid_settings", "found max_drop, max_size_bytes");
     refuse(&|spec| spec["parallel"] = json!(0), "invalid_settings", "parallel must be from 1 to 64, not 0");
     refuse(&|spec| spec["data"] = json!({"dataset": "digits"}), "data_mismatch", "no validation split");
+    refuse(&|spec| spec["data"] = json!({"dataset": "digits", "split": "train"}), "data_mismatch", "names no split");
+    refuse(
+        &|spec| (spec["max_drop"], spec["min_metric"]) = (Value::Null, json!(98)),
+        "invalid_settings",
+        "best accuracy is 1",
+    );
     refuse(&|spec| spec["data"]["test"]["range"] = json!([300, 500]), "data_mismatch", "there are 450");
     refuse(
         &|spec| drop(spec["data"]["test"].as_object_mut().unwrap().remove("dataset")),

@@ -78,8 +78,22 @@ fn data_that_do_not_fit_are_refused() {
     map(r#"{"inputs": {"input": {"array": "nothing"}}}"#, "nothing");
     map(r#"{"inputs": {"other": {"array": "x"}}}"#, "other");
     map(r#"{"inputs": {"input": {"array": "y"}}}"#, "y");
+    map(r#"{"inputs": {"input": {"array": "x", "scale": "1/16"}}}"#, "--data-map: inputs.input.scale: invalid type");
     refused(&sandbox, &["evaluate", &model], "--data");
     refused(&sandbox, &["evaluate", &model, "--data", &model], "digits_mlp.onnx");
+}
+
+#[test]
+fn searches_that_make_no_sense_are_refused() {
+    let sandbox = Sandbox::new();
+    let (model, data) = (bundled(MODEL), bundled("tests/fixtures/digits_val.npz"));
+    let search = |flags: &[&str], fault: &str| {
+        refused(&sandbox, &[&["search", &model, "-o", "small.wp", "--data", &data], flags].concat(), fault)
+    };
+    search(&["--max-drop", "0.1"], "no validation split");
+    search(&["--max-drop", "0.1", "--split", "test"], "a search uses all splits");
+    search(&["--max-drop", "0.1", "--data-map", r#"{"split": "test"}"#], "names no split");
+    search(&["--min-metric", "98", "--metrics", "accuracy"], "the best accuracy is 1");
 }
 
 #[test]

@@ -111,15 +111,16 @@ def test_a_search_in_parallel_spreads_over_machines(bucket, tmp_path):
         "kind": "search", "model": "digits", "metric": "accuracy", "max_drop": 0.5, "parallel": 4,
         "data": {"train": part(0), "validation": part(150), "test": part(300)},
         "space": {"sparsity": [0.3, 0.5, 0.7], "levels": [3, 7], "exhaustive": True},
-        # What was pruned alike is trained once, and shared anew by whoever comes by.
-        "recipe": {"prune": {"sparsity": 0}, "quantize": {"levels": 7}, "finetune": {"epochs": 2}},
+        # What was pruned alike is trained once, and shared anew by whoever comes by. A trial takes longer than a worker's look
+        # at the queue, so neither machine can take all.
+        "recipe": {"prune": {"sparsity": 0}, "quantize": {"levels": 7}, "finetune": {"epochs": 100, "batch": 8}},
     }
     with serve(endpoint, database, tmp_path / "one", "--workers", "0") as url:
         ask(f"{url}/api/v1/models?name=digits", DIGITS)
         ask(f"{url}/api/v1/datasets?name=digits", (FIXTURES / "digits_val.npz").read_bytes())
         with contextlib.ExitStack() as workers:
             for name in ["two", "three"]:
-                worker = program(["worker"], endpoint, database, tmp_path / name, "waiting for jobs")
+                worker = program(["worker", "--workers", "1"], endpoint, database, tmp_path / name, "waiting for jobs")
                 workers.enter_context(worker)
             job = ask(f"{url}/api/v1/jobs", json.dumps(search).encode(), Prefer="wait=60")
         assert job["status"] == "succeeded", job

@@ -18,6 +18,8 @@ mod tuned;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+pub(super) use calibrated::memory_bytes;
+
 use super::layer::{Prepared, Task};
 use super::pipeline::Job;
 use super::{Calibration, CompressError, EpochReport};
@@ -112,7 +114,13 @@ pub(super) fn adapt(
     let data = job.data.ok_or(CompressError::NeedsData)?;
     match (job.recipe.finetune().filter(|_| job.trains), job.rates) {
         (Some(settings), Some(_)) => tune(job, settings, tasks, data, progress).map(Some),
-        (Some(settings), None) => finetune(job, settings, tasks, data, progress).map(Some),
+        (Some(settings), None) => {
+            if job.recipe.calibrates() {
+                // What would not fit is not to be found out after hours of training.
+                calibrated::announce(job, tasks, data, progress)?;
+            }
+            finetune(job, settings, tasks, data, progress).map(Some)
+        }
         (None, _) => calibrated::calibrate(job, tasks, data, progress).map(Some),
     }
 }

@@ -5,6 +5,7 @@ mod finetuned;
 
 use super::*;
 use crate::artifact::Artifact;
+use crate::calibrate::{LIMITS, Limits};
 use crate::compress::pipeline::plan;
 use crate::compress::{Recipe, Report, compress_with, estimate};
 use crate::evaluate::{DataMap, Dataset, Evaluation, Metric};
@@ -297,10 +298,27 @@ fn more_weights_than_fit_are_refused_before_they_are_read() {
     let model = network();
     let recipe = Recipe::from_json(r#"{"quantize": {"codebook": "unified", "weighting": "hessian"}}"#).unwrap();
     let tasks = plan(&model, &recipe).tasks;
-    let needed_bytes = 44 * (8 * 18 + 40 * 128 + 400);
-    assert!(calibrated::check_shared(&tasks, needed_bytes).is_ok());
-    let error = calibrated::check_shared(&tasks, needed_bytes - 1).unwrap_err();
-    assert!(error.to_string().contains(&format!("5664 weights that count by their inputs takes {needed_bytes} bytes")));
+    let memory = |limits| memory_bytes(&model, &tasks, true, limits).map_err(|error| error.to_string());
+    let shared_bytes = 44 * (8 * 18 + 40 * 128 + 400);
+    let layer_bytes = memory(LIMITS).unwrap() - shared_bytes;
+    assert!(memory(Limits { shared_bytes, layer_bytes, ..LIMITS }).is_ok());
+    let error = memory(Limits { shared_bytes: shared_bytes - 1, ..LIMITS }).unwrap_err();
+    assert!(error.contains(&format!("5664 weights that count by their inputs takes {shared_bytes} bytes")), "{error}");
+    let error = memory(Limits { layer_bytes: layer_bytes - 1, ..LIMITS }).unwrap_err();
+    assert!(error.contains(&format!("calibrating \"fc1.weight\" takes {layer_bytes} bytes")), "{error}");
+}
+
+#[test]
+fn memory_is_told_before_the_first_sample_is_run() {
+    let (model, dataset) = (network(), dataset(100));
+    let recipe = Recipe::from_json(&format!("{{{OBS}}}")).unwrap();
+    let dry = estimate(&model, &recipe).unwrap().calibration_bytes.unwrap();
+    let (report, _) = run(&model, &dataset, &recipe.to_json()).unwrap();
+    // At least the outputs of the convolution, 8 x 4 x 4 floats of each sample, come on top.
+    assert!(report.calibration.unwrap().memory_bytes >= dry + 100 * 8 * 4 * 4 * 4);
+    assert_eq!(estimate(&model, &Recipe::default()).unwrap().calibration_bytes, None);
+    let groups = |name: &str| model.groups(model.weights().iter().find(|weight| weight.name == name).unwrap());
+    assert_eq!((groups("conv.weight"), groups("fc1.weight")), (2, 1));
 }
 
 #[test]

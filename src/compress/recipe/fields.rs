@@ -114,9 +114,12 @@ pub struct EncodeFields {
 impl PruneFields {
     /// The settings, with defaults where nothing is said.
     pub(super) fn settings(&self) -> Prune {
-        let (criterion, scope) = (self.criterion.unwrap_or_default(), self.scope.unwrap_or_default());
-        let scope = if (criterion, scope) == (Criterion::Wanda, Scope::Global) { Scope::Tensor } else { scope };
-        Prune { criterion, sparsity: self.sparsity.unwrap_or_default(), scope, pattern: self.pattern }
+        Prune {
+            criterion: self.criterion.unwrap_or_default(),
+            sparsity: self.sparsity.unwrap_or_default(),
+            scope: self.scope.unwrap_or_default(),
+            pattern: self.pattern,
+        }
     }
 }
 
@@ -172,10 +175,10 @@ impl Overlay for PruneFields {
         if over.sparsity.is_some() || over.scope.is_some() || over.pattern.is_some() {
             self.pattern = over.pattern;
         }
-        if over.criterion == Some(Criterion::Wanda) && self.scope == Some(Scope::Global) {
+        self.scope = over.scope.or(self.scope);
+        if (self.criterion, self.scope) == (Some(Criterion::Wanda), Some(Scope::Global)) {
             self.scope = None;
         }
-        self.scope = over.scope.or(self.scope);
     }
 }
 

@@ -22,7 +22,7 @@ use crate::infer::{Array, Layerwise, Moments, Normalized, Reached};
 use crate::model::{Model, Role};
 use crate::progress::{Part, Progress};
 use crate::prune::{Criterion, Prune, Scope, Sparsity};
-use crate::tensor::Statistics;
+use crate::tensor::{FloatType, Statistics};
 
 /// Samples of a batch, where the graph does not say.
 const BATCH: usize = 64;
@@ -42,10 +42,9 @@ pub(super) fn calibrate(
 ) -> Result<Adapted, CompressError> {
     let Job { model, recipe, rates, .. } = *job;
     let settings = recipe.calibrate();
-    if rates.is_none() {
-        check_shared(tasks, LIMITS.shared_bytes)?;
-    }
-    let Run { graph, batches, samples } = Run::new(model, &settings, data)?;
+    let run = Run::new(job, tasks, data)?;
+    run.announce(progress);
+    let Run { graph, batches, samples, memory_bytes } = run;
     let mut walk = Walk::new(model, &settings, rates, tasks);
     let trains = recipe.finetune().is_some_and(|finetune| finetune.epochs > 0 || finetune.sharing_epochs > 0);
     // Where scale and shift of a normalisation are trained, its statistics may stay.
@@ -62,7 +61,8 @@ pub(super) fn calibrate(
     }
     // Criteria that look at no data keep their passes over all layers, and unified codebooks theirs.
     let part = Part { whole: progress, from, to: 1.0 };
-    let work = tasks.iter().map(|task| task.shaping_work() + joint::work(task)).sum();
+    let codebook_work = |task| if rates.is_none() { joint::codebook_work(task) } else { 0 };
+    let work = tasks.iter().map(|task| task.shaping_work() + joint::threshold_work(task) + codebook_work(task)).sum();
     let meter = Meter::new(&part, work);
     joint::find_thresholds(model, tasks, &meter)?;
     let mut seen = HashMap::new();
@@ -79,21 +79,61 @@ pub(super) fn calibrate(
         Shaping { walk: &mut walk, tasks, meter: &meter, seen, layers: HashMap::new(), changed: HashMap::new() };
     graph.run(batches, progress, &mut shaping)?;
     let Shaping { layers, changed, .. } = shaping;
-    walk.finish(tasks, layers, changed, samples, &meter)
+    walk.finish(tasks, layers, changed, (samples, memory_bytes), &meter)
+}
+
+/// Says how much memory calibration will take, before anything else is done.
+///
+/// # Errors
+/// As [`calibrate()`], where that is more than is allowed.
+pub(super) fn announce(
+    job: &Job<'_>,
+    tasks: &[Task],
+    data: &TrainingData,
+    progress: &dyn Progress,
+) -> Result<(), CompressError> {
+    Run::new(job, tasks, data)?.announce(progress);
+    Ok(())
+}
+
+/// Bytes that calibrating `tasks` takes at most, the activations apart: of the largest layer, and of the weights that unified
+/// codebooks are fitted to, where `fits_codebooks`.
+///
+/// # Errors
+/// [`CalibrateError::LayerTooLarge`], [`CalibrateError::CodebookTooLarge`].
+pub(in crate::compress) fn memory_bytes(
+    model: &Model,
+    tasks: &[Task],
+    fits_codebooks: bool,
+    limits: Limits,
+) -> Result<u64, CalibrateError> {
+    let mut largest = 0;
+    for task in tasks.iter().filter(|task| is_calibrated(task)) {
+        let shape = task.weight.layout.shape(&task.weight.dims).unwrap_or_default();
+        let groups = model.groups(task.weight);
+        largest = largest.max(calibrate::check_layer(&task.weight.name, shape, groups, limits)?);
+    }
+    Ok(largest.saturating_add(if fits_codebooks { check_shared(tasks, limits)? } else { 0 }))
 }
 
 /// Bytes that a weight takes until a codebook is fitted to it and others, where they count by their inputs.
 const SHARED_BYTES: u64 = 44;
 
-/// Fails where more weights are to be gathered for unified codebooks than `limit_bytes` allow.
-pub(super) fn check_shared(tasks: &[Task], limit_bytes: u64) -> Result<(), CalibrateError> {
+/// Bytes of the weights that are gathered for unified codebooks; fails where they are more than `limits` allow.
+fn check_shared(tasks: &[Task], limits: Limits) -> Result<u64, CalibrateError> {
     let gathered = tasks.iter().filter(|task| is_unified(task) && is_weighted(task));
     let weights = gathered.map(Task::elements).sum::<u64>();
     let needed_bytes = weights.saturating_mul(SHARED_BYTES);
-    if needed_bytes > limit_bytes {
-        return Err(CalibrateError::CodebookTooLarge { weights, needed_bytes, limit_bytes });
+    if needed_bytes > limits.shared_bytes {
+        return Err(CalibrateError::CodebookTooLarge { weights, needed_bytes, limit_bytes: limits.shared_bytes });
     }
-    Ok(())
+    Ok(needed_bytes)
+}
+
+/// Whether a layer's inputs are looked at, where a product of single precision reads it.
+fn is_calibrated(task: &Task) -> bool {
+    let is_product = task.weight.role == Role::Product && task.weight.dtype != FloatType::F64;
+    is_product && (task.settings.prune.is_some() || task.settings.quantize.is_some())
 }
 
 /// Whether a layer is pruned by what it reads.
@@ -122,7 +162,9 @@ pub(super) fn measure_rates(
     progress: &dyn Progress,
 ) -> Result<Vec<MeasuredLayer>, CompressError> {
     let settings = job.recipe.calibrate();
-    let Run { graph, batches, .. } = Run::new(job.model, &settings, data)?;
+    let run = Run::new(job, tasks, data)?;
+    run.announce(progress);
+    let Run { graph, batches, .. } = run;
     let walk = Walk::new(job.model, &settings, None, tasks);
     let mut rates = RatesOf { walk: &walk, progress, found: Vec::new() };
     graph.run(batches, progress, &mut rates)?;
@@ -134,11 +176,15 @@ struct Run {
     graph: Layerwise,
     batches: Vec<Vec<(String, Array)>>,
     samples: usize,
+    /// Memory that it takes at most, beside model and batches.
+    memory_bytes: u64,
 }
 
 impl Run {
-    fn new(model: &Model, settings: &Calibrate, data: &TrainingData) -> Result<Self, CompressError> {
-        let batches = read_batches(&data.train, model, settings.samples as usize)?;
+    fn new(job: &Job<'_>, tasks: &[Task], data: &TrainingData) -> Result<Self, CompressError> {
+        let Job { model, recipe, .. } = *job;
+        let layer_bytes = memory_bytes(model, tasks, recipe.target().is_none(), LIMITS)?;
+        let batches = read_batches(&data.train, model, recipe.calibrate().samples as usize)?;
         let samples = batches.iter().map(|batch| batch.first().map_or(0, |(_, array)| array.dims[0])).sum();
         let first = batches.first().map(Vec::as_slice).unwrap_or_default();
         let graph = Layerwise::new(model, first).map_err(CalibrateError::from)?;
@@ -147,7 +193,13 @@ impl Run {
             let limit_bytes = LIMITS.activation_bytes;
             return Err(CalibrateError::TooManySamples { samples, needed_bytes, limit_bytes }.into());
         }
-        Ok(Self { graph, batches, samples })
+        Ok(Self { graph, batches, samples, memory_bytes: needed_bytes.saturating_add(layer_bytes) })
+    }
+
+    fn announce(&self, progress: &dyn Progress) {
+        let mebibytes = self.memory_bytes.div_ceil(1 << 20);
+        let message = format!("{} samples; takes {mebibytes} MiB of memory at most", self.samples);
+        progress.report(0.0, "calibrate", &message);
     }
 }
 
@@ -320,7 +372,7 @@ impl<'a> Walk<'a> {
         tasks: &mut [Task],
         mut layers: HashMap<usize, Prepared>,
         changed: HashMap<String, Vec<u8>>,
-        samples: usize,
+        (samples, memory_bytes): (usize, u64),
         meter: &Meter,
     ) -> Result<Adapted, CompressError> {
         self.fall_back(tasks, |at| layers.contains_key(&at));
@@ -334,7 +386,7 @@ impl<'a> Walk<'a> {
             layer.curve =
                 self.positions.get(&layer.name).and_then(|at| self.curves.get(at)).cloned().unwrap_or_default();
         }
-        let calibration = Some(Calibration { samples: samples as u64, layers: report });
+        let calibration = Some(Calibration { samples: samples as u64, memory_bytes, layers: report });
         let (model, notes) = (self.model.with_tensors(changed)?, self.notes);
         Ok(Adapted { model, layers, notes, calibration, training: Vec::new() })
     }
