@@ -29,7 +29,7 @@ pub(crate) struct Limits {
 }
 
 /// What a calibration may take where nobody says otherwise.
-pub(crate) const LIMITS: Limits = Limits { layer_bytes: 1 << 30, activation_bytes: 2 << 30, shared_bytes: 4 << 30 };
+pub(crate) const LIMITS: Limits = Limits { layer_bytes: 2 << 30, activation_bytes: 2 << 30, shared_bytes: 4 << 30 };
 
 /// Bytes that the statistics of the layer `name`, of `rows x cols` and so many groups, and the work on them take at most.
 ///
@@ -55,7 +55,8 @@ pub(crate) fn check_layer(
 /// Takes the statistics of the columns that `reached` multiplies its weight, of `rows x cols`, by.
 ///
 /// # Errors
-/// [`CalibrateError::LayerTooLarge`] before anything is allocated; [`CalibrateError::Infer`]; [`CalibrateError::Cancelled`].
+/// [`CalibrateError::LayerTooLarge`] before anything is allocated; [`CalibrateError::NotFinite`]; [`CalibrateError::Infer`];
+/// [`CalibrateError::Cancelled`].
 pub(crate) fn collect(
     reached: &Reached<'_>,
     shape: (usize, usize),
@@ -76,7 +77,11 @@ pub(crate) fn collect(
             builder.add(&gathered, ranges.iter().map(ExactSizeIterator::len).sum());
         }
     }
-    Ok(builder.finish())
+    let statistics = builder.finish();
+    if !statistics.is_finite() {
+        return Err(CalibrateError::NotFinite { layer: reached.name.to_owned() });
+    }
+    Ok(statistics)
 }
 
 /// Runs of columns, evenly spread, of at most about `most` columns in all.

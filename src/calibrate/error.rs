@@ -14,8 +14,15 @@ pub enum CalibrateError {
     /// The Hessian is not positive definite: a larger damping helps.
     #[error("the damped Hessian of the layer's inputs is not positive definite (pivot {index} is {pivot})")]
     NotPositive { index: usize, pivot: f64 },
+    /// An infinity or no number at all among what a layer is multiplied by.
+    #[error(
+        "what {layer:?} is multiplied by is not finite for all calibration samples: some of them hold NaN or infinity"
+    )]
+    NotFinite { layer: String },
     /// The statistics of a layer, and the work on them, would take more memory than is allowed.
-    #[error("calibrating {layer:?} takes {needed_bytes} bytes, more than the {limit_bytes} allowed")]
+    #[error(
+        "calibrating {layer:?} takes {needed_bytes} bytes, more than the {limit_bytes} allowed: a rule may skip it"
+    )]
     LayerTooLarge { layer: String, needed_bytes: u64, limit_bytes: u64 },
     /// The activations of the calibration samples would take more memory than is allowed.
     #[error(

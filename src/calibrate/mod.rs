@@ -25,4 +25,4 @@ pub use error::CalibrateError;
 pub(crate) use fold::fold_normalisations;
 pub(crate) use normalization::{ChannelMoments, moved};
 pub use problem::{Importances, Problem};
-pub use rate::{RatePoint, choose_rates};
+pub use rate::{RatePoint, bits_of, choose_rates};

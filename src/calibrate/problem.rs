@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::CalibrateError;
+use super::{CalibrateError, refit};
 use crate::algebra::{Strided, add_product, invert, product};
 use crate::progress::Progress;
 use crate::tensor::{LayerContext, Statistics};
@@ -56,11 +56,12 @@ pub(super) struct Group {
 impl Problem {
     /// Bytes that a problem takes while it is solved, at most, without overflow.
     pub fn size_bytes(rows: usize, cols: usize, groups: usize) -> u64 {
-        let cols = cols as u64;
-        // Per group the Hessian, an inverse in f64 with what it is made of, and in f32; per cell target and gradient, and the
-        // state of the iteration.
-        let square = cols.saturating_mul(cols).saturating_mul(8 * groups as u64 + 4 * groups as u64 + 24);
-        square.saturating_add((rows as u64).saturating_mul(cols).saturating_mul(32))
+        // Per group the Hessian, an inverse in f64 with what it is made of, and in f32; the equations of rows; per cell target
+        // and gradient, and the state of the iteration.
+        let square = (cols as u64).saturating_mul(cols as u64).saturating_mul(12 * groups as u64 + 24);
+        let equations = refit::equations_bytes(rows, cols);
+        let cells = (rows as u64).saturating_mul(cols as u64).saturating_mul(48);
+        square.saturating_add(equations).saturating_add(cells)
     }
 
     /// The problem of `layer` with the moments of its inputs. `damping` is added to the diagonal of the Hessian, times its

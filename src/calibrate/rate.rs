@@ -94,29 +94,34 @@ fn entropy_bits(counts: &[u64]) -> f64 {
 }
 
 /// For each layer the setting at which the sum of all errors is least, at one price of a bit for all layers: the lowest price at
-/// which all layers together take at most `bits`; the fewest bits where no price is enough.
-pub fn choose_rates(layers: &[&[RatePoint]], bits: f64) -> Vec<RatePoint> {
-    let choose = |price: f64| -> Vec<RatePoint> {
+/// which all layers together take at most `bits`; the fewest bits where no price is enough. `None` for a layer without settings.
+pub fn choose_rates(layers: &[&[RatePoint]], bits: f64) -> Vec<Option<RatePoint>> {
+    let choose = |price: f64| -> Vec<Option<RatePoint>> {
         let cost = |point: &RatePoint| point.output_error + price * point.bits;
         let best = |points: &&[RatePoint]| points.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).copied();
-        layers.iter().filter_map(best).collect()
+        layers.iter().map(best).collect()
     };
     let (mut low, mut high) = (-80.0f64, 40.0f64);
     for _ in 0..BISECTIONS {
         let middle = (low + high) / 2.0;
-        let taken: f64 = choose(libm::exp(middle)).iter().map(|point| point.bits).sum();
+        let taken = bits_of(&choose(libm::exp(middle)));
         if taken > bits { low = middle } else { high = middle }
     }
     // The cheaper price takes too many bits: layers go over to what they would have at it as long as there is room.
     let (mut chosen, dearer) = (choose(libm::exp(high)), choose(libm::exp(low)));
-    let mut left = bits - chosen.iter().map(|point| point.bits).sum::<f64>();
-    for (chosen, other) in chosen.iter_mut().zip(dearer) {
+    let mut left = bits - bits_of(&chosen);
+    for (chosen, other) in chosen.iter_mut().flatten().zip(dearer.into_iter().flatten()) {
         if other.bits - chosen.bits <= left && other.output_error < chosen.output_error {
             left -= other.bits - chosen.bits;
             *chosen = other;
         }
     }
     chosen
+}
+
+/// Bits of all layers.
+pub fn bits_of(chosen: &[Option<RatePoint>]) -> f64 {
+    chosen.iter().flatten().map(|point| point.bits).sum()
 }
 
 #[cfg(test)]
@@ -136,9 +141,10 @@ mod tests {
             (1..=10).map(|i| point(f64::from(i) * 100.0)).collect()
         };
         let (robust, fragile) = (points(1.0), points(16.0));
-        let chosen = choose_rates(&[&robust, &fragile], 1000.0);
-        assert_eq!(chosen.iter().map(|point| point.bits).collect::<Vec<_>>(), [200.0, 800.0]);
-        let least = choose_rates(&[&robust, &fragile], 0.0);
-        assert_eq!(least.iter().map(|point| point.bits).sum::<f64>(), 200.0);
+        // A layer of zeros has no settings.
+        let chosen = choose_rates(&[&robust, &[], &fragile], 1000.0);
+        let bits: Vec<_> = chosen.iter().map(|point| point.map(|point| point.bits)).collect();
+        assert_eq!(bits, [Some(200.0), None, Some(800.0)]);
+        assert_eq!(bits_of(&choose_rates(&[&robust, &fragile], 0.0)), 200.0);
     }
 }

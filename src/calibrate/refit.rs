@@ -1,5 +1,7 @@
 //! The survivors of a mask at the optimum, each row on its own.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::problem::Group;
@@ -10,9 +12,33 @@ use crate::progress::Progress;
 /// Most survivors of a row for which their equations are solved by a factor; more by conjugate gradients.
 const MOST_FACTORED: usize = 384;
 
+/// Bytes of the equations that are at work at the same time, unless those of one row are more.
+const EQUATIONS_BYTES: u64 = 128 << 20;
+
 /// Most steps of conjugate gradients, and the residual, relative to the right side, at which they end.
 const MOST_STEPS: usize = 100;
 const RESIDUAL: f64 = 1e-7;
+
+/// Bytes of the equations of a row with so many survivors, without overflow.
+fn row_bytes(survivors: usize) -> u64 {
+    (survivors as u64).saturating_mul(survivors as u64).saturating_mul(size_of::<f64>() as u64)
+}
+
+/// Bytes of the equations at work, at most, of a layer of `rows x cols`, without overflow.
+pub(super) fn equations_bytes(rows: usize, cols: usize) -> u64 {
+    let row = row_bytes(cols);
+    row.max(EQUATIONS_BYTES.min(row.saturating_mul(rows as u64)))
+}
+
+/// The rows from `start` on, of which `survivors` are given, whose equations are at work at the same time.
+fn batch(survivors: &[usize], start: usize) -> Range<usize> {
+    let (mut end, mut bytes) = (start, 0);
+    while end < survivors.len() && (end == start || bytes + row_bytes(survivors[end]) <= EQUATIONS_BYTES) {
+        bytes += row_bytes(survivors[end]);
+        end += 1;
+    }
+    start..end
+}
 
 impl Problem {
     /// Minimises the error over the survivors, from `start` (scaled) on; returns weights as the layer has them.
@@ -25,24 +51,30 @@ impl Problem {
         let cols = self.cols.max(1);
         let mut weights = vec![0.0f32; self.target.len()];
         for group in &self.groups {
-            let cells = group.cells(self.cols);
-            let rows = weights[cells.clone()].par_chunks_mut(cols).zip(kept[cells.clone()].par_chunks(cols));
-            let rows =
-                rows.zip(start[cells.clone()].par_chunks(cols)).zip(self.gradient[cells.clone()].par_chunks(cols));
-            let rows = rows.zip(self.target[cells].par_chunks(cols));
-            rows.try_for_each(|((((weights, kept), start), gradient), target)| -> Result<(), CalibrateError> {
+            let first = group.cells(self.cols).start;
+            let solve = |(row, weights): (usize, &mut [f32])| -> Result<(), CalibrateError> {
                 progress.check()?;
-                let support: Vec<usize> = (0..cols).filter(|&col| kept[col]).collect();
+                let cells = first + row * cols..first + (row + 1) * cols;
+                let support: Vec<usize> = (0..cols).filter(|&col| kept[cells.start + col]).collect();
                 // Nothing went: nothing is to be made up for.
                 let values = match support.len() == cols {
-                    true => target.iter().map(|&value| f64::from(value)).collect(),
-                    false => solve_row(group, &support, start, gradient)?,
+                    true => self.target[cells].iter().map(|&value| f64::from(value)).collect(),
+                    false => solve_row(group, &support, &start[cells.clone()], &self.gradient[cells])?,
                 };
                 for (&col, value) in support.iter().zip(values) {
                     weights[col] = (value / group.scale[col]) as f32;
                 }
                 Ok(())
-            })?;
+            };
+            let count = |kept: &[bool]| kept.iter().filter(|&&kept| kept).count();
+            let survivors: Vec<usize> = kept[group.cells(self.cols)].chunks(cols).map(count).collect();
+            let weights = &mut weights[group.cells(self.cols)];
+            let mut rows = 0..0;
+            while rows.end < survivors.len() {
+                rows = batch(&survivors, rows.end);
+                let cells = weights[rows.start * cols..rows.end * cols].par_chunks_mut(cols);
+                rows.clone().into_par_iter().zip(cells).try_for_each(solve)?;
+            }
         }
         Ok(weights)
     }
@@ -68,7 +100,7 @@ fn solve_row(group: &Group, support: &[usize], start: &[f32], gradient: &[f64]) 
 
 fn conjugate_gradients(matrix: &[f64], right: &[f64], mut x: Vec<f64>) -> Vec<f64> {
     let n = right.len();
-    let times = |x: &[f64]| -> Vec<f64> { matrix.chunks_exact(n).map(|row| dot(row, x)).collect() };
+    let times = |x: &[f64]| -> Vec<f64> { matrix.par_chunks_exact(n).map(|row| dot(row, x)).collect() };
     let mut residual: Vec<f64> = right.iter().zip(times(&x)).map(|(b, ax)| b - ax).collect();
     let mut direction = residual.clone();
     let mut square = dot(&residual, &residual);
@@ -102,4 +134,23 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
         }
     }
     sums.iter().sum::<f64>() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_whose_equations_fit_are_at_work_together_and_none_waits_for_ever() {
+        // 8 MiB, 32 MiB and 512 MiB.
+        let survivors = [1 << 10, 1 << 11, 1 << 11, 1 << 11, 1 << 11, 1 << 13, 0, 1 << 10];
+        let mut batches = vec![batch(&survivors, 0)];
+        while let Some(last) = batches.last().filter(|last| last.end < survivors.len()) {
+            batches.push(batch(&survivors, last.end));
+        }
+        assert_eq!(batches, [0..4, 4..5, 5..6, 6..8]);
+        assert_eq!(equations_bytes(3, 1 << 10), 3 << 23);
+        assert_eq!(equations_bytes(100, 1 << 10), EQUATIONS_BYTES);
+        assert_eq!(equations_bytes(100, 1 << 13), 1 << 29);
+    }
 }

@@ -104,7 +104,7 @@ pub fn run(args: Args) -> Result<(), CliError> {
     let data = match train.as_ref().filter(|_| recipe.needs_data()) {
         Some(train) => Some(TrainingData {
             train: train.samples(&model)?,
-            validation: validation.as_ref().map(|part| part.samples(&model)).transpose()?,
+            validation: validation.as_ref().map(|part| part.samples_if_any(&model)).transpose()?.flatten(),
             folder: None,
             start: None,
             store: TrainingStore::default(),

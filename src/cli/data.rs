@@ -22,7 +22,8 @@ pub struct DataArgs {
     data: Option<PathBuf>,
     /// How its arrays map to the graph, as JSON: {"split", "range", "inputs": {NAME: {"array", "scale", "offset"}}, "target":
     /// {"array", "kind"}}, or {"train": ..., "validation": ..., "test": ...} with such a mapping for each. By default arrays
-    /// are matched by name, and an array `split` (0, 1, 2) tells which samples are for what.
+    /// are matched by name, the only one to the only input, values as they are (pixels of 0 to 255 may want a scale), and an
+    /// array `split` (0, 1, 2) tells which samples are for what.
     #[arg(long, value_name = "JSON", requires = "data")]
     data_map: Option<String>,
     /// train, validation or test; takes the place of the split in --data-map.
@@ -155,6 +156,11 @@ impl Part {
     /// As `model` takes them.
     pub fn samples(&self, model: &Model) -> Result<Samples<'_>, CliError> {
         Samples::open(&self.dataset, &self.map, (model.inputs(), model.outputs())).map_err(CliError::input)
+    }
+
+    /// The same, or `None` where the split has no samples.
+    pub fn samples_if_any(&self, model: &Model) -> Result<Option<Samples<'_>>, CliError> {
+        Samples::open_if_any(&self.dataset, &self.map, (model.inputs(), model.outputs())).map_err(CliError::input)
     }
 }
 

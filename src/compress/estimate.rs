@@ -29,8 +29,8 @@ pub struct Estimate {
     /// The artifact is no larger: each layer at its bound, all else as in the uploaded file, and the container; or the target, where
     /// the recipe has one.
     pub artifact_bytes_at_most: u64,
-    /// Memory that calibration would take at most beside model, samples and activations: the largest layer's statistics with the
-    /// work on them. Null where nothing is calibrated.
+    /// Memory that calibration would take at most beside model, samples and activations: copies of the weights, the largest
+    /// layer's statistics with the work on them, weights that unified codebooks are fitted to. Null where nothing is calibrated.
     pub calibration_bytes: Option<u64>,
     /// Weights in all layers that would be compressed.
     pub weights: u64,
@@ -83,7 +83,7 @@ pub fn estimate(model: &Model, recipe: &Recipe) -> Result<Estimate, CompressErro
     let Plan { mut tasks, skipped } = pipeline::plan(model, recipe);
     let target = recipe.target().map(|target| pipeline::target_bytes(target, model));
     let calibrates = recipe.calibrates();
-    let calibration_bytes = calibrates.then(|| memory_bytes(model, &tasks, target.is_none(), LIMITS)).transpose()?;
+    let calibration_bytes = calibrates.then(|| memory_bytes(model, recipe, &tasks, LIMITS)).transpose()?;
     if target.is_some() {
         // Calibration chooses these for the size, from the data.
         for task in tasks.iter_mut().filter(|task| task.weight.role == Role::Product) {

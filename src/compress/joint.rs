@@ -105,7 +105,7 @@ pub(super) fn find_thresholds(model: &Model, tasks: &mut [Task], meter: &Meter) 
             let Some(prune) = global(task) else { continue };
             let search = searches.iter_mut().find(|(key, ..)| *key == prune);
             let Some((_, search, None)) = search else { continue };
-            Loaded::read(model, task)?.show(&task.weight.name, |layer| search.observe(layer));
+            Loaded::read(model, task.weight)?.show(&task.weight.name, |layer| search.observe(layer));
             meter.advance(task.elements(), "threshold", &task.weight.name)?;
         }
         for (_, search, threshold) in searches.iter_mut().filter(|(.., threshold)| threshold.is_none()) {
@@ -144,7 +144,7 @@ pub(super) fn fit_codebooks(
                     weights.show(name, |layer| gathered.observe(layer.weights, importances.as_ref()));
                 }
                 None => {
-                    let mut loaded = Loaded::read(model, task)?;
+                    let mut loaded = Loaded::read(model, task.weight)?;
                     loaded.prune(task);
                     loaded.show(name, |layer| gathered.observe(layer.weights, None));
                 }

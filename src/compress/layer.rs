@@ -95,13 +95,8 @@ pub(super) struct LayerMeasures {
 }
 
 impl Loaded {
-    /// Reads a layer and checks that it is finite.
-    pub(super) fn read(model: &Model, task: &Task) -> Result<Self, CompressError> {
-        Self::read_weight(model, task.weight)
-    }
-
-    /// The same of a weight without a task.
-    pub(super) fn read_weight(model: &Model, weight: &Weight) -> Result<Self, CompressError> {
+    /// Reads a weight and checks that it is finite.
+    pub(super) fn read(model: &Model, weight: &Weight) -> Result<Self, CompressError> {
         let Weight { name, dims, layout, .. } = weight;
         let data = model.read(weight)?;
         if let Some(index) = data.first_non_finite() {
@@ -183,7 +178,12 @@ impl Loaded {
         // Adding zero makes +0.0 of -0.0.
         let multiple = |i| (dtype.round((self.data.get(i) / step).round_ties_even() * step) + 0.0) as f32;
         let data = FloatData::F32((0..self.data.len()).map(multiple).collect());
-        let matrix = share_exact((self.rows, self.cols), dtype, data, &meter.inner());
+        Self { data, ..self }.keep(task, meter)
+    }
+
+    /// The weights as they are, as symbols where they have few values.
+    pub(super) fn keep(self, task: &Task, meter: &Meter) -> Result<Matrix, CompressError> {
+        let matrix = share_exact((self.rows, self.cols), task.weight.dtype, self.data, &meter.inner());
         matrix.map_err(|error| CompressError::quantize(&task.weight.name, error))
     }
 
@@ -208,10 +208,7 @@ impl Loaded {
     ) -> Result<(Matrix, f64), CompressError> {
         let (name, dtype) = (&task.weight.name, task.weight.dtype);
         let fail = |e| CompressError::quantize(name, e);
-        let Some(quantize) = task.settings.quantize else {
-            let shape = (self.rows, self.cols);
-            return Ok((share_exact(shape, dtype, self.data, &meter.inner()).map_err(fail)?, 0.0));
-        };
+        let Some(quantize) = task.settings.quantize else { return Ok((self.keep(task, meter)?, 0.0)) };
         let matrix = self.show(name, |layer| match &task.unified {
             Some(unified) => unified.fitted.assign(layer, &meter.inner()),
             None => {
@@ -260,7 +257,7 @@ impl Prepared {
 /// Takes one layer through all stages before the last.
 pub(super) fn prepare(model: &Model, task: &Task, meter: &Meter) -> Result<Prepared, CompressError> {
     let name = &task.weight.name;
-    let mut loaded = Loaded::read(model, task)?;
+    let mut loaded = Loaded::read(model, task.weight)?;
     let signal = energy((0..loaded.data.len()).map(|i| loaded.data.get(i)));
     let pruned = loaded.prune(task);
     meter.advance(task.elements(), "prune", name)?;

@@ -114,7 +114,7 @@ pub enum CompressError {
         /// The smallest file that was written on the way.
         smallest_bytes: u64,
     },
-    /// The calibration samples could not be read.
+    /// The samples to calibrate or to train on could not be read.
     #[error(transparent)]
     Data(EvaluateError),
     /// The uploaded file could not be read.
@@ -163,6 +163,10 @@ impl From<TuneError> for CompressError {
     fn from(error: TuneError) -> Self {
         match error {
             TuneError::Cancelled(_) => Self::Cancelled,
+            TuneError::Samples(source) => match source.downcast() {
+                Ok(error) => Self::Data(*error),
+                Err(source) => Self::Finetune(TuneError::Samples(source)),
+            },
             error => Self::Finetune(error),
         }
     }
@@ -192,7 +196,14 @@ impl From<Cancelled> for CompressError {
 impl CompressError {
     /// Whether the machine is at fault (a full disk, say), and not the model, the recipe or the data.
     pub fn is_of_the_machine(&self) -> bool {
-        matches!(self, Self::Model(ModelError::Io(_)) | Self::Artifact(ArtifactError::Io(_)))
+        match self {
+            Self::Model(error) | Self::Calibrate(CalibrateError::Infer(InferError::Model(error))) => {
+                matches!(error, ModelError::Io(_))
+            }
+            Self::Artifact(error) => matches!(error, ArtifactError::Io(_)),
+            Self::Data(error) => matches!(error, EvaluateError::Io(_) | EvaluateError::File(ModelError::Io(_))),
+            _ => false,
+        }
     }
 
     /// A codec's error with the name of the layer; a cancellation stays one.

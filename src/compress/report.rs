@@ -110,7 +110,8 @@ impl TrainingStage {
 pub struct Calibration {
     /// Samples that were run.
     pub samples: u64,
-    /// Memory that it was bound to beside the model: activations, and the largest layer's statistics with the work on them.
+    /// Memory that it was bound to beside the model: samples, activations, copies of the weights, the largest layer's statistics with
+    /// the work on them, weights that unified codebooks were fitted to.
     #[serde(default)]
     pub memory_bytes: u64,
     /// The layers that a product multiplies by, in the order in which the graph reaches them.

@@ -8,7 +8,7 @@ use super::adapt::{Rates, measure_rates};
 use super::pipeline::{Job, compress_planned, plan};
 use super::{CompressError, Report};
 use crate::artifact::{ArtifactError, folder_of, staged};
-use crate::calibrate::{RatePoint, choose_rates};
+use crate::calibrate::{RatePoint, bits_of, choose_rates};
 use crate::progress::{Part, Progress};
 
 /// How much of the progress is the measurement of all settings.
@@ -48,7 +48,8 @@ pub(super) fn compress_to(
     let mut smallest = u64::MAX;
     for attempt in 0..MOST_ATTEMPTS {
         let chosen = choose_rates(&layers, budget.bits);
-        let rates: Rates = measured.iter().map(|(name, _)| name.clone()).zip(chosen.iter().copied()).collect();
+        let rates = measured.iter().zip(&chosen).filter_map(|((name, _), point)| Some((name.clone(), (*point)?)));
+        let rates: Rates = rates.collect();
         let share = (attempts_to - MEASURING_SHARE) / MOST_ATTEMPTS as f64;
         let from = MEASURING_SHARE + attempt as f64 * share;
         let part = Part { whole: progress, from, to: from + share };
@@ -60,7 +61,7 @@ pub(super) fn compress_to(
             best = Some((report, rates));
         }
         let is_near = bytes <= wanted_bytes && (wanted_bytes - bytes) as f64 <= SLACK * wanted_bytes as f64;
-        if is_near || !budget.learn(chosen.iter().map(|point| point.bits).sum(), bytes) {
+        if is_near || !budget.learn(bits_of(&chosen), bytes) {
             break;
         }
     }

@@ -21,6 +21,22 @@ impl<'a> Samples<'a> {
         Ok(Self { feed: Feed::new(dataset, &map, inputs)?, target: map.target.map(|target| target.kind) })
     }
 
+    /// The same, or `None` where none of the samples belongs to the split that `map` names.
+    ///
+    /// # Errors
+    /// As [`Samples::open`].
+    pub fn open_if_any(
+        dataset: &'a Dataset,
+        map: &DataMap,
+        ports: (&[Port], &[Port]),
+    ) -> Result<Option<Self>, EvaluateError> {
+        match Self::open(dataset, map, ports) {
+            Ok(samples) => Ok(Some(samples)),
+            Err(EvaluateError::EmptySplit { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// How many there are; at least one.
     pub fn len(&self) -> usize {
         self.feed.samples

@@ -87,8 +87,8 @@ pub enum TuneError {
     #[error("there are no samples")]
     NoSamples,
     /// The samples could not be read.
-    #[error("samples could not be read: {reason}")]
-    Samples { reason: String },
+    #[error("samples could not be read: {0}")]
+    Samples(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The loss is no longer a number.
     #[error("the loss is {loss} in step {step}: the learning rate may be too large")]
     Diverged { step: u64, loss: f64 },

@@ -1,7 +1,7 @@
 //! The splits that a search works with.
 
 use super::SearchError;
-use crate::evaluate::{DataMap, Dataset, EvaluateError, Samples};
+use crate::evaluate::{DataMap, Dataset, Samples};
 use crate::model::Port;
 
 /// The samples of one split.
@@ -28,11 +28,8 @@ impl SearchData<'_> {
     /// The splits that have samples: without any to train on nothing is trained, without any to report on nothing is reported.
     /// Everything else about the data is checked.
     pub(super) fn present(self, ports: (&[Port], &[Port])) -> Result<Self, SearchError> {
-        let present = |split: SplitData| match Samples::open(split.dataset, split.map, ports) {
-            Ok(_) => Ok(true),
-            Err(EvaluateError::EmptySplit { .. }) => Ok(false),
-            Err(error) => Err(error),
-        };
+        let present =
+            |split: SplitData| Samples::open_if_any(split.dataset, split.map, ports).map(|samples| samples.is_some());
         let train = self.train.map(present).transpose()?.unwrap_or_default();
         let test = self.test.map(present).transpose()?.unwrap_or_default();
         Ok(Self { train: self.train.filter(|_| train), test: self.test.filter(|_| test), ..self })

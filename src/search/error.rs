@@ -34,6 +34,9 @@ pub enum SearchError {
     /// A size for every trial, which is what a search chooses.
     #[error("recipe.target is what a search chooses: give the bound max_size_bytes instead")]
     Target,
+    /// A metric of an artifact that is infinite or no number.
+    #[error("{} is not finite: the artifact's outputs are not", metric.name())]
+    NotFinite { metric: Metric },
     /// A space with no setting in it.
     #[error("the space is empty: it needs sparsity, levels or methods")]
     EmptySpace,

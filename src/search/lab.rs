@@ -20,8 +20,8 @@ use crate::progress::{Part, Progress, Silent};
 /// How much of a trial's progress is its compression; the rest is its measurement.
 const COMPRESSION_SHARE: f64 = 0.9;
 
-/// What makes trials, and what they are measured with. Trials of one lab share what they have in common: Hessians, sorted
-/// weights, rates.
+/// What makes trials, and what they are measured with. Trials of one lab share what they have in common: what layers lose at each
+/// setting, and outputs of frozen layers and of the upload.
 pub struct Lab<'a> {
     model: &'a Model,
     data: SearchData<'a>,
@@ -102,6 +102,7 @@ impl<'a> Lab<'a> {
             Err(SearchError::Compress(error)) if !error.is_of_the_machine() => {
                 (Outcome::Failed { reason: error.to_string() }, None)
             }
+            Err(error @ SearchError::NotFinite { .. }) => (Outcome::Failed { reason: error.to_string() }, None),
             Err(error) => return Err(error),
         };
         trial.seconds = started.elapsed().as_secs_f64();
@@ -136,6 +137,9 @@ impl<'a> Lab<'a> {
         let measured = measure(&predictor, reference, self.data.validation, &[metric], &part)?;
         // Equal outputs have no noise at all.
         let value = measured.value(metric).unwrap_or(f64::MAX);
+        if !value.is_finite() {
+            return Err(SearchError::NotFinite { metric });
+        }
         let point = Point {
             size_bytes: report.artifact_bytes,
             ratio: report.ratio,
@@ -205,7 +209,8 @@ fn plan(
         _ => {
             let quiet = Part { whole: progress, from: 0.0, to: 0.0 };
             let measured = measure(original, None, data.validation, &[metric], &quiet)?;
-            Some(measured.value(metric).ok_or(SearchError::Undefined { metric })?)
+            let value = measured.value(metric).filter(|value| value.is_finite());
+            Some(value.ok_or(SearchError::Undefined { metric })?)
         }
     };
     let finetunes = data.train.is_some() && compress::can_finetune(model);

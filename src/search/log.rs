@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::{SearchError, Trial};
+use crate::artifact::staged::Staged;
+use crate::compress::Report;
 
 /// The file of the trials: a line of JSON for the search, then one for each trial.
 const FILE: &str = "trials.jsonl";
@@ -58,8 +60,18 @@ impl Log {
         self.folder.join(format!("{number}.wp"))
     }
 
-    /// Where the report of a trial is.
-    pub(super) fn report(&self, number: usize) -> PathBuf {
+    /// Keeps the report of a trial, which is on the disk once this returns.
+    pub(super) fn write_report(&self, number: usize, report: &Report) -> Result<(), SearchError> {
+        let mut file = Staged::new(&self.report(number))?;
+        serde_json::to_writer(&mut file, report).map_err(io::Error::from)?;
+        Ok(file.publish()?)
+    }
+
+    pub(super) fn read_report(&self, number: usize) -> Result<Report, SearchError> {
+        Ok(serde_json::from_slice(&std::fs::read(self.report(number))?).map_err(io::Error::from)?)
+    }
+
+    fn report(&self, number: usize) -> PathBuf {
         self.folder.join(format!("{number}.json"))
     }
 

@@ -50,12 +50,15 @@ impl Plan {
         self.course(trials).next()
     }
 
+    /// What the metric's bound allows a loss from: version 0's value; for a metric that compares with version 0, its best.
+    fn original(&self) -> f64 {
+        self.value.unwrap_or(Some(self.metric().best()).filter(|best| best.is_finite()).unwrap_or_default())
+    }
+
     /// The search as it is after `trials`.
     pub(super) fn course(&self, trials: &[Trial]) -> Course<'_> {
         let mut course = match &self.search.space {
-            Some(space) => {
-                Course::Grid(Grid::new(space, &self.search.recipe, (self.bound, self.value.unwrap_or_default())))
-            }
+            Some(space) => Course::Grid(Grid::new(space, &self.search.recipe, (self.bound, self.original()))),
             None => Course::Walk { plan: self, trials: Vec::new() },
         };
         trials.iter().for_each(|trial| course.add(trial));

@@ -59,7 +59,7 @@ pub fn run(
         match lab.make(&mut trial, &files, &told) {
             Ok(report) => {
                 if let Some(report) = report {
-                    std::fs::write(log.report(number), serde_json::to_vec(&report).map_err(std::io::Error::from)?)?;
+                    log.write_report(number, &report)?;
                 }
                 log.add(&trial)?;
                 finished(&trial);
@@ -76,7 +76,7 @@ pub fn run(
     };
     let artifact = log.artifact(chosen.number);
     let search = lab.conclude(&trials, chosen, &artifact, ended)?;
-    let report = serde_json::from_slice(&std::fs::read(log.report(chosen.number))?).map_err(std::io::Error::from)?;
+    let report = log.read_report(chosen.number)?;
     Ok(Found { search, report, artifact })
 }
 

@@ -94,7 +94,7 @@ impl Walk<'_> {
         // Trials that are made at the same time may end in any order.
         for (index, mut over) in settings.into_iter().enumerate() {
             over["finetune"] = Value::Null;
-            let recipe = self.settings()?.with(&over)?;
+            let recipe = self.with(over)?;
             let is_made = match self.trials.first().filter(|_| index == 0) {
                 // By the first trial sizes are known, of which it had an estimate.
                 Some(first) => first.stage == TrialStage::OneShot,
@@ -121,7 +121,7 @@ impl Walk<'_> {
         let Some(psi) = next_density(&tried, true, || PSIS[0]) else { return Ok(None) };
         let mut over = self.target(psi);
         over["finetune"]["epochs"] = json!(0);
-        let recipe = self.settings()?.with(&over)?;
+        let recipe = self.with(over)?;
         let is_new = self.trials.iter().all(|trial| trial.recipe != recipe);
         Ok(is_new.then_some(Proposal { stage: TrialStage::Calibrated, from: None, recipe }))
     }
@@ -167,6 +167,13 @@ impl Walk<'_> {
         Ok(own.with(&common)?)
     }
 
+    /// The same with `over` laid over it, but for stages that the common recipe switches off.
+    fn with(&self, mut over: Value) -> Result<Recipe, SearchError> {
+        let members = over.as_object_mut().into_iter();
+        members.for_each(|members| members.retain(|stage, _| !self.common.switches_off(stage)));
+        Ok(self.settings()?.with(&over)?)
+    }
+
     /// The next density, started from the sparsest denser trial.
     fn fine_tuned(&self) -> Result<Option<Proposal>, SearchError> {
         let tried: Vec<(f64, bool)> = self
@@ -185,7 +192,7 @@ impl Walk<'_> {
         let Some(wanted) = next_density(&tried, self.wants_quality, first) else { return Ok(None) };
         let denser = self.of(TrialStage::FineTuned).filter(|trial| density(trial).is_some_and(|d| d > wanted));
         let from = denser.min_by(|a, b| density(a).partial_cmp(&density(b)).unwrap_or(std::cmp::Ordering::Equal));
-        let recipe = self.settings()?.with(&json!({ "prune": { "sparsity": 1.0 - wanted } }))?;
+        let recipe = self.with(json!({ "prune": { "sparsity": 1.0 - wanted } }))?;
         Ok(Some(Proposal { stage: TrialStage::FineTuned, from: from.map(|trial| trial.number), recipe }))
     }
 
@@ -193,7 +200,9 @@ impl Walk<'_> {
     fn shared(&self) -> Result<Option<Proposal>, SearchError> {
         let best = self.of(TrialStage::FineTuned).filter(|trial| trial.is_within_bound());
         let best = best.min_by_key(|trial| trial.point().map(|point| point.size_bytes));
-        let (Some(best), true) = (best, self.wants_quality) else { return Ok(None) };
+        let (Some(best), true) = (best, self.wants_quality && !self.common.switches_off("quantize")) else {
+            return Ok(None);
+        };
         if self.of(TrialStage::Shared).any(|trial| !trial.is_within_bound()) {
             return Ok(None);
         }
@@ -268,7 +277,7 @@ mod tests {
             let mut trial =
                 Trial { number, stage, from, recipe, outcome: Outcome::Failed { reason: String::new() }, seconds: 1.0 };
             let json = serde_json::to_value(&trial.recipe).unwrap();
-            let levels = levels(&trial).unwrap();
+            let levels = levels(&trial).unwrap_or(1);
             // Every file has 1,000 bytes beside the layers.
             let (psi, density) = match json["target"]["size_bytes"].as_f64() {
                 Some(bytes) => {
@@ -325,6 +334,24 @@ mod tests {
         let trials = walk_with(&common, 1.0, true, |density, _, _| if density >= 0.1 { 0.99 } else { 0.9 });
         assert!(trials.iter().all(|trial| trial.recipe.target().is_none()));
         assert!(trials.iter().filter(|t| t.stage == TrialStage::FineTuned).all(|trial| levels(trial) == Some(9)));
+    }
+
+    #[test]
+    fn stages_that_the_common_recipe_switches_off_stay_off() {
+        for (off, stage) in [("prune", "quantize"), ("quantize", "prune")] {
+            let common = Recipe::from_json(&json!({ off: null }).to_string()).unwrap();
+            let trials = walk_with(
+                &common,
+                1.0,
+                true,
+                |density, levels, _| {
+                    if density >= 0.1 && levels != 3 { 0.99 } else { 0.9 }
+                },
+            );
+            let recipes: Vec<Value> = trials.iter().map(|t| serde_json::to_value(&t.recipe).unwrap()).collect();
+            assert!(recipes.iter().all(|recipe| recipe[off] == "none"), "{recipes:?}");
+            assert!(recipes.len() > 3 && recipes.iter().any(|recipe| recipe[stage].is_object()), "{recipes:?}");
+        }
     }
 
     #[test]

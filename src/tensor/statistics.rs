@@ -51,6 +51,11 @@ impl Statistics {
         &self.groups
     }
 
+    /// Whether all inputs were.
+    pub fn is_finite(&self) -> bool {
+        self.groups.iter().all(|moments| moments.mean.iter().chain(&moments.second).all(|value| value.is_finite()))
+    }
+
     /// Number of columns gone through.
     pub fn columns(&self) -> u64 {
         self.columns
@@ -82,7 +87,7 @@ impl StatisticsBuilder {
         Self { groups: vec![zero; groups], columns: 0 }
     }
 
-    /// Bytes of the moments, and of as much again for the sums of a block: what a builder needs, without overflow.
+    /// Bytes of the moments, without overflow.
     pub fn size_bytes(groups: usize, inputs: usize) -> u64 {
         let cells = (inputs as u64).saturating_mul(inputs as u64).saturating_mul(groups as u64);
         cells.saturating_mul(size_of::<f64>() as u64)

@@ -111,6 +111,23 @@ fn client_that_prefers_to_wait_gets_the_result_at_once() {
 }
 
 #[test]
+fn splits_without_samples_that_nobody_needs_are_no_fault() {
+    let app = TestApp::with_digits();
+    // All samples are to train on, and none to stop by.
+    app.upload_dataset("trained", &fixtures::npz(&[("x", &[8, 64], 0.5), ("split", &[8], 0.0)])).expect(201);
+    let spec = json!({"kind": "compress", "model": "digits", "data": {"dataset": "trained"},
+        "recipe": {"prune": {"criterion": "obs", "sparsity": 0.5}}});
+    assert_eq!(app.run_job(&spec)["status"], "succeeded");
+    let dry = app.post_json("/api/v1/jobs?dry_run=true", &spec).expect(200).json();
+    assert!(dry["estimate"]["calibration_bytes"].as_u64().unwrap() > 0);
+    // All are to report on, and none to learn from.
+    app.upload_dataset("reserved", &fixtures::npz(&[("x", &[8, 64], 0.5), ("split", &[8], 2.0)])).expect(201);
+    let mut spec = spec;
+    spec["data"] = json!({"dataset": "reserved"});
+    app.post_json("/api/v1/jobs", &spec).expect_problem(422, "data_mismatch", "no sample belongs to the split train");
+}
+
+#[test]
 fn dry_run_estimates_and_queues_nothing() {
     let app = TestApp::with_digits();
     let before = app.contents();

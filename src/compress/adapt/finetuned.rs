@@ -7,10 +7,10 @@ use super::run::{self, Hooks, Stage};
 use super::shared::{Codebooks, against, reassign};
 use super::tuned::{self, TensorValues};
 use super::{Adapted, TrainingData, calibrated};
-use crate::compress::layer::{self, Prepared, Task};
+use crate::compress::layer::{self, Task};
 use crate::compress::meter::Meter;
 use crate::compress::pipeline::Job;
-use crate::compress::{Calibration, CompressError, Finetune, Recipe, TrainingStage, joint};
+use crate::compress::{CompressError, Finetune, Recipe, TrainingStage, joint};
 use crate::finetune::{Network, Parameter, Parameters, TuneError, Values};
 use crate::model::{ElementType, Model, ModelError};
 use crate::progress::{Part, Progress};
@@ -44,11 +44,12 @@ pub(super) fn finetune(
         rate,
         unfinished,
     };
-    let mut training = Vec::new();
+    let (mut training, mut notes) = (Vec::new(), Vec::new());
     let mut calibration = None;
     if tasks.iter().any(|task| task.settings.prune.is_some_and(|prune| prune.criterion.needs_data())) {
         let part = Part { whole: progress, from: 0.0, to: 0.0 };
-        calibration = prune_calibrated(job, tasks, data, &mut parameters, &part)?;
+        let adapted = prune_calibrated(job, tasks, data, &mut parameters, &part)?;
+        (calibration, notes) = (adapted.calibration, adapted.notes);
     }
     {
         let pruning = Gradual::new(tasks, &parameters);
@@ -75,11 +76,14 @@ pub(super) fn finetune(
     tasks.iter_mut().for_each(|task| task.settings.prune = None);
 
     let quiet = Part { whole: progress, from: turn, to: turn };
-    let (mut layers, corrected) = share(&Job { model: &model_tuned, ..*job }, tasks, data, &quiet)?;
-    if let Some(corrected) = &corrected {
-        take_biases(corrected, &mut parameters)?;
+    let shared = share(job, model_tuned, tasks, data, &quiet)?;
+    if shared.calibration.is_some() {
+        take_biases(&shared.model, &mut parameters)?;
     }
-    let mut model_shared = corrected.unwrap_or(model_tuned);
+    notes.extend(shared.notes);
+    // Where both looked at the inputs, what pruning chose says more.
+    let calibration = calibration.or(shared.calibration);
+    let (mut layers, mut model_shared) = (shared.layers, shared.model);
     if settings.sharing_epochs > 0 {
         let dense = parameters.clone();
         let codebooks = Codebooks::share(&layers, tasks, &mut parameters, |task| task.settings.quantize.is_some());
@@ -98,7 +102,7 @@ pub(super) fn finetune(
     }
     let layers = against(model, tasks, layers)?;
     run::forget(data.folder.as_deref());
-    Ok(Adapted { model: model_shared, layers, training, calibration, notes: Vec::new() })
+    Ok(Adapted { model: model_shared, layers, training, calibration, notes })
 }
 
 /// How much of the progress is the calibration, where it goes before the training of shared values.
@@ -155,7 +159,7 @@ fn prune_calibrated(
     data: &TrainingData,
     parameters: &mut Parameters,
     progress: &dyn Progress,
-) -> Result<Option<Calibration>, CompressError> {
+) -> Result<Adapted, CompressError> {
     let start = changed(job.model, &values(parameters))?;
     let quantize: Vec<_> = tasks.iter_mut().map(|task| task.settings.quantize.take()).collect();
     let adapted = calibrated::calibrate(&Job { model: &start, ..*job }, tasks, data, progress)?;
@@ -169,25 +173,24 @@ fn prune_calibrated(
         }
     }
     take_biases(&adapted.model, parameters)?;
-    Ok(adapted.calibration)
+    Ok(adapted)
 }
 
-/// Shares the weights of a network whose pruned weights are zero. Calibrated, biases take up what that changes: then there is
-/// a model with them.
+/// Shares the weights of `model`, whose pruned weights are zero. Calibrated, biases take up what that changes.
 fn share(
     job: &Job<'_>,
+    model: Model,
     tasks: &mut [Task],
     data: &TrainingData,
     progress: &dyn Progress,
-) -> Result<(Vec<Prepared>, Option<Model>), CompressError> {
+) -> Result<Adapted, CompressError> {
     if tasks.iter().any(|task| task.settings.quantize.is_some_and(|quantize| quantize.needs_data())) {
-        let Adapted { model, layers, .. } = calibrated::calibrate(job, tasks, data, progress)?;
-        return Ok((layers, Some(model)));
+        return calibrated::calibrate(&Job { model: &model, ..*job }, tasks, data, progress);
     }
-    let meter = Meter::new(progress, 1);
-    joint::fit_codebooks(job.model, tasks, &HashMap::new(), &meter)?;
-    let layers = tasks.iter().map(|task| layer::prepare(job.model, task, &meter));
-    Ok((layers.collect::<Result<_, _>>()?, None))
+    let meter = Meter::new(progress, tasks.iter().map(|task| task.shaping_work() + joint::codebook_work(task)).sum());
+    joint::fit_codebooks(&model, tasks, &HashMap::new(), &meter)?;
+    let layers = tasks.iter().map(|task| layer::prepare(&model, task, &meter)).collect::<Result<_, _>>()?;
+    Ok(Adapted { model, layers, training: Vec::new(), notes: Vec::new(), calibration: None })
 }
 
 /// The values of `model`'s kept tensors, for those that are trained.

@@ -56,7 +56,7 @@ impl Samples for Feed<'_> {
     }
 
     fn read(&self, indices: &[usize]) -> Result<Batch, TuneError> {
-        let batch = self.0.read(indices).map_err(|error| TuneError::Samples { reason: error.to_string() })?;
+        let batch = self.0.read(indices).map_err(|error| TuneError::Samples(Box::new(error)))?;
         Ok(Batch { inputs: batch.inputs, target: batch.target })
     }
 

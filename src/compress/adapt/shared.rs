@@ -139,7 +139,7 @@ pub(super) fn reassign(parameters: &mut Parameters, dense: &Parameters) -> Resul
 /// The layers with their signal to noise ratio against the upload.
 pub(super) fn against(model: &Model, tasks: &[Task], layers: Vec<Prepared>) -> Result<Vec<Prepared>, CompressError> {
     let compared = |(layer, task): (Prepared, &Task)| {
-        let weight_snr_db = Loaded::read(model, task)?.snr_db(&layer.matrix);
+        let weight_snr_db = Loaded::read(model, task.weight)?.snr_db(&layer.matrix);
         Ok(Prepared { weight_snr_db, ..layer })
     };
     layers.into_iter().zip(tasks).map(compared).collect()

@@ -34,6 +34,8 @@ fn network() -> Model {
 
 /// The same with the weights of the last layer times `scale`.
 fn network_with(scale: f32) -> Model {
+    // Adding zero makes +0.0 of -0.0.
+    let last: Vec<f32> = noise(5, 400).iter().map(|value| value * scale + 0.0).collect();
     let nodes = vec![
         fixture::with_int(fixture::node("Conv", "image conv.weight conv.bias", "features"), "group", 2),
         fixture::node("Relu", "features", "active"),
@@ -48,7 +50,7 @@ fn network_with(scale: f32) -> Model {
         weights("conv.bias", &[8], 2),
         weights("fc1.weight", &[40, 128], 3),
         weights("fc1.bias", &[40], 4),
-        fixture::floats("fc2.weight", &[40, 10], &noise(5, 400).iter().map(|value| value * scale).collect::<Vec<_>>()),
+        fixture::floats("fc2.weight", &[40, 10], &last),
         weights("fc2.bias", &[10], 6),
     ];
     let mut graph = fixture::graph(nodes, tensors);
@@ -69,11 +71,20 @@ fn dataset(samples: usize) -> Dataset {
 }
 
 fn run(model: &Model, dataset: &Dataset, recipe: &str) -> Result<(Report, Vec<u8>), CompressError> {
+    run_telling(model, dataset, recipe, &Silent)
+}
+
+fn run_telling(
+    model: &Model,
+    dataset: &Dataset,
+    recipe: &str,
+    progress: &dyn Progress,
+) -> Result<(Report, Vec<u8>), CompressError> {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
     let train = Samples::open(dataset, &DataMap::default(), (model.inputs(), model.outputs())).unwrap();
     let data = TrainingData { train, validation: None, folder: None, start: None, store: TrainingStore::default() };
-    let report = compress_with(model, &Recipe::from_json(recipe).unwrap(), Some(&data), &out, &Silent)?;
+    let report = compress_with(model, &Recipe::from_json(recipe).unwrap(), Some(&data), &out, progress)?;
     Ok((report, std::fs::read(&out).unwrap()))
 }
 
@@ -298,9 +309,10 @@ fn more_weights_than_fit_are_refused_before_they_are_read() {
     let model = network();
     let recipe = Recipe::from_json(r#"{"quantize": {"codebook": "unified", "weighting": "hessian"}}"#).unwrap();
     let tasks = plan(&model, &recipe).tasks;
-    let memory = |limits| memory_bytes(&model, &tasks, true, limits).map_err(|error| error.to_string());
-    let shared_bytes = 44 * (8 * 18 + 40 * 128 + 400);
-    let layer_bytes = memory(LIMITS).unwrap() - shared_bytes;
+    let memory = |limits| memory_bytes(&model, &recipe, &tasks, limits).map_err(|error| error.to_string());
+    let weights = 8 * 18 + 40 * 128 + 400;
+    let shared_bytes = 44 * weights;
+    let layer_bytes = memory(LIMITS).unwrap() - shared_bytes - 20 * weights;
     assert!(memory(Limits { shared_bytes, layer_bytes, ..LIMITS }).is_ok());
     let error = memory(Limits { shared_bytes: shared_bytes - 1, ..LIMITS }).unwrap_err();
     assert!(error.contains(&format!("5664 weights that count by their inputs takes {shared_bytes} bytes")), "{error}");
@@ -308,17 +320,95 @@ fn more_weights_than_fit_are_refused_before_they_are_read() {
     assert!(error.contains(&format!("calibrating \"fc1.weight\" takes {layer_bytes} bytes")), "{error}");
 }
 
+/// Notes what it is told.
+#[derive(Default)]
+struct Told(std::sync::Mutex<Vec<String>>);
+
+impl Progress for Told {
+    fn report(&self, _fraction: f64, _stage: &str, message: &str) {
+        self.0.lock().unwrap().push(message.to_owned());
+    }
+
+    fn is_cancelled(&self) -> bool {
+        false
+    }
+}
+
 #[test]
 fn memory_is_told_before_the_first_sample_is_run() {
     let (model, dataset) = (network(), dataset(100));
     let recipe = Recipe::from_json(&format!("{{{OBS}}}")).unwrap();
     let dry = estimate(&model, &recipe).unwrap().calibration_bytes.unwrap();
-    let (report, _) = run(&model, &dataset, &recipe.to_json()).unwrap();
+    let told = Told::default();
+    let (report, _) = run_telling(&model, &dataset, &recipe.to_json(), &told).unwrap();
+    let first = told.0.into_inner().unwrap().swap_remove(0);
+    assert!(first.starts_with("100 samples; takes ") && first.ends_with(" MiB of memory at most"), "{first}");
     // At least the outputs of the convolution, 8 x 4 x 4 floats of each sample, come on top.
     assert!(report.calibration.unwrap().memory_bytes >= dry + 100 * 8 * 4 * 4 * 4);
     assert_eq!(estimate(&model, &Recipe::default()).unwrap().calibration_bytes, None);
     let groups = |name: &str| model.groups(model.weights().iter().find(|weight| weight.name == name).unwrap());
     assert_eq!((groups("conv.weight"), groups("fc1.weight")), (2, 1));
+}
+
+/// One dense layer of 9,000 inputs, whose Hessian and the work on it take more than is allowed, and one of few.
+#[cfg(feature = "finetune")]
+#[test]
+fn what_would_not_fit_is_found_before_the_training() {
+    let nodes = vec![
+        fixture::with_int(fixture::node("Gemm", "x wide.weight", "hidden"), "transB", 1),
+        fixture::with_int(fixture::node("Gemm", "hidden small.weight", "y"), "transB", 1),
+    ];
+    let tensors = vec![weights("wide.weight", &[4, 9_000], 1), weights("small.weight", &[3, 4], 2)];
+    let mut graph = fixture::graph(nodes, tensors);
+    graph.input = vec![fixture::port("x", &[-1, 9_000])];
+    graph.output = vec![fixture::port("y", &[-1, 3])];
+    let model = fixture::open(graph).unwrap();
+    let bytes: Vec<u8> = noise(3, 8 * 9_000).iter().flat_map(|value| value.to_le_bytes()).collect();
+    let array = fixture::npy("<f4", false, "(8, 9000)", &bytes);
+    let dataset = Dataset::from_bytes(fixture::npz(&[("x", array)], false).into()).unwrap();
+    let training = r#""finetune": {"epochs": 1, "sharing_epochs": 0, "batch": 4}"#;
+    let recipe = |small: &str, wide: &str| {
+        format!(r#"{{"layers": [{{"match": "small*", {small}}}, {{"match": "wide*", {wide}}}], {training}}}"#)
+    };
+    let (obs, shared) = (r#""prune": {"criterion": "obs", "sparsity": 0.5}"#, r#""quantize": {"levels": 3}"#);
+    let told = Told::default();
+    let error = run_telling(&model, &dataset, &recipe(obs, obs), &told).unwrap_err().to_string();
+    assert!(error.contains(r#"calibrating "wide.weight" takes"#), "{error}");
+    assert!(told.0.into_inner().unwrap().is_empty());
+    // What is shared without its inputs in view is none of the calibration's business.
+    let (report, _) = run(&model, &dataset, &recipe(obs, shared)).unwrap();
+    assert_eq!(report.calibration.unwrap().layers.len(), 1);
+}
+
+#[test]
+fn samples_that_are_not_finite_are_refused_by_every_method() {
+    let model = network();
+    let mut values = noise(9, 100 * 144);
+    values[7_777] = f32::NAN;
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let array = fixture::npy("<f4", false, "(100, 4, 6, 6)", &bytes);
+    let dataset = Dataset::from_bytes(fixture::npz(&[("image", array)], false).into()).unwrap();
+    for recipe in [
+        r#"{"quantize": {"levels": 15, "rounding": "feedback"}}"#,
+        r#"{"quantize": {"levels": 15, "weighting": "hessian"}}"#,
+        r#"{"prune": {"criterion": "wanda"}}"#,
+        r#"{"prune": {"criterion": "obs"}}"#,
+        r#"{"target": {"ratio": 6}}"#,
+    ] {
+        let error = run(&model, &dataset, recipe).unwrap_err().to_string();
+        assert!(error.contains(r#"what "conv.weight" is multiplied by is not finite"#), "{recipe}: {error}");
+    }
+}
+
+#[test]
+fn a_layer_of_zeros_has_no_setting_and_takes_none_of_another() {
+    let (model, dataset) = (network_with(0.0), dataset(100));
+    let recipe = r#"{"target": {"ratio": 6}, "quantize": {"codebook": "unified", "levels": 7}}"#;
+    let (report, _) = run(&model, &dataset, recipe).unwrap();
+    assert!(report.artifact_bytes <= model.size_bytes() / 6);
+    let steps: Vec<bool> = report.calibration.unwrap().layers.iter().map(|layer| layer.step.is_some()).collect();
+    assert_eq!(steps, [true, true, false]);
+    assert_eq!(report.layers[2].sparsity, 1.0);
 }
 
 #[test]

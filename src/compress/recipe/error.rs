@@ -60,11 +60,15 @@ impl RecipeError {
 
 /// Checks the fields of one level's pruning against each other.
 pub(super) fn check_prune(stage: &str, prune: &Stage<PruneFields>) -> Result<(), RecipeError> {
-    let is_global = |fields: &&PruneFields| fields.scope == Some(Scope::Global);
-    match prune.fields().filter(is_global).and_then(|fields| fields.criterion) {
-        Some(Criterion::Wanda) => Err(RecipeError::GlobalWanda { stage: stage.to_owned() }),
-        _ => Ok(()),
+    match prune.fields().is_some_and(ranks_globally_by_wanda) {
+        true => Err(RecipeError::GlobalWanda { stage: stage.to_owned() }),
+        false => Ok(()),
     }
+}
+
+/// Whether they are said to compare weights of several layers by a criterion that cannot.
+pub(super) fn ranks_globally_by_wanda(fields: &PruneFields) -> bool {
+    (fields.criterion, fields.scope) == (Some(Criterion::Wanda), Some(Scope::Global))
 }
 
 /// Checks the fields of one level's quantiser against each other.

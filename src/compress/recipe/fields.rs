@@ -114,12 +114,9 @@ pub struct EncodeFields {
 impl PruneFields {
     /// The settings, with defaults where nothing is said.
     pub(super) fn settings(&self) -> Prune {
-        Prune {
-            criterion: self.criterion.unwrap_or_default(),
-            sparsity: self.sparsity.unwrap_or_default(),
-            scope: self.scope.unwrap_or_default(),
-            pattern: self.pattern,
-        }
+        let (criterion, scope) = (self.criterion.unwrap_or_default(), self.scope.unwrap_or_default());
+        let scope = if (criterion, scope) == (Criterion::Wanda, Scope::Global) { Scope::Tensor } else { scope };
+        Prune { criterion, sparsity: self.sparsity.unwrap_or_default(), scope, pattern: self.pattern }
     }
 }
 
@@ -176,9 +173,6 @@ impl Overlay for PruneFields {
             self.pattern = over.pattern;
         }
         self.scope = over.scope.or(self.scope);
-        if (self.criterion, self.scope) == (Some(Criterion::Wanda), Some(Scope::Global)) {
-            self.scope = None;
-        }
     }
 }
 

@@ -172,6 +172,15 @@ impl Recipe {
         (self.prune.fields(), self.quantize.fields())
     }
 
+    /// Whether it switches a stage, `prune` or `quantize`, off for the network as a whole.
+    pub(crate) fn switches_off(&self, stage: &str) -> bool {
+        match stage {
+            "prune" => self.prune == Stage::Off,
+            "quantize" => self.quantize == Stage::Off,
+            _ => false,
+        }
+    }
+
     /// Settings of the methods that look at a layer's inputs.
     pub fn calibrate(&self) -> Calibrate {
         self.calibrate.unwrap_or_default()
@@ -271,6 +280,11 @@ impl Recipe {
         if let Some(preset) = self.preset {
             let mut level = preset.level();
             level.overlay(&Level { skip: None, prune: self.prune, quantize: self.quantize, encode: self.encode });
+            if let Stage::On(fields) = &mut level.prune
+                && error::ranks_globally_by_wanda(fields)
+            {
+                fields.scope = None;
+            }
             Level { prune: self.prune, quantize: self.quantize, encode: self.encode, .. } = level;
         }
         Ok(self)

@@ -200,6 +200,13 @@ fn wanda_ranks_the_weights_of_one_layer() {
     let rule = r#"{"prune": {"scope": "global"}, "layers": [{"match": "fc*", "prune": {"criterion": "wanda"}}]}"#;
     let settings = Recipe::from_json(rule).unwrap().resolve("fc1", "Gemm");
     assert_eq!(settings.prune.map(|prune| prune.scope), Some(Scope::Tensor));
+    // A preset's scope gives way, and what comes of it is a recipe again.
+    let preset = recipe(r#"{"preset": "balanced", "prune": {"criterion": "wanda"}}"#);
+    assert_eq!(Recipe::from_json(&preset.to_json()), Ok(preset));
+    let rules = r#"{"by_op": {"Conv": {"prune": {"criterion": "wanda"}}}, "layers": [
+        {"match": "*", "prune": {"scope": "global"}}, {"match": "c1", "prune": {"criterion": "magnitude"}}]}"#;
+    let scopes = ["c1", "c2"].map(|name| recipe(rules).resolve(name, "Conv").prune.map(|prune| prune.scope));
+    assert_eq!(scopes, [Some(Scope::Global), Some(Scope::Tensor)]);
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl Work for Compress {
         let training = match &train {
             Some(train) => Some(TrainingData {
                 train: train.samples(&model)?,
-                validation: validation.as_ref().map(|file| file.samples(&model)).transpose()?,
+                validation: validation.as_ref().map(|file| file.samples_if_any(&model)).transpose()?.flatten(),
                 folder: Some(self.folder.clone()),
                 start: None,
                 store: TrainingStore::default(),

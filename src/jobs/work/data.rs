@@ -56,11 +56,12 @@ impl SplitFiles {
         Ok(map.map(|map| SplitFile { dataset, map }))
     }
 
-    /// Whether every split that there is fits `model`; `needed` must be there.
+    /// Whether every split that has samples fits `model`; `needed` must be there.
     pub(super) fn check(&self, model: &Model, needed: Split) -> Result<(), ExecuteError> {
         for split in [Split::Train, Split::Validation, Split::Test] {
             match self.open(split)? {
-                Some(file) => drop(file.samples(model)?),
+                Some(file) if split == needed => drop(file.samples(model)?),
+                Some(file) => drop(file.samples_if_any(model)?),
                 None if split == needed => {
                     let split = serde_json::to_value(split).unwrap_or_default();
                     let detail = format!(
@@ -81,6 +82,11 @@ impl SplitFile {
     /// As `model` takes them.
     pub(super) fn samples(&self, model: &Model) -> Result<Samples<'_>, ExecuteError> {
         Samples::open(&self.dataset, &self.map, (model.inputs(), model.outputs())).map_err(refused_or_failed)
+    }
+
+    /// The same, or `None` where the split has no samples.
+    pub(super) fn samples_if_any(&self, model: &Model) -> Result<Option<Samples<'_>>, ExecuteError> {
+        Samples::open_if_any(&self.dataset, &self.map, (model.inputs(), model.outputs())).map_err(refused_or_failed)
     }
 
     /// For a search.

@@ -13,10 +13,10 @@ use survey::{Before, RatesOf};
 
 use super::{Adapted, Job, MeasuredLayer, Rates, TrainingData};
 use crate::calibrate::{self, CalibrateError, ChannelMoments, Curve, LIMITS, Limits, Problem};
-use crate::compress::layer::{self, Loaded, Prepared, Task};
+use crate::compress::layer::{self, Loaded, Task};
 use crate::compress::meter::Meter;
 use crate::compress::report::{CalibratedLayer, Calibration, CurvePoint};
-use crate::compress::{Calibrate, CodebookScope, CompressError, Weighting, joint};
+use crate::compress::{Calibrate, CodebookScope, CompressError, Recipe, Weighting, joint};
 use crate::evaluate::Samples;
 use crate::infer::{Array, Layerwise, Moments, Normalized, Reached};
 use crate::model::{Model, Role};
@@ -42,9 +42,9 @@ pub(super) fn calibrate(
 ) -> Result<Adapted, CompressError> {
     let Job { model, recipe, rates, .. } = *job;
     let settings = recipe.calibrate();
-    let run = Run::new(job, tasks, data)?;
-    run.announce(progress);
-    let Run { graph, batches, samples, memory_bytes } = run;
+    let prepared = Prepared::new(job, tasks, data)?;
+    prepared.announce(progress);
+    let (graph, batches) = (&prepared.graph, prepared.read()?);
     let mut walk = Walk::new(model, &settings, rates, tasks);
     let trains = recipe.finetune().is_some_and(|finetune| finetune.epochs > 0 || finetune.sharing_epochs > 0);
     // Where scale and shift of a normalisation are trained, its statistics may stay.
@@ -79,10 +79,10 @@ pub(super) fn calibrate(
         Shaping { walk: &mut walk, tasks, meter: &meter, seen, layers: HashMap::new(), changed: HashMap::new() };
     graph.run(batches, progress, &mut shaping)?;
     let Shaping { layers, changed, .. } = shaping;
-    walk.finish(tasks, layers, changed, (samples, memory_bytes), &meter)
+    walk.finish(tasks, (layers, changed), &prepared, &meter)
 }
 
-/// Says how much memory calibration will take, before anything else is done.
+/// Says how much memory calibration will take, for a compression that trains first.
 ///
 /// # Errors
 /// As [`calibrate()`], where that is more than is allowed.
@@ -92,29 +92,48 @@ pub(super) fn announce(
     data: &TrainingData,
     progress: &dyn Progress,
 ) -> Result<(), CompressError> {
-    Run::new(job, tasks, data)?.announce(progress);
+    Prepared::new(job, tasks, data)?.announce(progress);
     Ok(())
 }
 
-/// Bytes that calibrating `tasks` takes at most, the activations apart: of the largest layer, and of the weights that unified
-/// codebooks are fitted to, where `fits_codebooks`.
+/// Bytes that calibrating `tasks` by `recipe` takes at most beside the model, samples and activations apart: copies of all weights
+/// that are looked at, the largest of these layers, and the weights that unified codebooks are fitted to.
 ///
 /// # Errors
 /// [`CalibrateError::LayerTooLarge`], [`CalibrateError::CodebookTooLarge`].
 pub(in crate::compress) fn memory_bytes(
     model: &Model,
+    recipe: &Recipe,
     tasks: &[Task],
-    fits_codebooks: bool,
     limits: Limits,
 ) -> Result<u64, CalibrateError> {
-    let mut largest = 0;
+    let is_calibrated = is_calibrated(recipe, tasks);
+    let (mut largest, mut weights) = (0, 0u64);
     for task in tasks.iter().filter(|task| is_calibrated(task)) {
         let shape = task.weight.layout.shape(&task.weight.dims).unwrap_or_default();
         let groups = model.groups(task.weight);
         largest = largest.max(calibrate::check_layer(&task.weight.name, shape, groups, limits)?);
+        weights += task.elements();
     }
-    Ok(largest.saturating_add(if fits_codebooks { check_shared(tasks, limits)? } else { 0 }))
+    let shared = if recipe.target().is_none() { check_shared(tasks, limits)? } else { 0 };
+    Ok(weights.saturating_mul(COPIES_BYTES).saturating_add(largest).saturating_add(shared))
 }
+
+/// Which layers are looked at with their inputs. A recipe that trains first has calibration do no more than what needs data.
+fn is_calibrated(recipe: &Recipe, tasks: &[Task]) -> impl Fn(&Task) -> bool {
+    let trains_first = recipe.finetune().is_some() && recipe.target().is_none();
+    let prunes = !trains_first || tasks.iter().any(prunes_by_data);
+    let needs_data = |task: &Task| task.settings.quantize.is_some_and(|quantize| quantize.needs_data());
+    let shares = !trains_first || tasks.iter().any(needs_data);
+    move |task| {
+        let is_product = task.weight.role == Role::Product && task.weight.dtype != FloatType::F64;
+        let is_changed = prunes && task.settings.prune.is_some() || shares && task.settings.quantize.is_some();
+        is_product && is_changed
+    }
+}
+
+/// Bytes of the copies of a weight that are alive at once: as it was, pruned, as symbols or values, and as the graph goes on with it.
+const COPIES_BYTES: u64 = 20;
 
 /// Bytes that a weight takes until a codebook is fitted to it and others, where they count by their inputs.
 const SHARED_BYTES: u64 = 44;
@@ -128,12 +147,6 @@ fn check_shared(tasks: &[Task], limits: Limits) -> Result<u64, CalibrateError> {
         return Err(CalibrateError::CodebookTooLarge { weights, needed_bytes, limit_bytes: limits.shared_bytes });
     }
     Ok(needed_bytes)
-}
-
-/// Whether a layer's inputs are looked at, where a product of single precision reads it.
-fn is_calibrated(task: &Task) -> bool {
-    let is_product = task.weight.role == Role::Product && task.weight.dtype != FloatType::F64;
-    is_product && (task.settings.prune.is_some() || task.settings.quantize.is_some())
 }
 
 /// Whether a layer is pruned by what it reads.
@@ -162,49 +175,63 @@ pub(super) fn measure_rates(
     progress: &dyn Progress,
 ) -> Result<Vec<MeasuredLayer>, CompressError> {
     let settings = job.recipe.calibrate();
-    let run = Run::new(job, tasks, data)?;
-    run.announce(progress);
-    let Run { graph, batches, .. } = run;
+    let prepared = Prepared::new(job, tasks, data)?;
+    prepared.announce(progress);
     let walk = Walk::new(job.model, &settings, None, tasks);
     let mut rates = RatesOf { walk: &walk, progress, found: Vec::new() };
-    graph.run(batches, progress, &mut rates)?;
+    prepared.graph.run(prepared.read()?, progress, &mut rates)?;
     Ok(rates.found)
 }
 
-/// A graph and what it is run on.
-struct Run {
+/// A graph, and the samples that it is to be run on.
+struct Prepared<'a> {
     graph: Layerwise,
-    batches: Vec<Vec<(String, Array)>>,
-    samples: usize,
-    /// Memory that it takes at most, beside model and batches.
+    samples: &'a Samples<'a>,
+    /// The numbers of the samples of each batch.
+    numbers: Vec<Vec<usize>>,
+    /// Memory that it takes at most, beside the model.
     memory_bytes: u64,
 }
 
-impl Run {
-    fn new(job: &Job<'_>, tasks: &[Task], data: &TrainingData) -> Result<Self, CompressError> {
+impl<'a> Prepared<'a> {
+    /// Reads one batch, and works out what all of them will take.
+    fn new(job: &Job<'_>, tasks: &[Task], data: &'a TrainingData) -> Result<Self, CompressError> {
         let Job { model, recipe, .. } = *job;
-        let layer_bytes = memory_bytes(model, tasks, recipe.target().is_none(), LIMITS)?;
-        let batches = read_batches(&data.train, model, recipe.calibrate().samples as usize)?;
-        let samples = batches.iter().map(|batch| batch.first().map_or(0, |(_, array)| array.dims[0])).sum();
-        let first = batches.first().map(Vec::as_slice).unwrap_or_default();
-        let graph = Layerwise::new(model, first).map_err(CalibrateError::from)?;
-        let needed_bytes = graph.peak_bytes(batches.len());
+        let layer_bytes = memory_bytes(model, recipe, tasks, LIMITS)?;
+        let samples = &data.train;
+        let numbers = batches(samples, model, recipe.calibrate().samples as usize);
+        let first = samples.read(&numbers[0]).map_err(CompressError::Data)?.inputs;
+        let graph = Layerwise::new(model, &first).map_err(CalibrateError::from)?;
+        // Each pass over the samples has a copy of them, beside the one that is kept.
+        let kept_bytes =
+            first.iter().map(|(_, array)| array.data.size_bytes() as u64).sum::<u64>() * numbers.len() as u64;
+        let needed_bytes = graph.peak_bytes(numbers.len()).saturating_add(kept_bytes);
         if needed_bytes > LIMITS.activation_bytes {
-            let limit_bytes = LIMITS.activation_bytes;
+            let (samples, limit_bytes) = (numbers.len() * numbers[0].len(), LIMITS.activation_bytes);
             return Err(CalibrateError::TooManySamples { samples, needed_bytes, limit_bytes }.into());
         }
-        Ok(Self { graph, batches, samples, memory_bytes: needed_bytes.saturating_add(layer_bytes) })
+        Ok(Self { graph, samples, numbers, memory_bytes: needed_bytes.saturating_add(layer_bytes) })
+    }
+
+    fn count(&self) -> usize {
+        self.numbers.iter().map(Vec::len).sum()
     }
 
     fn announce(&self, progress: &dyn Progress) {
         let mebibytes = self.memory_bytes.div_ceil(1 << 20);
-        let message = format!("{} samples; takes {mebibytes} MiB of memory at most", self.samples);
+        let message = format!("{} samples; takes {mebibytes} MiB of memory at most", self.count());
         progress.report(0.0, "calibrate", &message);
+    }
+
+    /// The batches, each as the graph takes it.
+    fn read(&self) -> Result<Vec<Vec<(String, Array)>>, CompressError> {
+        let read = |numbers: &Vec<usize>| Ok(self.samples.read(numbers).map_err(CompressError::Data)?.inputs);
+        self.numbers.iter().map(read).collect()
     }
 }
 
-/// Batches of one size, their samples spread evenly; the last few that would not fill one are left out.
-fn read_batches(samples: &Samples, model: &Model, wanted: usize) -> Result<Vec<Vec<(String, Array)>>, CompressError> {
+/// The numbers of about `wanted` samples, spread evenly, in batches of one size; the last few that would not fill one are left out.
+fn batches(samples: &Samples, model: &Model, wanted: usize) -> Vec<Vec<usize>> {
     let fixed = model.inputs().iter().find_map(|input| input.dims.first().copied().flatten());
     let wanted = wanted.min(samples.len());
     let (count, size) = match fixed {
@@ -216,11 +243,7 @@ fn read_batches(samples: &Samples, model: &Model, wanted: usize) -> Result<Vec<V
     };
     let total = count * size;
     let number = |i: usize| (i as u128 * samples.len() as u128 / total as u128) as usize;
-    let batch = |batch: usize| {
-        let numbers: Vec<usize> = (batch * size..(batch + 1) * size).map(number).collect();
-        Ok(samples.read(&numbers).map_err(CompressError::Data)?.inputs)
-    };
-    (0..count).map(batch).collect()
+    (0..count).map(|batch| (batch * size..(batch + 1) * size).map(number).collect()).collect()
 }
 
 /// What is known of all layers.
@@ -271,18 +294,23 @@ impl<'a> Walk<'a> {
         self.rates.is_none() && self.prunes.iter().any(|prune| prune.is_some_and(is_budgeted))
     }
 
-    /// The problem of a layer that was reached, and the statistics of its inputs.
+    /// The weights of a layer that was reached, as uploaded.
+    fn original(&self, reached: &Reached<'_>) -> Result<Loaded, CompressError> {
+        let weight = self.model.weights().iter().find(|weight| weight.name == reached.name);
+        Loaded::read(self.model, weight.expect("a layer that was reached is a weight"))
+    }
+
+    /// The problem of a layer that was reached, whose weights are `original`, and the statistics of its inputs.
     fn problem(
         &self,
         at: usize,
         reached: &Reached<'_>,
+        original: &Loaded,
         progress: &dyn Progress,
     ) -> Result<(Problem, Statistics), CompressError> {
         let statistics = calibrate::collect(reached, self.shapes[at], self.limits, progress)?;
-        let weight = self.model.weights().iter().find(|weight| weight.name == reached.name);
-        let loaded = Loaded::read_weight(self.model, weight.expect("a layer that was reached is a weight"))?;
         let (damping, is_centred) = (self.settings.damping, self.is_centred(reached));
-        let problem = loaded.show(reached.name, |layer| Problem::new(layer, &statistics, damping, is_centred));
+        let problem = original.show(reached.name, |layer| Problem::new(layer, &statistics, damping, is_centred));
         Ok((problem, statistics))
     }
 
@@ -370,9 +398,8 @@ impl<'a> Walk<'a> {
     fn finish(
         mut self,
         tasks: &mut [Task],
-        mut layers: HashMap<usize, Prepared>,
-        changed: HashMap<String, Vec<u8>>,
-        (samples, memory_bytes): (usize, u64),
+        (mut layers, changed): (HashMap<usize, layer::Prepared>, HashMap<String, Vec<u8>>),
+        prepared: &Prepared,
         meter: &Meter,
     ) -> Result<Adapted, CompressError> {
         self.fall_back(tasks, |at| layers.contains_key(&at));
@@ -386,7 +413,8 @@ impl<'a> Walk<'a> {
             layer.curve =
                 self.positions.get(&layer.name).and_then(|at| self.curves.get(at)).cloned().unwrap_or_default();
         }
-        let calibration = Some(Calibration { samples: samples as u64, memory_bytes, layers: report });
+        let Prepared { memory_bytes, .. } = *prepared;
+        let calibration = Some(Calibration { samples: prepared.count() as u64, memory_bytes, layers: report });
         let (model, notes) = (self.model.with_tensors(changed)?, self.notes);
         Ok(Adapted { model, layers, notes, calibration, training: Vec::new() })
     }

@@ -30,8 +30,8 @@ impl Visitor<CompressError> for Pruning<'_, '_> {
         if task.settings.prune.is_none() && !counts {
             return Ok(None);
         }
-        let (problem, statistics) = self.walk.problem(at, reached, &self.meter.inner())?;
-        let original = Loaded::read(self.walk.model, task)?;
+        let original = self.walk.original(reached)?;
+        let (problem, statistics) = self.walk.problem(at, reached, &original, &self.meter.inner())?;
         let pruned = self.walk.prune(at, task, &original, &problem, &statistics, self.meter)?;
         self.meter.advance(task.elements(), "prune", reached.name)?;
         let weights = pruned.to_f32();
@@ -59,10 +59,11 @@ impl Walk<'_> {
     ) -> Result<Loaded, CompressError> {
         let mut pruned = original.clone();
         let (rows, cols) = self.shapes[at];
-        let rate = self.rates.and_then(|rates| rates.get(&task.weight.name));
-        let keep = rate.map(|rate| Keep::Layer(survivors(rows * cols, rate.sparsity)));
-        if let Some(keep) = keep {
-            pruned.replace(FloatData::F32(problem.solve(keep, &meter.inner())?));
+        if let Some(rates) = self.rates {
+            if let Some(rate) = rates.get(&task.weight.name) {
+                let keep = Keep::Layer(survivors(rows * cols, rate.sparsity));
+                pruned.replace(FloatData::F32(problem.solve(keep, &meter.inner())?));
+            }
             return Ok(pruned);
         }
         let Some(prune) = task.settings.prune else { return Ok(pruned) };

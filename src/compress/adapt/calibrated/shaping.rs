@@ -6,7 +6,7 @@ use super::Walk;
 use crate::artifact::onnx_name;
 use crate::compress::CompressError;
 use crate::compress::joint::Seen;
-use crate::compress::layer::{Loaded, Prepared, Task};
+use crate::compress::layer::{Prepared, Task};
 use crate::compress::meter::Meter;
 use crate::compress::report::CalibratedLayer;
 use crate::infer::{Moments, Normalized, Reached, Renewed, Visitor};
@@ -33,8 +33,8 @@ impl Visitor<CompressError> for Shaping<'_, '_> {
             return Ok(None);
         }
         let inner = self.meter.inner();
-        let (problem, statistics) = self.walk.problem(at, reached, &inner)?;
-        let original = Loaded::read(self.walk.model, task)?;
+        let original = self.walk.original(reached)?;
+        let (problem, statistics) = self.walk.problem(at, reached, &original, &inner)?;
         let rate = self.walk.rates.and_then(|rates| rates.get(reached.name)).copied();
         let pruned = match self.seen.remove(&at) {
             Some(seen) => seen.weights,
@@ -44,9 +44,11 @@ impl Visitor<CompressError> for Shaping<'_, '_> {
                 pruned
             }
         };
-        let matrix = match rate {
-            Some(rate) => problem.descend(pruned.share_uniformly(task, rate.step, self.meter)?, &inner)?,
-            None => pruned.share_calibrated(task, &problem, self.meter)?,
+        let matrix = match (self.walk.rates, rate) {
+            (_, Some(rate)) => problem.descend(pruned.share_uniformly(task, rate.step, self.meter)?, &inner)?,
+            // A layer of zeros: there was nothing to choose.
+            (Some(_), None) => pruned.keep(task, self.meter)?,
+            (None, None) => pruned.share_calibrated(task, &problem, self.meter)?,
         };
         let weights: Vec<f32> = (0..matrix.rows() * matrix.cols()).map(|i| matrix.value(i) as f32).collect();
         let weight_snr_db = original.snr_db(&matrix);

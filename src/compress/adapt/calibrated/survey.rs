@@ -19,7 +19,7 @@ pub(super) struct RatesOf<'a> {
 impl Visitor<CompressError> for RatesOf<'_> {
     fn product(&mut self, reached: &Reached<'_>) -> Result<Option<Renewed>, CompressError> {
         if let Some(&at) = self.walk.positions.get(reached.name) {
-            let (problem, _) = self.walk.problem(at, reached, self.progress)?;
+            let (problem, _) = self.walk.problem(at, reached, &self.walk.original(reached)?, self.progress)?;
             self.found.push((reached.name.to_owned(), problem.rate_points(self.progress)?));
             let done = self.found.len() as f64 / self.walk.shapes.len() as f64;
             self.progress.report(done, "calibrate", reached.name);
@@ -46,7 +46,7 @@ impl Visitor<CompressError> for Before<'_> {
         if self.walk.rates.is_some() || !self.walk.prunes[at].is_some_and(is_budgeted) {
             return Ok(None);
         }
-        let (problem, _) = self.walk.problem(at, reached, self.progress)?;
+        let (problem, _) = self.walk.problem(at, reached, &self.walk.original(reached)?, self.progress)?;
         self.curves.push((at, problem.curve(self.progress)?));
         let done = self.curves.len() as f64 / self.total.max(1) as f64;
         self.progress.report(done, "calibrate", reached.name);

@@ -225,9 +225,12 @@ fn calibration_goes_before_and_after_training() {
         "quantize": {"method": "uq", "levels": 15, "rounding": "feedback"}, "encode": {"remove": false, "merge": false},
         "finetune": {"epochs": 3, "sharing_epochs": 2, "batch": 32}}"#;
     let (report, file) = digits.compress(recipe, &data).unwrap();
-    assert!(report.calibration.is_some());
+    assert!(report.calibration.unwrap().layers.iter().all(|layer| !layer.curve.is_empty()));
     assert!((report.sparsity - 0.8).abs() < 0.02, "{}", report.sparsity);
     assert!(digits.accuracy(&file) > 0.9);
+    let shared =
+        r#"{"quantize": {"rounding": "feedback"}, "finetune": {"epochs": 1, "sharing_epochs": 0, "batch": 32}}"#;
+    assert!(digits.compress(shared, &data).unwrap().0.calibration.is_some());
 }
 
 #[test]
