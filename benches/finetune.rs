@@ -31,7 +31,7 @@ impl Samples for Images {
 
     fn read(&self, indices: &[usize]) -> Result<Batch, TuneError> {
         let row: usize = self.dims.iter().product();
-        let ArrayData::U8(x) = &self.x.data else { return Err(TuneError::Samples { reason: "no bytes".into() }) };
+        let ArrayData::U8(x) = &self.x.data else { return Err(TuneError::Samples("no bytes".into())) };
         let mut pixels = Vec::with_capacity(indices.len() * row);
         indices.iter().for_each(|i| pixels.extend(x[i * row..][..row].iter().map(|&x| f32::from(x) / 255.0)));
         let labels = indices.iter().map(|&i| self.y.data.get_f64(i) as i64).collect();

@@ -5,11 +5,14 @@
 
 use rayon::prelude::*;
 
-use super::product::{Strided, add_product, product};
+use super::product::{Strided, add_product};
 use crate::progress::{Cancelled, Progress};
 
 /// Columns that are factored at a time.
 const BLOCK: usize = 64;
+
+/// Rows of a product between two looks at whether to stop.
+const PRODUCT_ROWS: usize = 512;
 
 /// A matrix that is not positive definite.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
@@ -22,12 +25,19 @@ pub(crate) struct NotPositive {
 /// Replaces the lower triangle of `matrix`, `n x n`, by its Cholesky factor L; the rest is set to zero.
 ///
 /// # Errors
-/// [`NotPositive`] with the first pivot that is not.
-pub(crate) fn factor(matrix: &mut [f64], n: usize) -> Result<(), NotPositive> {
+/// Outer: [`Cancelled`]. Inner: [`NotPositive`] with the first pivot that is not.
+pub(crate) fn factor(
+    matrix: &mut [f64],
+    n: usize,
+    progress: &dyn Progress,
+) -> Result<Result<(), NotPositive>, Cancelled> {
     assert_eq!(matrix.len(), n * n, "a {n} x {n} matrix");
     for start in (0..n).step_by(BLOCK) {
+        progress.check()?;
         let end = n.min(start + BLOCK);
-        factor_block(matrix, n, start, end)?;
+        if let Err(error) = factor_block(matrix, n, start, end) {
+            return Ok(Err(error));
+        }
         let (top, rest) = matrix.split_at_mut(end * n);
         let top = &*top;
         rest.par_chunks_mut(n).for_each(|row| {
@@ -44,7 +54,7 @@ pub(crate) fn factor(matrix: &mut [f64], n: usize) -> Result<(), NotPositive> {
         }
     }
     matrix.par_chunks_mut(n.max(1)).enumerate().for_each(|(i, row)| row[i + 1..].fill(0.0));
-    Ok(())
+    Ok(Ok(()))
 }
 
 fn factor_block(matrix: &mut [f64], n: usize, start: usize, end: usize) -> Result<(), NotPositive> {
@@ -86,22 +96,26 @@ pub(crate) fn invert(
     n: usize,
     progress: &dyn Progress,
 ) -> Result<Result<Vec<f64>, NotPositive>, Cancelled> {
-    progress.check()?;
-    if let Err(error) = factor(&mut matrix, n) {
+    if let Err(error) = factor(&mut matrix, n, progress)? {
         return Ok(Err(error));
     }
-    progress.check()?;
-    let inverse = invert_lower(&matrix, n);
-    drop(matrix);
-    progress.check()?;
+    let inverse = invert_lower(&matrix, n, progress)?;
     let inverse = Strided::packed(&inverse, n, n);
-    Ok(Ok(product(inverse.transposed(), inverse)))
+    // A block of rows at a time, in the place of the factor, which nobody needs any more.
+    matrix.fill(0.0);
+    for (block, rows) in matrix.chunks_mut(PRODUCT_ROWS * n.max(1)).enumerate() {
+        progress.check()?;
+        let columns = inverse.transposed().rows(block * PRODUCT_ROWS, rows.len() / n);
+        add_product(1.0, columns, inverse, rows, n);
+    }
+    Ok(Ok(matrix))
 }
 
 /// The inverse of a lower triangular matrix.
-fn invert_lower(lower: &[f64], n: usize) -> Vec<f64> {
+fn invert_lower(lower: &[f64], n: usize, progress: &dyn Progress) -> Result<Vec<f64>, Cancelled> {
     let mut inverse = vec![0.0; n * n];
     for start in (0..n).step_by(BLOCK) {
+        progress.check()?;
         let end = n.min(start + BLOCK);
         let rows = end - start;
         // Rows of the block: -L[block, before] . inverse[before], and the unit matrix, divided by the block of L.
@@ -124,7 +138,7 @@ fn invert_lower(lower: &[f64], n: usize) -> Vec<f64> {
         }
         inverse[start * n..end * n].copy_from_slice(&block);
     }
-    inverse
+    Ok(inverse)
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
@@ -142,6 +156,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::product::product;
     use super::*;
     use crate::progress::Silent;
 
@@ -157,13 +172,13 @@ mod tests {
     #[test]
     fn a_factor_of_three_rows_matches_one_worked_by_hand() {
         let mut matrix = vec![4.0, 12.0, -16.0, 12.0, 37.0, -43.0, -16.0, -43.0, 98.0];
-        factor(&mut matrix, 3).unwrap();
+        factor(&mut matrix, 3, &Silent).unwrap().unwrap();
         assert_eq!(matrix, [2.0, 0.0, 0.0, 6.0, 1.0, 0.0, -8.0, 5.0, 3.0]);
     }
 
     #[test]
     fn a_matrix_times_its_inverse_is_the_unit_matrix() {
-        for n in [1, 63, 64, 65, 200] {
+        for n in [1, 63, 64, 65, 200, PRODUCT_ROWS + 3] {
             let matrix = positive(n);
             let inverse = invert(matrix.clone(), n, &Silent).unwrap().unwrap();
             let unit = product(Strided::packed(&matrix, n, n), Strided::packed(&inverse, n, n));
@@ -178,7 +193,7 @@ mod tests {
     fn a_solution_satisfies_its_equations() {
         let n = 70;
         let (matrix, mut factored) = (positive(n), positive(n));
-        factor(&mut factored, n).unwrap();
+        factor(&mut factored, n, &Silent).unwrap().unwrap();
         let b: Vec<f64> = (0..n).map(|i| i as f64 - 30.0).collect();
         let mut x = b.clone();
         solve_factored(&factored, &mut x);
@@ -189,6 +204,7 @@ mod tests {
 
     #[test]
     fn a_matrix_that_is_not_positive_names_its_pivot() {
-        assert_eq!(factor(&mut [1.0, 2.0, 2.0, 1.0], 2), Err(NotPositive { index: 1, pivot: -3.0 }));
+        let expected = Ok(Err(NotPositive { index: 1, pivot: -3.0 }));
+        assert_eq!(factor(&mut [1.0, 2.0, 2.0, 1.0], 2, &Silent), expected);
     }
 }

@@ -35,7 +35,7 @@ impl<'a, T> Strided<'a, T> {
     }
 
     /// `count` rows from `start` on.
-    fn rows(self, start: usize, count: usize) -> Self {
+    pub(crate) fn rows(self, start: usize, count: usize) -> Self {
         Self { data: &self.data[(start * self.row_stride).min(self.data.len())..], rows: count, ..self }
     }
 

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::problem::Group;
 use super::{CalibrateError, Problem};
 use crate::algebra::{factor, solve_factored};
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
 
 /// Most survivors of a row for which their equations are solved by a factor; more by conjugate gradients.
 const MOST_FACTORED: usize = 384;
@@ -90,7 +90,7 @@ fn solve_row(group: &Group, support: &[usize], start: &[f32], gradient: &[f64]) 
     }
     let mut right: Vec<f64> = support.iter().map(|&col| gradient[col]).collect();
     if n <= MOST_FACTORED {
-        factor(&mut matrix, n)?;
+        factor(&mut matrix, n, &Silent)??;
         solve_factored(&matrix, &mut right);
         return Ok(right);
     }

@@ -26,7 +26,7 @@ pub struct DataArgs {
     /// array `split` (0, 1, 2) tells which samples are for what.
     #[arg(long, value_name = "JSON", requires = "data")]
     data_map: Option<String>,
-    /// train, validation or test; takes the place of the split in --data-map.
+    /// What to measure on: train, validation or test; takes the place of the split in --data-map. A search uses all.
     #[arg(long, requires = "data", value_parser = parse_word::<Split>)]
     split: Option<Split>,
     /// Dataset to select by, where it is another file than --data.
@@ -91,22 +91,23 @@ impl DataArgs {
         data.measure(predictor, reference)
     }
 
-    /// The dataset and its mapping; `None` without data. What is measured on is the split that was asked for, else the test
-    /// split, else everything.
+    /// The dataset and its mapping; `None` without data. What is measured on is the split that was asked for, else what is given
+    /// for the test split, else everything.
     pub fn open(&self) -> Result<Option<Data>, CliError> {
         let Some(path) = self.data.as_deref() else { return Ok(None) };
         let wanted = self.split.unwrap_or(Split::Test);
-        let Part { dataset, map } = match (self.splits()?, &self.test) {
+        let (Part { dataset, map }, split) = match (self.splits()?, &self.test) {
             (DataSplits::Together(map), None) => {
                 let map = DataMap { split: self.split.or(map.split), ..map };
-                Part { dataset: open(path)?, map }
+                let split = map.split;
+                (Part { dataset: open(path)?, map }, split)
             }
             _ => {
                 let missing = || CliError::Input(format!("there is no {} split to measure on", word(&wanted)));
-                self.of(wanted)?.ok_or_else(missing)?
+                (self.of(wanted)?.ok_or_else(missing)?, Some(wanted))
             }
         };
-        Ok(Some(Data { dataset, map, metrics: self.metrics.clone() }))
+        Ok(Some(Data { dataset, map, split, metrics: self.metrics.clone() }))
     }
 
     /// The data of one split, with their mapping; `None` where there are none.
@@ -138,6 +139,8 @@ impl DataArgs {
 pub struct Data {
     pub dataset: Dataset,
     pub map: DataMap,
+    /// What the samples are for; none: all that there are.
+    split: Option<Split>,
     metrics: Vec<Metric>,
 }
 
@@ -176,11 +179,11 @@ fn word(split: &Split) -> String {
 impl Data {
     /// Measures `predictor`, beside `reference` where there is one.
     pub fn measure(&self, predictor: &Predictor, reference: Option<&Predictor>) -> Result<Quality, CliError> {
-        let Self { dataset, map, metrics } = self;
+        let Self { dataset, map, split, metrics } = self;
         let bar = Bar::new();
         let measured = Evaluation { predictor, reference, dataset, map, metrics }.run(&bar);
         bar.finish();
-        Ok(Quality { split: map.split, measured: measured.map_err(CliError::input)? })
+        Ok(Quality { split: *split, measured: measured.map_err(CliError::input)? })
     }
 }
 
@@ -200,6 +203,8 @@ pub fn render_measured(measured: &Measured, split: &str) -> String {
     }
     let drop = |drop: &Drop| {
         let Drop { metric, drop, low, high } = drop;
+        // Adding zero makes +0.0 of -0.0, once what rounds to it is zero.
+        let [drop, low, high] = [drop, low, high].map(|value| (value * 1e4).round_ties_even() / 1e4 + 0.0);
         format!("{} worse by {drop:.4} (95 %: {low:.4} to {high:.4})\n", metric.name())
     };
     let drops: String = measured.drops.iter().map(drop).collect();

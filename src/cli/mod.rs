@@ -114,6 +114,9 @@ enum CliError {
     /// The machine or a peer failed.
     #[error("{0}")]
     Failed(String),
+    /// What was asked for could not be had; the nearest was written.
+    #[error("{0}")]
+    Unmet(String),
 }
 
 impl CliError {
@@ -131,6 +134,7 @@ impl CliError {
         match self {
             Self::Input(_) => ExitCode::from(2),
             Self::Output(_) | Self::Failed(_) => ExitCode::FAILURE,
+            Self::Unmet(_) => ExitCode::from(3),
         }
     }
 }

@@ -109,7 +109,15 @@ pub fn run(args: Args) -> Result<(), CliError> {
     if let Some(path) = &args.report {
         std::fs::write(path, format!("{document:#}\n")).map_err(|error| unwritable(path, error))?;
     }
-    if args.json { print_json(&document) } else { print_stdout(&describe(&found)) }
+    if args.json {
+        print_json(&document)?
+    } else {
+        print_stdout(&describe(&found))?
+    }
+    match found.search.is_within_bound {
+        true => Ok(()),
+        false => Err(CliError::Unmet("nothing kept the bound: the nearest was written".to_owned())),
+    }
 }
 
 /// Keeps other searches out of `folder`, until the file is closed.

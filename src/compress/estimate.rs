@@ -110,6 +110,12 @@ pub fn estimate(model: &Model, recipe: &Recipe) -> Result<Estimate, CompressErro
     })
 }
 
+/// Whether what `recipe` lets change of `model` can be calibrated to a size within the memory that is allowed.
+pub fn can_calibrate(model: &Model, recipe: &Recipe) -> bool {
+    let over = serde_json::json!({ "target": { "ratio": 2 }, "finetune": null });
+    recipe.with(&over).is_ok_and(|recipe| estimate(model, &recipe).is_ok())
+}
+
 fn layer(task: &Task) -> LayerEstimate {
     let (weight, settings) = (task.weight, &task.settings);
     let weights = task.elements();

@@ -34,7 +34,7 @@ use crate::progress::Cancelled;
 use crate::quantize::QuantizeError;
 
 pub use adapt::{TrainingData, TrainingStore, can_finetune, tuned_file};
-pub use estimate::{Estimate, LayerEstimate, estimate};
+pub use estimate::{Estimate, LayerEstimate, can_calibrate, estimate};
 #[cfg(feature = "service")]
 pub use methods::{MethodDescription, Methods, PresetDescription, methods};
 pub use pipeline::{compress, compress_with};
@@ -48,6 +48,9 @@ pub use report::{
 };
 pub use units::UnitGroupReport;
 
+/// Layers that an error names, of many.
+const MOST_NAMED: usize = 8;
+
 /// Why a model could not be compressed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -56,10 +59,16 @@ pub enum CompressError {
     #[error("cancelled")]
     Cancelled,
     /// Rules of the recipe that apply to no layer of this model: most likely typing errors.
-    #[error("the recipe names what the model does not have: {}", .entries.join(", "))]
+    #[error(
+        "the recipe names what the model does not have: {}; its layers are {}{}", .entries.join(", "),
+        .layers.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join(", "),
+        if .layers.len() > MOST_NAMED { ", ..." } else { "" }
+    )]
     Unmatched {
         /// The rules, as the recipe writes them.
         entries: Vec<String>,
+        /// Names and operator types of the layers there are.
+        layers: Vec<String>,
     },
     /// A NaN or an infinity in a tensor chosen for compression.
     #[error("tensor {tensor:?} is not finite at element {index}")]
@@ -71,7 +80,7 @@ pub enum CompressError {
     },
     /// The recipe calibrates or fine-tunes, and there are no data to do it with.
     #[error(
-        "the recipe calibrates or fine-tunes, which needs data, and none were given: `data` of a job, --data of a command"
+        "the recipe calibrates or fine-tunes, which needs data, and none were given: `data` of a job, beside its evaluation, or --data of a command"
     )]
     NeedsData,
     /// The recipe fine-tunes, and this build cannot.

@@ -182,7 +182,8 @@ pub(super) fn check_rules(model: &Model, recipe: &Recipe) -> Result<Vec<String>,
     let is_known = |entry: &String| entry.strip_prefix("by_op.").is_some_and(|op| WEIGHT_OPERATORS.contains(&op));
     let (known, unknown): (Vec<_>, Vec<_>) = recipe.unmatched(weights.chain(kept)).into_iter().partition(is_known);
     if !unknown.is_empty() {
-        return Err(CompressError::Unmatched { entries: unknown });
+        let layers = model.weights().iter().map(|weight| format!("{} ({})", weight.name, weight.op)).collect();
+        return Err(CompressError::Unmatched { entries: unknown, layers });
     }
     Ok(known.into_iter().map(|entry| format!("{entry} applies to no layer of this model")).collect())
 }

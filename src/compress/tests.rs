@@ -176,7 +176,7 @@ fn what_is_skipped_stays_and_is_named() {
 fn rules_that_apply_to_nothing_do_not_pass_in_silence() {
     let run = |json: &str| compress(&network(), &recipe(json), &Out::new().path(), &Silent);
     let entries = |json: &str| match run(json) {
-        Err(CompressError::Unmatched { entries }) => entries.join(";"),
+        Err(CompressError::Unmatched { entries, .. }) => entries.join(";"),
         other => panic!("{json}: {other:?}"),
     };
     assert!(entries(r#"{"layers":[{"match":"fc9.*","skip":true}]}"#).contains("fc9.*"));

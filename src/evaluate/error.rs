@@ -78,6 +78,9 @@ pub enum EvaluateError {
     /// A class label is not a whole number.
     #[error("sample {sample}: label {label} is not a whole number, as a class must be")]
     FractionalLabel { sample: usize, label: f64 },
+    /// A target is an infinity or no number.
+    #[error("sample {sample}: the target is {value}")]
+    TargetNotFinite { sample: usize, value: f64 },
     /// The output cannot be compared with the target.
     #[error("output {output:?} of shape {shape:?} does not match {per_sample} targets for each of {batch} samples")]
     OutputShape { output: String, shape: Vec<usize>, per_sample: usize, batch: usize },

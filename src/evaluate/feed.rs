@@ -143,6 +143,13 @@ impl<'a> Feed<'a> {
         self.read_ranges(self.slice(index * self.batch, self.batch))
     }
 
+    /// The targets of batch `index`, without its inputs, and the numbers of the samples.
+    pub(super) fn targets(&self, index: usize) -> Result<Option<(Array, Vec<usize>)>, EvaluateError> {
+        let own = self.slice(index * self.batch, self.batch);
+        let Some(name) = &self.target else { return Ok(None) };
+        Ok(Some((self.dataset.read_samples(name, &own)?, own.into_iter().flatten().collect())))
+    }
+
     /// Reads samples, filling up what the graph takes in whole batches only.
     fn read_ranges(&self, own: Vec<Range<usize>>) -> Result<Batch, EvaluateError> {
         let samples: Vec<usize> = own.iter().cloned().flatten().collect();

@@ -110,9 +110,14 @@ impl DataMap {
     /// complete: it comes back as it is, and without a target there is none.
     ///
     /// # Errors
-    /// [`EvaluateError::UnmappedInput`], [`EvaluateError::UnknownInput`].
+    /// [`EvaluateError::UnmappedInput`], [`EvaluateError::UnknownInput`], [`EvaluateError::UnknownArray`].
     pub fn complete(&self, dataset: &Dataset, inputs: &[Port], output: Option<&Port>) -> Result<Self, EvaluateError> {
         let mut map = self.clone();
+        let has = |name: &str| dataset.arrays().any(|array| array.name == name);
+        if let Some(target) = map.target.as_ref().filter(|target| !has(&target.array)) {
+            let known = dataset.arrays().map(|array| array.name.to_owned()).collect();
+            return Err(EvaluateError::UnknownArray { name: target.array.clone(), known });
+        }
         if map.inputs.is_empty() {
             map.target = map.target.or_else(|| usual_target(dataset, inputs, output));
             map.inputs = inputs_by_name(dataset, inputs, map.target.as_ref());

@@ -5,6 +5,8 @@ use std::cmp::Ordering;
 
 use serde::{Deserialize, Serialize};
 
+use super::TargetKind;
+
 /// What can be measured of a version on a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
@@ -72,6 +74,21 @@ impl Metric {
             Self::Accuracy | Self::Top5 | Self::R2 | Self::ConcordanceIndex | Self::Agreement => 1.0,
             Self::Mse | Self::Mae => 0.0,
             Self::OutputSnrDb => f64::INFINITY,
+        }
+    }
+
+    /// Whether it lies between 0 and 1.
+    pub const fn is_fraction(self) -> bool {
+        matches!(self, Self::Accuracy | Self::Top5 | Self::ConcordanceIndex | Self::Agreement)
+    }
+
+    /// What it lacks where targets are of this kind, and version 0 is there to compare with or not.
+    pub fn needs(self, targets: Option<TargetKind>, has_reference: bool) -> Option<&'static str> {
+        match self.against() {
+            Against::Class if targets != Some(TargetKind::Class) => Some("a target of kind class"),
+            Against::Value if targets != Some(TargetKind::Value) => Some("a target of kind value"),
+            Against::Reference if !has_reference => Some("version 0 to compare with"),
+            _ => None,
         }
     }
 

@@ -161,12 +161,7 @@ impl Outputs {
 /// The metrics asked for, each once, or those that apply; each must have what it compares with.
 fn choose(metrics: &[Metric], map: &DataMap, has_reference: bool) -> Result<Vec<Metric>, EvaluateError> {
     let kind = map.target.as_ref().map(|target| target.kind);
-    let needs = |metric: &Metric| match metric.against() {
-        Against::Class if kind != Some(TargetKind::Class) => Some("a target of kind class"),
-        Against::Value if kind != Some(TargetKind::Value) => Some("a target of kind value"),
-        Against::Reference if !has_reference => Some("version 0 to compare with"),
-        _ => None,
-    };
+    let needs = |metric: &Metric| metric.needs(kind, has_reference);
     if metrics.is_empty() {
         return Ok(Metric::ALL.into_iter().filter(|metric| needs(metric).is_none()).collect());
     }
@@ -236,7 +231,7 @@ impl Score {
 }
 
 /// `label` as one of `classes`.
-fn class(sample: usize, label: f64, classes: usize) -> Result<usize, EvaluateError> {
+pub(super) fn class(sample: usize, label: f64, classes: usize) -> Result<usize, EvaluateError> {
     if label.fract() != 0.0 {
         return Err(EvaluateError::FractionalLabel { sample, label });
     }

@@ -1,6 +1,7 @@
 //! The samples that a mapping selects of a dataset, read in any order: what calibration and fine-tuning learn from.
 
 use super::feed::Feed;
+use super::run::class;
 use super::{Batch, DataMap, Dataset, EvaluateError, TargetKind};
 use crate::model::Port;
 
@@ -50,6 +51,25 @@ impl<'a> Samples<'a> {
     /// What their targets are, where there are any.
     pub fn target(&self) -> Option<TargetKind> {
         self.target
+    }
+
+    /// Reads all targets, and checks that they are what they are said to be: classes below `classes`, or finite values.
+    ///
+    /// # Errors
+    /// [`EvaluateError::LabelOutOfRange`], [`EvaluateError::FractionalLabel`], [`EvaluateError::TargetNotFinite`]; those of the file.
+    pub fn check_targets(&self, classes: Option<usize>) -> Result<(), EvaluateError> {
+        for batch in 0..self.feed.batches() {
+            let Some((targets, samples)) = self.feed.targets(batch)? else { break };
+            for i in 0..targets.len() {
+                let (sample, value) = (samples[i * samples.len() / targets.len()], targets.data.get_f64(i));
+                match (self.target, classes) {
+                    (Some(TargetKind::Class), Some(classes)) => drop(class(sample, value, classes)?),
+                    _ if value.is_finite() => {}
+                    _ => return Err(EvaluateError::TargetNotFinite { sample, value }),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Extents of one sample of what feeds `input`: as the dataset has it, and as the graph takes it.

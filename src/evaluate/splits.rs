@@ -7,7 +7,8 @@ use super::mapping::SPLIT_ARRAY;
 use super::{DataMap, Dataset, EvaluateError, Split};
 
 /// Where the samples of each split are found: one mapping, which names no split, whose dataset tells them apart by its array
-/// `split`; or a mapping for each. A dataset without that array is all for training.
+/// `split`; or a mapping for each, which takes the samples of its split where its dataset has that array and it names none. One
+/// dataset without the array is all for training.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
 #[serde(untagged)]
@@ -38,9 +39,15 @@ impl DataSplits {
     /// The mapping for `split`; `None` where there is none. `has_splits` says whether a dataset tells splits apart.
     pub fn of(&self, split: Split, has_splits: bool) -> Option<DataMap> {
         match (self, split) {
-            (Self::Apart(maps), Split::Train) => maps.train.clone(),
-            (Self::Apart(maps), Split::Validation) => maps.validation.clone(),
-            (Self::Apart(maps), Split::Test) => maps.test.clone(),
+            (Self::Apart(maps), _) => {
+                let map = match split {
+                    Split::Train => maps.train.clone(),
+                    Split::Validation => maps.validation.clone(),
+                    Split::Test => maps.test.clone(),
+                };
+                // What is for another purpose is not taken by mistake.
+                map.map(|map| DataMap { split: map.split.or(has_splits.then_some(split)), ..map })
+            }
             (Self::Together(map), _) if has_splits => Some(DataMap { split: Some(split), ..map.clone() }),
             (Self::Together(map), Split::Train) => Some(map.clone()),
             (Self::Together(_), _) => None,
@@ -107,11 +114,13 @@ mod tests {
     }
 
     #[test]
-    fn a_mapping_for_each_split_is_taken_as_it_is() {
+    fn a_mapping_for_each_split_takes_no_samples_of_another() {
         let json = r#"{"train":{"dataset":"a"},"test":{"dataset":"b","range":[5000,10000]}}"#;
         let data = parse(json).unwrap();
         assert_eq!(data.of(Split::Test, false).unwrap().range, Some((5000, 10000)));
         assert_eq!(data.of(Split::Validation, true), None);
+        let split = |has_splits| data.of(Split::Train, has_splits).unwrap().split;
+        assert_eq!((split(true), split(false)), (Some(Split::Train), None));
         assert_eq!(serde_json::to_string(&data).unwrap(), json);
         assert_eq!(data.maps().count(), 2);
         let error = parse(r#"{"train": {"dataset": "a"}, "dataset": "b"}"#).unwrap_err();

@@ -1,6 +1,5 @@
 //! Outputs of the frozen part of a network, kept for each sample.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
@@ -23,18 +22,34 @@ const WAVE: usize = 16;
 #[derive(Debug)]
 pub struct Rows(Vec<Column>);
 
-/// Rows that several runs of one network have in common.
+/// Bytes of rows that a store keeps beside those that are in use.
+const STORE_BYTES: u64 = 1 << 30;
+
+/// Rows that several runs of one network have in common, the latest used last: as many as there is room for.
 #[derive(Debug, Default)]
-pub struct Store(Mutex<HashMap<String, Arc<Rows>>>);
+pub struct Store(Mutex<Vec<(String, Arc<Rows>)>>);
 
 impl Store {
     pub(super) fn get(&self, key: &str) -> Option<Arc<Rows>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = kept.iter().position(|(of, _)| of == key)?;
+        let used = kept.remove(at);
+        let rows = used.1.clone();
+        kept.push(used);
+        Some(rows)
     }
 
     pub(super) fn put(&self, key: String, rows: Rows) -> Arc<Rows> {
         let rows = Arc::new(rows);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, rows.clone());
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push((key, rows.clone()));
+        let is_idle = |(_, rows): &(String, Arc<Rows>)| Arc::strong_count(rows) == 1;
+        let mut idle_bytes: u64 = kept.iter().filter(|kept| is_idle(kept)).map(|(_, rows)| rows.size_bytes()).sum();
+        kept.retain(|entry| {
+            let goes = is_idle(entry) && idle_bytes > STORE_BYTES;
+            idle_bytes -= if goes { entry.1.size_bytes() } else { 0 };
+            !goes
+        });
         rows
     }
 }
@@ -231,5 +246,27 @@ pub(super) fn reals(value: &Value) -> Result<Vec<f32>, TuneError> {
         Value::Int(_) => {
             Err(TuneError::InputType { name: "the output".to_owned(), expected: "reals", found: "integers" })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_lets_go_of_what_was_used_longest_ago_and_of_nothing_in_use() {
+        let rows = |megabytes: usize| {
+            let data = Data::Float(vec![0.0; megabytes << 18]);
+            Rows(vec![Column { dims: vec![1 << 18], data }])
+        };
+        let store = Store::default();
+        let held = store.put("held".into(), rows(700));
+        drop(store.put("old".into(), rows(600)));
+        drop(store.put("new".into(), rows(600)));
+        assert!(store.get("old").is_some(), "as much as there is room for");
+        drop(store.put("newest".into(), rows(100)));
+        let has = |key: &str| store.get(key).is_some();
+        assert!(has("held") && has("old") && !has("new") && has("newest"));
+        drop(held);
     }
 }

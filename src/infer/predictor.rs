@@ -21,6 +21,8 @@ use crate::model::{self, Model, Port, Weight};
 
 /// What predictions lack of an operator that the graph engine knows: it serves weights of the main graph in f32 only.
 const MISREAD: &str = "ConvTranspose with output_shape";
+/// The graph engine leaves out a factor of alpha.
+const MISREAD_CELU: &str = "Celu with an alpha that is not 1";
 
 /// A graph ready to run; shared by threads.
 pub struct Predictor {
@@ -229,6 +231,10 @@ fn missing_operators(model: &pb::ModelProto) -> Vec<String> {
         let products = product_nodes(model);
         if leaves_misread(graph, &|index| products.contains(&index)) {
             missing.insert(MISREAD.to_owned());
+        }
+        let has_alpha = |node: &pb::NodeProto| node.attribute.iter().any(|a| a.name == "alpha" && a.f != 1.0);
+        if graph.node.iter().any(|node| node.op_type == "Celu" && has_alpha(node)) {
+            missing.insert(MISREAD_CELU.to_owned());
         }
     }
     missing.into_iter().collect()

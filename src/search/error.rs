@@ -28,6 +28,9 @@ pub enum SearchError {
     /// A bound that no value of its metric keeps.
     #[error("{bound} cannot be {found}: the best {} is {}", metric.name(), metric.best())]
     Unreachable { metric: Metric, bound: String, found: f64 },
+    /// A loss that a fraction cannot have: percent, most likely.
+    #[error("{bound} cannot be {found}: {} is a fraction, five percent are 0.05", metric.name())]
+    Percent { metric: Metric, bound: String, found: f64 },
     /// A metric that is not defined for version 0 on these samples.
     #[error("{} is not defined for version 0 on the validation split", metric.name())]
     Undefined { metric: Metric },
@@ -49,6 +52,9 @@ pub enum SearchError {
          mapping for each split"
     )]
     NoValidation,
+    /// One split twice.
+    #[error("the validation split and the {split} split are the same samples")]
+    SameSamples { split: &'static str },
     /// Settings of a trial that do not make a recipe.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
@@ -56,7 +62,7 @@ pub enum SearchError {
     #[error("no trial could be measured; the first: {reason}")]
     NoTrial { reason: String },
     /// The folder holds the trials of another search.
-    #[error("the folder holds trials of another model, search or dataset")]
+    #[error("the folder holds trials of another model, search or dataset: take another folder")]
     OtherSearch,
     /// The caller asked to stop.
     #[error(transparent)]

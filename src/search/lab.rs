@@ -12,7 +12,7 @@ use super::walk::Facts;
 use super::{Search, SearchData, SearchEnd, SearchError, SearchReport, SplitData, report};
 use crate::artifact::Artifact;
 use crate::compress::{self, CompressError, Report, TrainingData, TrainingStore};
-use crate::evaluate::{Against, EvaluateError, Evaluation, Measured, Metric, Samples, TargetKind};
+use crate::evaluate::{Against, EvaluateError, Evaluation, Measured, Metric, Samples};
 use crate::infer::{Predictor, Residency};
 use crate::model::Model;
 use crate::progress::{Part, Progress, Silent};
@@ -197,13 +197,7 @@ fn plan(
 ) -> Result<Plan, SearchError> {
     let ports = (original.inputs(), original.outputs());
     let validation = Samples::open(data.validation.dataset, data.validation.map, ports)?;
-    let metric = search.metric.unwrap_or(match validation.target() {
-        Some(TargetKind::Class) => Metric::Accuracy,
-        Some(TargetKind::Value) => Metric::Mse,
-        None => Metric::OutputSnrDb,
-    });
-    // A metric that was not named is checked now that it is known.
-    Search { metric: Some(metric), ..search.clone() }.check()?;
+    let metric = search.metric_on(validation.target())?;
     let value = match metric.against() {
         Against::Reference => None,
         _ => {
@@ -223,7 +217,8 @@ fn plan(
             false => layer_bytes += elements * size_of::<f32>() as u64,
         }
     }
-    let facts = Facts { calibrates: data.train.is_some(), finetunes, layer_bytes, skipped_bytes };
+    let calibrates = data.train.is_some() && compress::can_calibrate(model, &search.recipe);
+    let facts = Facts { calibrates, finetunes, layer_bytes, skipped_bytes };
     let (bound, samples) = (search.bound(metric, value.unwrap_or_default()), validation.len() as u64);
     Ok(Plan { search: search.clone(), bound, value, samples, facts })
 }

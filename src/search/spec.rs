@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::SearchError;
 use super::space::Space;
 use crate::compress::Recipe;
-use crate::evaluate::{Against, Metric};
+use crate::evaluate::{Against, EvaluateError, Metric, TargetKind};
 
 /// Trials of a search that does not say how many.
 const DEFAULT_TRIALS: usize = 24;
@@ -77,7 +77,8 @@ impl Search {
     /// Checks what no single field can: that there is one bound, that it makes sense, that the metric has a direction.
     ///
     /// # Errors
-    /// [`SearchError::Bounds`], [`SearchError::Field`], [`SearchError::Metric`], [`SearchError::Unreachable`].
+    /// [`SearchError::Bounds`], [`SearchError::Field`], [`SearchError::Metric`], [`SearchError::Unreachable`],
+    /// [`SearchError::Percent`].
     pub fn check(&self) -> Result<(), SearchError> {
         let floats = [
             ("max_drop", self.max_drop),
@@ -111,6 +112,10 @@ impl Search {
             if wrong || metric.against() == Against::Reference && self.relates_to_upload() {
                 return Err(SearchError::Metric { metric, bound: given[0].to_owned() });
             }
+            let percent = self.max_drop.or(self.max_relative_drop).filter(|drop| metric.is_fraction() && *drop >= 1.0);
+            if let Some(found) = percent {
+                return Err(SearchError::Percent { metric, bound: given[0].to_owned(), found });
+            }
             let (min, max) = (self.min_metric.unwrap_or(f64::NEG_INFINITY), self.max_metric.unwrap_or(f64::INFINITY));
             if min > metric.best() || max < metric.best() {
                 let found = self.min_metric.or(self.max_metric).unwrap_or_default();
@@ -124,6 +129,24 @@ impl Search {
             return Err(SearchError::Target);
         }
         Ok(())
+    }
+
+    /// What the search is about, on samples with targets of this kind.
+    ///
+    /// # Errors
+    /// [`EvaluateError::MetricNeeds`]; those of [`Search::check`], for a metric that was not
+    /// named.
+    pub fn metric_on(&self, targets: Option<TargetKind>) -> Result<Metric, SearchError> {
+        let metric = self.metric.unwrap_or(match targets {
+            Some(TargetKind::Class) => Metric::Accuracy,
+            Some(TargetKind::Value) => Metric::Mse,
+            None => Metric::OutputSnrDb,
+        });
+        if let Some(needs) = metric.needs(targets, true) {
+            return Err(EvaluateError::MetricNeeds { metric, needs }.into());
+        }
+        Search { metric: Some(metric), ..self.clone() }.check()?;
+        Ok(metric)
     }
 
     /// Whether the bound speaks of version 0's own value.
@@ -196,6 +219,11 @@ mod tests {
             (r#"{"min_metric": 0.2, "metric": "mse"}"#, "min_metric is no bound for mse"),
             (r#"{"max_drop": 0.2, "metric": "agreement"}"#, "max_drop is no bound for agreement"),
             (r#"{"min_metric": 98, "metric": "accuracy"}"#, "min_metric cannot be 98: the best accuracy is 1"),
+            (
+                r#"{"max_drop": 5, "metric": "accuracy"}"#,
+                "max_drop cannot be 5: accuracy is a fraction, five percent are 0.05",
+            ),
+            (r#"{"max_relative_drop": 1, "metric": "top5"}"#, "max_relative_drop cannot be 1: top5 is a fraction"),
             (r#"{"max_metric": -1, "metric": "mse"}"#, "max_metric cannot be -1: the best mse is 0"),
             (r#"{"max_drop": 0.2, "budget": {"trials": 0}}"#, "budget.trials cannot be 0"),
             (r#"{"max_drop": 0.2, "budget": {"seconds": 0}}"#, "budget.seconds cannot be 0"),
@@ -209,6 +237,7 @@ mod tests {
             r#"{"max_drop": 0, "metric": "accuracy"}"#,
             r#"{"min_metric": 1, "metric": "accuracy"}"#,
             r#"{"min_metric": 98, "metric": "output_snr_db"}"#,
+            r#"{"max_relative_drop": 5, "metric": "mse"}"#,
         ] {
             assert!(parse(json).check().is_ok(), "{json}");
         }

@@ -1,7 +1,7 @@
 //! A search without a space: from cheap settings to dear ones.
 //!
 //! First without training, smaller and smaller until the bound breaks: calibrated to a size where there is a training split,
-//! else by the weights alone. From there on with training: calibrated to sizes that are smaller still, the values that the weights
+//! else by the weights alone. Where the first breaks it, milder and milder until it is kept, in the end without any loss. From there on with training: calibrated to sizes that are smaller still, the values that the weights
 //! share then are trained; then the network is pruned while it is trained, the density halved, each time from the fine-tuned
 //! weights of a denser trial, until the bound breaks, and bisected from there. Last, the weights of the best of those share
 //! fewer values. What comes next follows from the trials so far, so a search that was cut off goes
@@ -17,8 +17,12 @@ use crate::compress::Recipe;
 
 /// Bytes of the layers that may change, against those in the upload: tried with calibration and without training, in this order.
 const PSIS: [f64; 7] = [1.0 / 8.0, 1.0 / 12.0, 1.0 / 16.0, 1.0 / 24.0, 1.0 / 32.0, 1.0 / 48.0, 1.0 / 64.0];
+/// What is tried instead where the first of these is too small already.
+const MILD_PSIS: [f64; 2] = [1.0 / 4.0, 1.0 / 2.0];
 /// Sparsities and levels that are tried without data, in this order.
 const ONE_SHOT: [(f64, u64); 7] = [(0.0, 63), (0.3, 31), (0.5, 15), (0.7, 15), (0.8, 15), (0.9, 15), (0.95, 15)];
+/// Levels that are tried instead where the first of these are too few already.
+const MILD_LEVELS: [u64; 2] = [255, 1023];
 /// Density of the first trial with training where none without kept the bound.
 const FIRST_DENSITY: f64 = 0.2;
 /// The first trial with training is this much sparser than the best without.
@@ -33,9 +37,9 @@ const LEVELS: [u64; 4] = [15, 7, 5, 3];
 /// What the walk knows of model and data.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Facts {
-    /// There is a training split.
+    /// There is a training split, and memory for the layers' Hessians.
     pub calibrates: bool,
-    /// There is one, and the graph can be trained.
+    /// There is a training split, and the graph can be trained.
     pub finetunes: bool,
     /// Bytes of the weights that the common recipe lets change, as float32.
     pub layer_bytes: u64,
@@ -83,6 +87,11 @@ impl Walk<'_> {
 
     /// Further without training, as long as harder settings may keep the bound.
     fn one_shot(&self) -> Result<Option<Proposal>, SearchError> {
+        let made = || self.of(TrialStage::OneShot);
+        let is_too_hard = self.wants_quality && made().next().is_some() && !made().any(Trial::is_within_bound);
+        if is_too_hard {
+            return self.milder();
+        }
         // Of trials that are smaller and smaller, the last that matters breaks the quality, or fits the size.
         let is_over = self.of(TrialStage::OneShot).any(|trial| trial.is_within_bound() != self.wants_quality);
         let settings: Vec<Value> = match (self.bound, self.calibrates_to_sizes()) {
@@ -101,6 +110,23 @@ impl Walk<'_> {
                 None => self.of(TrialStage::OneShot).any(|trial| trial.recipe == recipe),
             };
             if !is_made {
+                return Ok(Some(Proposal { stage: TrialStage::OneShot, from: None, recipe }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Without training, where nothing has kept the bound so far.
+    fn milder(&self) -> Result<Option<Proposal>, SearchError> {
+        let mut settings: Vec<Value> = match self.calibrates_to_sizes() {
+            true => MILD_PSIS.iter().map(|&psi| self.target(psi)).collect(),
+            false => MILD_LEVELS.iter().map(|&levels| one_shot(0.0, levels)).collect(),
+        };
+        settings.push(json!({ "prune": null, "quantize": null, "encode": { "plain": "as_is" } }));
+        for mut over in settings {
+            over["finetune"] = Value::Null;
+            let recipe = self.with(over)?;
+            if self.of(TrialStage::OneShot).all(|trial| trial.recipe != recipe) {
                 return Ok(Some(Proposal { stage: TrialStage::OneShot, from: None, recipe }));
             }
         }
@@ -359,6 +385,18 @@ mod tests {
         let trials = walk(false, |density, _, _| if density >= 0.3 { 0.99 } else { 0.9 });
         assert_eq!(trials.len(), 3, "ratios of 8, 12 and 16");
         assert!(!trials[2].is_within_bound());
+    }
+
+    #[test]
+    fn where_nothing_keeps_the_bound_the_walk_gets_milder_in_the_end_without_loss() {
+        let trials = walk(false, |density, levels, _| if density == 1.0 && levels == 1 { 0.99 } else { 0.9 });
+        let recipes: Vec<Value> = trials.iter().map(|t| serde_json::to_value(&t.recipe).unwrap()).collect();
+        assert_eq!(recipes.len(), 4, "ratios of 8, 4 and 2, and none: {recipes:?}");
+        assert!(recipes[3]["prune"] == "none" && recipes[3]["quantize"] == "none" && trials[3].is_within_bound());
+        let trials = walk(false, |density, _, _| if density >= 1.0 { 0.99 } else { 0.9 });
+        assert_eq!(trials.len(), 2, "a ratio of 4 keeps it");
+        let trials = walk(true, |density, levels, _| if density == 1.0 && levels == 1 { 0.99 } else { 0.9 });
+        assert!(trials.iter().any(|trial| trial.stage == TrialStage::FineTuned), "training may do better");
     }
 
     #[test]

@@ -216,6 +216,7 @@ fn searches_that_make_no_sense_are_refused_with_their_fault() {
         "best accuracy is 1",
     );
     refuse(&|spec| spec["data"]["test"]["range"] = json!([300, 500]), "data_mismatch", "there are 450");
+    refuse(&|spec| spec["metric"] = json!("mse"), "data_mismatch", "mse needs a target of kind value");
     refuse(
         &|spec| drop(spec["data"]["test"].as_object_mut().unwrap().remove("dataset")),
         "data_mismatch",
@@ -258,7 +259,7 @@ fn a_cancelled_search_keeps_what_it_found() {
     app.post(job["urls"]["cancel"].as_str().unwrap(), b"").expect(200);
     let ended = app.wait_for_job(job["id"].as_str().unwrap());
     assert_eq!(ended["status"], "cancelled", "{ended}");
-    assert_eq!(ended["result"]["search"]["ended"], "cancelled");
+    assert_eq!(ended["result"]["search"]["ended"], "cancelled", "{ended}");
     let made = trials(&ended).len();
     assert!((2..10_000).contains(&made), "{made}");
     let version = app.get("/api/v1/models/digits/versions/1").expect(200).json();

@@ -94,6 +94,13 @@ fn searches_that_make_no_sense_are_refused() {
     search(&["--max-drop", "0.1", "--split", "test"], "a search uses all splits");
     search(&["--max-drop", "0.1", "--data-map", r#"{"split": "test"}"#], "names no split");
     search(&["--min-metric", "98", "--metrics", "accuracy"], "the best accuracy is 1");
+    search(&["--max-drop", "5", "--metrics", "accuracy"], "accuracy is a fraction, five percent are 0.05");
+    let part = r#"{"inputs": {"input": {"array": "x"}}, "target": {"array": "y", "kind": "class"}, "range": [0, 100]}"#;
+    let twice = format!(r#"{{"train": {part}, "validation": {part}}}"#);
+    search(
+        &["--max-drop", "0.1", "--data-map", &twice],
+        "the validation split and the train split are the same samples",
+    );
 }
 
 #[test]

@@ -232,6 +232,19 @@ fn a_search_writes_the_smallest_file_within_the_bound() {
 }
 
 #[test]
+fn a_search_whose_bound_nothing_keeps_writes_the_nearest_and_says_so() {
+    let sandbox = Sandbox::new();
+    let args = search(&sandbox, "{}");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let at = args.iter().position(|arg| *arg == "--max-drop").unwrap();
+    let args = [&args[..at], &["--min-metric", "1"], &args[at + 2..], &["--trials", "1"]].concat();
+    let said = sandbox.run(&args);
+    assert_eq!((said.status, said.stderr.contains("nothing kept the bound")), (3, true), "{}", said.stderr);
+    assert_eq!(json(&said.stdout)["search"]["is_within_bound"], false);
+    assert!(sandbox.path("small.wp").exists());
+}
+
+#[test]
 fn an_interrupted_search_keeps_what_it_found() {
     let sandbox = Sandbox::new();
     let args = search(&sandbox, r#"{"finetune": {"epochs": 10000, "sharing_epochs": 10000, "batch": 8}}"#);

@@ -92,8 +92,25 @@ pub(super) struct Hooks<'a> {
 #[derive(Default, Serialize, Deserialize)]
 struct Progressed {
     history: Vec<EpochReport>,
-    /// The epoch whose state is the best.
+    /// The state before the first epoch, where it may be the best.
+    #[serde(default)]
+    start: Option<EpochReport>,
+    /// The epoch whose state is the best; 0 is the state before the first.
     best: Option<u64>,
+}
+
+impl Progressed {
+    /// Whether the last epoch is better than the best before: by the metric where there are targets, else by the loss. Without
+    /// a validation split, every epoch is.
+    fn is_better(&self) -> bool {
+        let (Some(last), Some(best)) = (self.history.last(), self.best) else { return true };
+        let Some(best) = self.start.iter().chain(&self.history).find(|epoch| epoch.epoch == best) else { return true };
+        match (last.accuracy, best.accuracy, last.mse.or(last.validation_loss), best.mse.or(best.validation_loss)) {
+            (Some(last), Some(best), ..) => last > best,
+            (_, _, Some(last), Some(best)) => last < best,
+            _ => true,
+        }
+    }
 }
 
 impl Stage<'_> {
@@ -124,6 +141,14 @@ impl Stage<'_> {
         let validation =
             validation.map(|samples| trainer.prepare(samples, (&self.data.store.rows, "validation"), &prepared));
         let validation = validation.transpose()?;
+        if let (Some(samples), 0, 0) = (&validation, unfinished, trainer.epochs()) {
+            // Training may make it worse.
+            let metrics = trainer.evaluate(samples, &CancelOnly(progress))?;
+            if metrics.loss.is_finite() {
+                passed.start = Some(self.report(0, metrics.loss, Some(&metrics), trainer.parameters()));
+                (passed.best, best) = (Some(0), trainer.state());
+            }
+        }
         let Hooks { step, epoch: between } = hooks;
         while trainer.epochs() < u64::from(self.epochs) && !self.has_stalled(&passed) {
             let done = trainer.epochs() as f64 / f64::from(self.epochs);
@@ -134,7 +159,7 @@ impl Stage<'_> {
             let metrics =
                 validation.as_ref().map(|samples| trainer.evaluate(samples, &CancelOnly(progress))).transpose()?;
             passed.history.push(self.report(stats.epoch, stats.loss, metrics.as_ref(), trainer.parameters()));
-            if stats.steps >= unfinished && is_better(&passed.history, passed.best) {
+            if stats.steps >= unfinished && passed.is_better() {
                 passed.best = Some(stats.epoch);
                 best = trainer.state();
             }
@@ -286,18 +311,6 @@ fn parts(mut bytes: &[u8]) -> Option<[&[u8]; 3]> {
         (*part, bytes) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
     }
     Some(parts)
-}
-
-/// Whether the last epoch is better than the best before: by the metric where there are targets, else by the loss. Without
-/// a validation split, every epoch is.
-fn is_better(history: &[EpochReport], best: Option<u64>) -> bool {
-    let (Some(last), Some(best)) = (history.last(), best) else { return true };
-    let Some(best) = history.iter().find(|epoch| epoch.epoch == best) else { return true };
-    match (last.accuracy, best.accuracy, last.mse.or(last.validation_loss), best.mse.or(best.validation_loss)) {
-        (Some(last), Some(best), ..) => last > best,
-        (_, _, Some(last), Some(best)) => last < best,
-        _ => true,
-    }
 }
 
 /// Where checkpoints of `folder` are removed that are no longer needed.

@@ -9,7 +9,7 @@ use crate::finetune::error::TuneError;
 use crate::finetune::node::Node;
 use crate::finetune::scalar::{Scalar, by_type};
 use crate::finetune::tape::record;
-use crate::finetune::value::{Tape, Tensor, Value, count, on_tape, tensor_of};
+use crate::finetune::value::{IntTensor, Tape, Tensor, Value, count, on_tape, tensor_of, to_f64};
 
 /// What is done to two elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,8 +112,20 @@ impl Operator for Where {
 }
 
 impl Binary {
-    fn apply(self, a: &Value, b: &Value) -> Result<Value, OperatorError> {
+    /// What it makes of two values, broadcast to each other.
+    pub(super) fn apply(self, a: &Value, b: &Value) -> Result<Value, OperatorError> {
         match (a, b) {
+            (Value::Float(a), Value::Float(b)) if matches!(self, Self::Equal | Self::Less | Self::Greater) => {
+                let dims = broadcast(&a.dims(), &b.dims())?;
+                let [a, b] = [expand(a, &dims)?, expand(b, &dims)?].map(|tensor| to_f64(&tensor.contiguous()));
+                let holds = |(a, b): (&f64, &f64)| match self {
+                    Self::Equal => a == b,
+                    Self::Less => a < b,
+                    _ => a > b,
+                };
+                let data: Vec<i64> = a.iter().zip(&b).map(|pair| i64::from(holds(pair))).collect();
+                Ok(Value::Int(IntTensor { dims, data: data.into() }))
+            }
             (Value::Int(a), Value::Int(b)) => Ok(Value::Int(integer::apply(self, a, b)?)),
             (Value::Float(a), Value::Int(b)) if self == Self::Pow => {
                 let numbers = b.data.iter().map(|&value| value as f64);

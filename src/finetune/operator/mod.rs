@@ -97,7 +97,8 @@ pub(super) fn parse(node: &Node<'_>) -> Result<Box<dyn Operator>, TuneError> {
         "Softmax" | "LogSoftmax" => softmax::parse(node),
         "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Max" | "Min" | "Sum" | "PRelu" | "Where" | "Equal" | "Less"
         | "Greater" | "Mod" => binary::parse(node),
-        "ReduceSum" | "ReduceMean" | "ReduceMax" | "ReduceMin" => reduce::parse(node),
+        "ReduceSum" | "ReduceMean" | "ReduceMax" | "ReduceMin" | "ReduceL1" | "ReduceL2" | "ReduceSumSquare"
+        | "ReduceLogSum" | "ReduceLogSumExp" | "ReduceProd" => reduce::parse(node),
         "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Transpose" | "Concat" | "Identity" | "Dropout" | "Cast"
         | "Shape" => shape::parse(node),
         "Gather" | "Slice" | "Split" | "Pad" | "Expand" | "Tile" => take::parse(node),

@@ -104,12 +104,14 @@ impl Operator for Resize {
 }
 
 impl Resize {
+    /// Computed in f32, as other programs do: in f64 a scale such as 0.6, which f32 rounds up, falls short of whole numbers.
     fn nearest(&self, place: usize, scale: f64, extent: usize, target: usize) -> usize {
+        let (place, scale) = (place as f32, scale as f32);
         let x = match self.transform {
-            Transform::HalfPixel => (place as f64 + 0.5) / scale - 0.5,
-            Transform::Asymmetric => place as f64 / scale,
+            Transform::HalfPixel => (place + 0.5) / scale - 0.5,
+            Transform::Asymmetric => place / scale,
             Transform::AlignCorners if target <= 1 => 0.0,
-            Transform::AlignCorners => place as f64 * (extent as f64 - 1.0) / (target as f64 - 1.0),
+            Transform::AlignCorners => place * (extent as f32 - 1.0) / (target as f32 - 1.0),
         };
         let rounded = match self.rounding {
             Rounding::PreferFloor => (x - 0.5).ceil(),
@@ -117,6 +119,6 @@ impl Resize {
             Rounding::Floor => x.floor(),
             Rounding::Ceil => x.ceil(),
         };
-        rounded.clamp(0.0, extent as f64 - 1.0) as usize
+        rounded.clamp(0.0, extent as f32 - 1.0) as usize
     }
 }

@@ -23,6 +23,8 @@ pub(super) fn parse(node: &Node<'_>) -> Result<Box<dyn Operator>, TuneError> {
             let gamma = node.float("gamma", 1.050_700_987_355_480_5);
             Box::new(Elu { alpha: alpha(1.673_263_242_354_377_2), gamma })
         }
+        "Celu" => Box::new(Celu(alpha(1.0))),
+        "ThresholdedRelu" => Box::new(ThresholdedRelu(alpha(1.0))),
         "Clip" => Box::new(Clip { low: node.float("min", f64::NEG_INFINITY), high: node.float("max", f64::INFINITY) }),
         "HardSigmoid" => Box::new(HardSigmoid { alpha: alpha(0.2), beta: node.float("beta", 0.5) }),
         "HardSwish" => Box::new(HardSwish),
@@ -46,7 +48,7 @@ pub(super) fn parse(node: &Node<'_>) -> Result<Box<dyn Operator>, TuneError> {
 }
 
 /// A differentiable function of one real.
-trait Function: Clone + Send + Sync + std::fmt::Debug + 'static {
+pub(super) trait Function: Clone + Send + Sync + std::fmt::Debug + 'static {
     fn value<T: Scalar>(&self, x: T) -> T;
     /// Its derivative at `x`, where its value is `y`.
     fn slope<T: Scalar>(&self, x: T, y: T) -> T;
@@ -78,7 +80,8 @@ impl<F: Function> Operator for F {
     }
 }
 
-fn apply(function: impl Function, x: &Tensor) -> Tensor {
+/// `function` of every element.
+pub(super) fn apply(function: impl Function, x: &Tensor) -> Tensor {
     let (dims, values) = (x.dims(), x.contiguous());
     let output = by_type!(values, T => {
         T::tensor(&dims, T::view(&values).iter().map(|&x| function.value(x)).collect())
@@ -96,7 +99,7 @@ fn apply(function: impl Function, x: &Tensor) -> Tensor {
 macro_rules! functions {
     ($($name:ident: |$x:ident| $value:expr, |$at:ident, $y:ident| $slope:expr;)*) => {$(
         #[derive(Debug, Clone)]
-        struct $name;
+        pub(super) struct $name;
 
         impl Function for $name {
             fn value<T: Scalar>(&self, $x: T) -> T {
@@ -129,6 +132,7 @@ functions! {
     Exp: |x| x.exp(), |_x, y| y;
     Log: |x| x.ln(), |x, _y| T::ONE / x;
     Sqrt: |x| x.sqrt(), |_x, y| T::of(0.5) / y;
+    Square: |x| x * x, |x, _y| x + x;
     Reciprocal: |x| T::ONE / x, |_x, y| -(y * y);
 }
 
@@ -148,7 +152,7 @@ fn gelu_inner<T: Scalar>(x: T) -> T {
 }
 
 #[derive(Debug, Clone)]
-struct Abs;
+pub(super) struct Abs;
 
 impl Function for Abs {
     fn value<T: Scalar>(&self, x: T) -> T {
@@ -212,6 +216,34 @@ impl Function for Elu {
 
     fn slope<T: Scalar>(&self, x: T, _: T) -> T {
         T::of(self.gamma) * if x < T::ZERO { T::of(self.alpha) * x.exp() } else { T::ONE }
+    }
+}
+
+/// x, or alpha (e^(x / alpha) - 1) below zero.
+#[derive(Debug, Clone)]
+struct Celu(f64);
+
+impl Function for Celu {
+    fn value<T: Scalar>(&self, x: T) -> T {
+        if x < T::ZERO { T::of(self.0) * (x / T::of(self.0)).exp_m1() } else { x }
+    }
+
+    fn slope<T: Scalar>(&self, x: T, _: T) -> T {
+        if x < T::ZERO { (x / T::of(self.0)).exp() } else { T::ONE }
+    }
+}
+
+/// x above a threshold, else zero.
+#[derive(Debug, Clone)]
+struct ThresholdedRelu(f64);
+
+impl Function for ThresholdedRelu {
+    fn value<T: Scalar>(&self, x: T) -> T {
+        if x > T::of(self.0) { x } else { T::ZERO }
+    }
+
+    fn slope<T: Scalar>(&self, x: T, _: T) -> T {
+        if x > T::of(self.0) { T::ONE } else { T::ZERO }
     }
 }
 

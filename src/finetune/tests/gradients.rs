@@ -160,9 +160,16 @@ proptest! {
     }
 
     #[test]
-    fn reductions(op in 0usize..4, axes in prop::sample::subsequence(vec![0i64, 1, -1], 1..=3), keep: bool, seed: u64) {
-        let op = ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin"][op];
-        let graph = Graph::new().random("x", &[2, 3, 4], seed).ints("axes", &[axes.len()], &axes);
+    fn reductions(op in 0usize..10, axes in prop::sample::subsequence(vec![0i64, 1, -1], 1..=3), keep: bool, seed: u64) {
+        let op = [
+            "ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceProd",
+            "ReduceLogSumExp", "ReduceLogSum",
+        ][op];
+        let graph = Graph::new().ints("axes", &[axes.len()], &axes);
+        let graph = match op {
+            "ReduceLogSum" => graph.positive("x", &[2, 3, 4], seed),
+            _ => graph.random("x", &[2, 3, 4], seed),
+        };
         let keep = ("keepdims", Int(keep.into()));
         check(match op {
             "ReduceSum" => graph.node(op, "x axes", "y", &[keep]),
@@ -199,6 +206,8 @@ fn functions_of_one_value() {
         with("LeakyRelu", vec![("alpha", Float(0.2))]),
         with("Elu", vec![("alpha", Float(0.7))]),
         with("Selu", vec![]),
+        with("Celu", vec![]),
+        with("ThresholdedRelu", vec![("alpha", Float(0.317))]),
         with("HardSigmoid", vec![("alpha", Float(0.3))]),
         with("HardSwish", vec![]),
         with("Softplus", vec![]),
@@ -216,6 +225,11 @@ fn functions_of_one_value() {
     for (op, attributes) in all {
         check(Graph::new().random("x", &[3, 7], 5).node(op, "x", "y", &attributes));
     }
+    // tract leaves out a factor of alpha.
+    let celu = Graph::new().reals("x", &[3], &[-2.0, -0.5, 1.5]).node("Celu", "x", "y", &[("alpha", Float(0.5))]);
+    let expected = [0.5 * (-4f64).exp_m1(), 0.5 * (-1f64).exp_m1(), 1.5];
+    assert!(celu.run().unwrap().1.iter().zip(expected).all(|(y, e)| (y - e).abs() < 1e-6));
+    celu.assert_gradients();
     for op in ["Log", "Sqrt"] {
         check(Graph::new().positive("x", &[3, 7], 5).node(op, "x", "y", &[]));
     }
@@ -310,6 +324,23 @@ fn choices_of_entries() {
         ("nearest_mode", Word("floor")),
     ];
     check(image.node("Resize", "x none scales", "y", &attributes));
+    // 3 / 0.6 is 5 in f32 and less in f64.
+    let image = Graph::new().random("x", &[1, 1, 10, 5], 2).reals("none", &[0], &[]);
+    let image = image.reals("scales", &[4], &[1.0, 1.0, f64::from(0.6f32), 2.5]);
+    check(image.node("Resize", "x none scales", "y", &attributes));
     let chosen = Graph::new().random("a", &[2, 3], 1).random("b", &[3], 2).ints("c", &[2, 1], &[1, 0]);
     chosen.node("Where", "c a b", "y", &[]).assert_gradients();
+    let compared = Graph::new().random("a", &[2, 3], 1).random("b", &[3], 2).node("Less", "a b", "c", &[]);
+    check(compared.node("Where", "c a b", "y", &[]));
+}
+
+#[test]
+fn products_and_sums_of_powers_have_slopes_where_others_overflow_or_vanish() {
+    let zeros = Graph::new().reals("x", &[2, 3], &[0.0, 2.0, 3.0, 0.0, 5.0, 0.0]);
+    check(zeros.node("ReduceProd", "x", "y", &[("axes", Ints(vec![1]))]));
+    let large = Graph::new().reals("x", &[3], &[1000.0, 1001.0, 999.5]);
+    let large = large.node("ReduceLogSumExp", "x", "y", &[]);
+    let (_, values) = large.run().unwrap();
+    assert!((values[0] - 1_001.464_368_784).abs() < 1e-3, "{values:?}");
+    large.assert_gradients();
 }

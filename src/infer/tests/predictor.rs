@@ -2,9 +2,9 @@
 
 use prost::Message;
 
-use super::graph::{GraphBuilder, int, named_node, node};
+use super::graph::{GraphBuilder, float, int, named_node, node};
 use super::*;
-use crate::infer::{Array, ArrayData, Predictor};
+use crate::infer::{Array, ArrayData, Predictor, unsupported_operators};
 use crate::model::Model;
 
 #[test]
@@ -24,6 +24,19 @@ fn a_plan_on_encoded_weights_holds_no_dense_weight() {
     assert!(dense(&model).constant_bytes() >= weights + biases);
     assert_eq!(coded(&model, CodecId::Sham).constant_bytes(), biases);
     assert_agree("a small network", &model, CodecId::Sham, &[&[3, 3, 16, 16]]);
+}
+
+#[test]
+fn an_operator_that_the_engine_computes_otherwise_is_refused() {
+    let missing = |alpha: f32| {
+        let mut graph = GraphBuilder::new();
+        graph.input("x", &[None, Some(3)]);
+        graph.node(named_node("Celu", &["x"], "y", vec![float("alpha", alpha)]));
+        graph.output("y");
+        unsupported_operators(&Model::from_bytes(graph.build().encode_to_vec().into()).unwrap())
+    };
+    assert_eq!(missing(1.0), Vec::<String>::new());
+    assert_eq!(missing(0.5), ["Celu with an alpha that is not 1"]);
 }
 
 #[test]

@@ -46,7 +46,13 @@ impl Work for Check {
             search.check().map_err(super::search::refused_or_failed)?;
         }
         match (&self.data, &self.recipe) {
-            (Some(data), None) => data.check(&model, Split::Validation)?,
+            (Some(data), None) => {
+                data.check(&model, Split::Validation)?;
+                if let (Some(search), Some(validation)) = (&self.search, data.open(Split::Validation)?) {
+                    let metric = search.metric_on(validation.samples(&model)?.target());
+                    metric.map_err(super::search::refused_or_failed)?;
+                }
+            }
             (Some(data), Some(_)) => data.check(&model, Split::Train)?,
             (None, Some(recipe)) if recipe.needs_data() => return Err(refused_or_failed(CompressError::NeedsData)),
             (None, _) => {}

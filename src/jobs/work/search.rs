@@ -111,7 +111,7 @@ pub(in crate::jobs) fn refused_or_failed(error: SearchError) -> ExecuteError {
         SearchError::Compress(error) => compress::refused_or_failed(error),
         SearchError::Infer(error) => Refusal::NotPredictable.because(error),
         SearchError::Model(error) => Refusal::InvalidModel.because(error),
-        SearchError::NoValidation => Refusal::DataMismatch.because(error),
+        SearchError::NoValidation | SearchError::SameSamples { .. } => Refusal::DataMismatch.because(error),
         SearchError::NoTrial { .. } => Refusal::NotCompressible.because(error),
         error => Refusal::InvalidSettings.because(error),
     }

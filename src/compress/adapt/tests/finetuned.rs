@@ -184,6 +184,20 @@ fn values_calibrated_to_a_size_are_trained_within_it() {
 }
 
 #[test]
+fn training_that_only_makes_it_worse_is_not_kept() {
+    let digits = Digits::open();
+    let data = digits.data(None, None);
+    let (_, calibrated) = digits.compress(r#"{"target": {"size_bytes": 2500}}"#, &data).unwrap();
+    let recipe = r#"{"target": {"size_bytes": 2500},
+        "finetune": {"epochs": 0, "sharing_epochs": 3, "batch": 32, "sharing_learning_rate": 0.5}}"#;
+    let (report, tuned) = digits.compress(recipe, &data).unwrap();
+    let (before, after) = (digits.accuracy(&calibrated), digits.accuracy(&tuned));
+    assert!(report.training.iter().all(|epoch| epoch.accuracy.unwrap() < before - 0.05), "{:?}", report.training);
+    // The size that is calibrated to leaves training some room.
+    assert!(after >= before - 0.02, "{after} against {before}");
+}
+
+#[test]
 fn what_frozen_layers_give_is_mixed() {
     let digits = Digits::open();
     let data = digits.data(None, None);
