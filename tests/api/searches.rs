@@ -267,9 +267,10 @@ fn a_cancelled_search_keeps_what_it_found() {
     assert!(!app.blob_dir().join("work").join(job["id"].as_str().unwrap()).exists(), "its folder is gone");
 }
 
-/// The number in a message such as `trial 12, best so far 4.2 times: ...`.
+/// The number in a message such as `trial 12, best so far 4.2 times: ...`; others, of what goes before the first, may begin with one.
 fn trial_number(message: &str) -> u32 {
-    let digits: String = message.trim_start_matches("trial ").chars().take_while(char::is_ascii_digit).collect();
+    let rest = message.strip_prefix("trial ").unwrap_or_default();
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap_or(0)
 }
 
