@@ -67,6 +67,11 @@ pub fn compress_with(
         false => None,
     };
     notes.extend(folded.iter().flat_map(|folded| folded.notes.iter().cloned()));
+    for (array, input) in data.iter().filter(|_| recipe.needs_data()).flat_map(|data| data.train.unscaled()) {
+        notes.push(format!(
+            "{array:?}, bytes, goes into {input:?} as it is: pixels from 0 to 255 may want a scale of 1/255"
+        ));
+    }
     let model = folded.as_ref().map_or(model, |folded| &folded.model);
     let job = Job { model, recipe, data, rates: None, trains: true };
     let mut report = match recipe.target() {

@@ -133,6 +133,15 @@ impl<'a> Feed<'a> {
         Some([&array.dims[1..], &bound.shape])
     }
 
+    /// Arrays of bytes that go into inputs of reals as they are, each with its input.
+    pub(super) fn unscaled(&self) -> impl Iterator<Item = (&str, &str)> {
+        let is_bytes = |name: &str| self.dataset.arrays().any(|array| array.name == name && array.dtype == "uint8");
+        let is_unscaled = move |bound: &&Bound| {
+            bound.port.datatype.starts_with("FP") && bound.from.is_identity() && is_bytes(&bound.from.array)
+        };
+        self.inputs.iter().filter(is_unscaled).map(|bound| (bound.from.array.as_str(), bound.port.name.as_str()))
+    }
+
     /// Number of batches.
     pub(super) fn batches(&self) -> usize {
         self.samples.div_ceil(self.batch)

@@ -72,6 +72,11 @@ impl<'a> Samples<'a> {
         Ok(())
     }
 
+    /// Arrays of bytes that go into inputs of reals as they are, each with its input: a scale may have been forgotten.
+    pub fn unscaled(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.feed.unscaled()
+    }
+
     /// Extents of one sample of what feeds `input`: as the dataset has it, and as the graph takes it.
     pub fn dims(&self, input: &str) -> Option<[&[usize]; 2]> {
         self.feed.dims(input)
@@ -130,5 +135,16 @@ mod tests {
         assert_eq!(middle.read(&[0, 1]).unwrap().samples, [3, 5]);
         let error = open(Some((3, 6))).err().unwrap();
         assert_eq!(error.to_string(), "no samples from 3 up to 6: there are 5");
+
+        assert_eq!(samples.unscaled().collect::<Vec<_>>(), [("x", "in")]);
+        assert!(samples.check_targets(Some(10)).is_ok() && samples.check_targets(None).is_ok());
+        let error = samples.check_targets(Some(8)).unwrap_err().to_string();
+        assert_eq!(error, "sample 9: label 9 is outside the 8 classes of the output");
+        let inputs = [("in".to_owned(), InputMap { scale: 0.5, ..InputMap::new("x") })].into();
+        let map = DataMap { split: Some(Split::Test), inputs, ..map.clone() };
+        let open = |map: &DataMap| Samples::open_if_any(&dataset, map, (std::slice::from_ref(&port), &[])).unwrap();
+        assert!(open(&map).is_none(), "no sample is for tests");
+        let scaled = open(&DataMap { split: None, ..map }).unwrap();
+        assert_eq!((scaled.unscaled().count(), scaled.len()), (0, 10));
     }
 }
