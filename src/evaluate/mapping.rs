@@ -59,7 +59,7 @@ pub enum Split {
 /// the input's type. Samples are reshaped where their element counts match.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = r#"an object such as {"array": "x"}"#)]
 pub struct InputMap {
     /// Name of the array.
     pub array: String,
@@ -74,7 +74,7 @@ pub struct InputMap {
 /// An array of targets.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "service", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = r#"an object such as {"array": "y", "kind": "class"}"#)]
 pub struct TargetMap {
     /// Name of the array.
     pub array: String,

@@ -1,7 +1,7 @@
 //! Data by what they are for: to learn from, to select by, to report on.
 
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::mapping::SPLIT_ARRAY;
 use super::{DataMap, Dataset, EvaluateError, Split};
@@ -85,7 +85,9 @@ impl Dataset {
 /// By hand, so that a fault is named as that of the form which was meant, with its path.
 impl<'de> Deserialize<'de> for DataSplits {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let members = Map::deserialize(deserializer)?;
+        let Value::Object(members) = Value::deserialize(deserializer)? else {
+            return Err(serde::de::Error::custom(r#"expected an object such as {"dataset": "NAME"}"#));
+        };
         let is_apart = ["train", "validation", "test"].iter().any(|split| members.contains_key(*split));
         let value = Value::Object(members);
         let parsed = match is_apart {
@@ -125,6 +127,10 @@ mod tests {
         assert_eq!(data.maps().count(), 2);
         let error = parse(r#"{"train": {"dataset": "a"}, "dataset": "b"}"#).unwrap_err();
         assert!(error.contains("unknown field `dataset`"), "{error}");
+        let error = parse(r#""mnist""#).unwrap_err();
+        assert!(error.contains(r#"expected an object such as {"dataset": "NAME"}"#), "{error}");
+        let error = parse(r#"{"target": "y"}"#).unwrap_err();
+        assert!(error.contains(r#"expected an object such as {"array": "y", "kind": "class"}"#), "{error}");
         let error = parse(r#"{"test": {"inputs": {"x": {"array": "x", "scale": "1/255"}}}}"#).unwrap_err();
         assert!(error.starts_with("test.inputs.x.scale: invalid type"), "{error}");
     }

@@ -63,7 +63,11 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
         return Ok(value);
     }
     axum::Json::<Object<T>>::from_bytes(bytes).map(|json| json.0.0).map_err(|rejection| match rejection {
-        JsonRejection::JsonDataError(error) => Error::InvalidBody(error.body_text()),
+        // The fault itself, without a word on the types that it was to become.
+        JsonRejection::JsonDataError(error) => {
+            let fault = std::error::Error::source(&error).map(ToString::to_string);
+            Error::InvalidBody(fault.unwrap_or_else(|| error.body_text()))
+        }
         other => Error::InvalidJson(other.body_text()),
     })
 }

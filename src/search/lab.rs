@@ -208,17 +208,14 @@ fn plan(
         }
     };
     let finetunes = data.train.is_some() && compress::can_finetune(model);
-    let (mut layer_bytes, mut skipped_bytes) = (0, 0);
-    for weight in model.weights() {
-        let (elements, settings) =
-            (weight.dims.iter().product::<usize>() as u64, search.recipe.resolve(&weight.name, &weight.op));
-        match settings.skip {
-            true => skipped_bytes += elements * weight.dtype.size_bytes() as u64,
-            false => layer_bytes += elements * size_of::<f32>() as u64,
-        }
+    let (mut layer_bytes, mut other_bytes) = (0, model.size_bytes());
+    for weight in model.weights().iter().filter(|weight| !search.recipe.resolve(&weight.name, &weight.op).skip) {
+        let elements = weight.dims.iter().product::<usize>() as u64;
+        layer_bytes += elements * size_of::<f32>() as u64;
+        other_bytes = other_bytes.saturating_sub(elements * weight.dtype.size_bytes() as u64);
     }
     let calibrates = data.train.is_some() && compress::can_calibrate(model, &search.recipe);
-    let facts = Facts { calibrates, finetunes, layer_bytes, skipped_bytes };
+    let facts = Facts { calibrates, finetunes, layer_bytes, other_bytes };
     let (bound, samples) = (search.bound(metric, value.unwrap_or_default()), validation.len() as u64);
     Ok(Plan { search: search.clone(), bound, value, samples, facts })
 }

@@ -134,7 +134,7 @@ impl Plan {
             Bound::Size { .. } => self.value.unwrap_or_default(),
         };
         let point = Point {
-            size_bytes: self.facts.skipped_bytes,
+            size_bytes: self.facts.other_bytes,
             ratio: 1.0,
             psi: 0.0,
             sparsity: 0.0,
@@ -192,7 +192,7 @@ mod tests {
     fn plan(search: serde_json::Value) -> Plan {
         let search: Search = serde_json::from_value(search).unwrap();
         let bound = search.bound(Metric::Accuracy, 0.95);
-        let facts = Facts { calibrates: true, finetunes: true, layer_bytes: 1_000_000, skipped_bytes: 0 };
+        let facts = Facts { calibrates: true, finetunes: true, layer_bytes: 1_000_000, other_bytes: 0 };
         Plan { search, bound, value: Some(0.95), samples: 100, facts }
     }
 

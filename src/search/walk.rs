@@ -43,8 +43,8 @@ pub(super) struct Facts {
     pub finetunes: bool,
     /// Bytes of the weights that the common recipe lets change, as float32.
     pub layer_bytes: u64,
-    /// Bytes of those that it skips.
-    pub skipped_bytes: u64,
+    /// Bytes of all else in the upload.
+    pub other_bytes: u64,
 }
 
 /// The next trial; `None` at the end of the walk.
@@ -173,7 +173,7 @@ impl Walk<'_> {
     fn other_bytes(&self) -> f64 {
         let layer_bytes = self.facts.layer_bytes as f64;
         let others = |trial: &Trial| trial.point().map(|point| point.size_bytes as f64 - point.psi * layer_bytes);
-        self.trials.iter().find_map(others).unwrap_or(self.facts.skipped_bytes as f64)
+        self.trials.iter().find_map(others).unwrap_or(self.facts.other_bytes as f64)
     }
 
     /// What all trials have in common: choices of the walk where the common recipe makes none.
@@ -296,7 +296,7 @@ mod tests {
     /// The same from a common recipe, where layers take `filled` of the bytes that a target leaves them.
     fn walk_with(common: &Recipe, filled: f64, finetunes: bool, value: impl Fn(f64, u64, bool) -> f64) -> Vec<Trial> {
         let mut trials: Vec<Trial> = Vec::new();
-        let facts = Facts { calibrates: true, finetunes, layer_bytes: 1_000_000, skipped_bytes: 0 };
+        let facts = Facts { calibrates: true, finetunes, layer_bytes: 1_000_000, other_bytes: 0 };
         while let Some(proposal) = next(common, BOUND, facts, &trials).unwrap() {
             let Proposal { stage, from, recipe } = proposal;
             let number = trials.len() + 1;

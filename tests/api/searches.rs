@@ -223,7 +223,9 @@ fn searches_that_make_no_sense_are_refused_with_their_fault() {
         "data.dataset",
     );
     let mut spec = search(0.01, json!("all"));
-    app.post_json("/api/v1/jobs", &spec).expect_problem(422, "invalid_body", r#"no space is named "all""#);
+    let answer = app.post_json("/api/v1/jobs", &spec);
+    answer.expect_problem(422, "invalid_body", r#"no space is named "all""#);
+    assert!(!answer.json()["detail"].as_str().unwrap().contains("deserialize"), "{}", answer.json());
     spec["space"] = json!({"levels": [0]});
     app.post_json("/api/v1/jobs", &spec).expect_problem(422, "invalid_body", "space: levels[0]");
     spec = search(0.01, json!({"levels": [7]}));
