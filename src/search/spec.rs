@@ -196,7 +196,7 @@ pub(super) fn is_at_least_as_good(metric: Metric, value: f64, than: f64) -> bool
 
 /// Whether a larger value of `metric` is a better one.
 pub(super) const fn more_is_better(metric: Metric) -> bool {
-    !matches!(metric, Metric::Mse | Metric::Mae)
+    metric.best() > 0.0
 }
 
 #[cfg(test)]

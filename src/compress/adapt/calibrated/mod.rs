@@ -264,7 +264,6 @@ struct Walk<'a> {
     notes: Vec<String>,
     /// Settings that were chosen before.
     rates: Option<&'a Rates>,
-    limits: Limits,
 }
 
 impl<'a> Walk<'a> {
@@ -285,7 +284,6 @@ impl<'a> Walk<'a> {
             moments: HashMap::new(),
             notes: Vec::new(),
             rates,
-            limits: LIMITS,
         }
     }
 
@@ -308,7 +306,7 @@ impl<'a> Walk<'a> {
         original: &Loaded,
         progress: &dyn Progress,
     ) -> Result<(Problem, Statistics), CompressError> {
-        let statistics = calibrate::collect(reached, self.shapes[at], self.limits, progress)?;
+        let statistics = calibrate::collect(reached, self.shapes[at], LIMITS, progress)?;
         let (damping, is_centred) = (self.settings.damping, self.is_centred(reached));
         let problem = original.show(reached.name, |layer| Problem::new(layer, &statistics, damping, is_centred));
         Ok((problem, statistics))
